@@ -1,0 +1,65 @@
+"""The edge every script shares: bad input ends in one line on stderr and exit status 2."""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+
+
+class InputError(ValueError):
+    """What the user gave is wrong. The message is one line: it names the thing and says what to do."""
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse, but a wrong argument is answered in one line, and --help shows every default."""
+
+    def __init__(self, **options):
+        super().__init__(formatter_class=_HelpFormatter, allow_abbrev=False, **options)
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of the description, so that examples can be copied."""
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Call a script's `main` and exit with its status: 0 or what it returned, 2 on InputError, 130 on Ctrl-C."""
+    try:
+        sys.exit(main())
+    except InputError as error:
+        print(f"{sys.argv[0].rsplit('/', 1)[-1]}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def whole_number(least: int = 0) -> Callable[[str], int]:
+    """An argparse type: an integer of at least `least`."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{number} is too small, must be at least {least}")
+        return number
+
+    return parse
+
+
+def number_between(low: float, high: float) -> Callable[[str], float]:
+    """An argparse type: a number x with low <= x <= high."""
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        if math.isnan(number) or not low <= number <= high:
+            raise argparse.ArgumentTypeError(f"{text} is out of range, must be from {low} to {high}")
+        return number
+
+    return parse
