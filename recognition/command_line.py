@@ -1,9 +1,11 @@
 """The edge every script shares: bad input ends in one line on stderr and exit status 2."""
 
 import argparse
+import difflib
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -17,6 +19,10 @@ class ArgumentParser(argparse.ArgumentParser):
         super().__init__(formatter_class=_HelpFormatter, allow_abbrev=False, **options)
 
     def error(self, message: str):
+        if message.startswith("unrecognized arguments: -"):
+            word = message.split()[2].partition("=")[0]
+            options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+            message += f"; {nearest(word, options)}"
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
@@ -25,14 +31,25 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Call a script's `main` and exit with its status: 0 or what it returned, 2 on InputError, 130 on Ctrl-C."""
+    """Call a script's `main` and exit with its status.
+
+    0 or what it returned; 2 on InputError and 1 on OSError (a full disk, no permission), each told in one line;
+    130 on Ctrl-C.
+    """
     try:
         sys.exit(main())
-    except InputError as error:
-        print(f"{sys.argv[0].rsplit('/', 1)[-1]}: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    except (InputError, OSError) as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint for a misspelled word: "did you mean 'x'?", or all known words where none is near."""
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
 
 
 def whole_number(least: int = 0) -> Callable[[str], int]:

@@ -1,0 +1,153 @@
+"""Step 2: turn every frame of every film into 512 numbers (or as many as the backbone gives).
+
+  python preprocess_videos.py                                   videos/ -> video-features/, ImageNet's ResNet18
+  python preprocess_videos.py --weights resnet18.pth            weights from a file, where downloads are blocked
+  python preprocess_videos.py --weights random:0                an untrained network, for a quick try
+  python preprocess_videos.py --backbone convnext_tiny          any image classifier of torchvision
+
+Writes one feature file a film, <output_dir>/<stem>.h5, and videos.csv, their list. Films that cannot be decoded to
+their end are listed in failed.csv and leave no feature file; the exit status is then 1. Run it again after an
+interruption or with new films: finished films are kept.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from recognition.command_line import ArgumentParser, InputError, run, whole_number
+
+
+def main() -> int:
+    args = parse_arguments()
+    import torch
+    from tqdm import tqdm
+
+    from recognition.backbone import Backbone
+    from recognition.extraction import Outcome, extract
+    from recognition.video import DecodeError, find_videos, probe
+
+    videos = find_videos(args.input_dir)
+    device = choose_device(args.device)
+    backbone = Backbone(args.backbone, args.weights, device, fast=args.dtype == "float16")
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    todo = (
+        videos if args.overwrite else [v for v in videos if not is_finished(v, args.output_dir, backbone, args.dtype)]
+    )
+    print(
+        f"{len(videos)} films, {len(videos) - len(todo)} of them finished; {args.backbone} with weights "
+        f"{backbone.weights} on {device}, computed in {str(backbone.compute_dtype).removeprefix('torch.')}, "
+        f"stored as {args.dtype}"
+    )
+    if args.weights.startswith("random:"):
+        print("These weights have learned nothing: good for a try, not for results.")
+
+    def claimed_frames(video: Path) -> int:
+        try:
+            return probe(video).num_frames
+        except DecodeError:
+            return 0
+
+    failures: list[Outcome] = []
+    try:
+        with tqdm(total=sum(map(claimed_frames, todo)), unit="frame", smoothing=0.05, disable=not todo) as bar:
+            for result in extract(todo, args.output_dir, backbone, args.batch_size, args.workers, args.dtype):
+                if isinstance(result, int):
+                    bar.update(result)
+                elif result.failure:
+                    failures.append(result)
+                    bar.write(f"{result.video}: {result.failure}", file=sys.stderr)
+    except torch.cuda.OutOfMemoryError:
+        raise InputError(f"--batch_size {args.batch_size}: too much for the memory of {device}; try half") from None
+
+    num_films, num_frames = write_lists(args.output_dir, failures)
+    print(f"{args.output_dir}: {num_films} films, {num_frames} frames; list in {args.output_dir / 'videos.csv'}")
+    if failures:
+        print(f"Not decoded to the end: {len(failures)}; list in {args.output_dir / 'failed.csv'}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def parse_arguments():
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--input_dir", type=Path, default=Path("videos"), help="folder with the films")
+    parser.add_argument("--output_dir", type=Path, default=Path("video-features"), help="folder for the feature files")
+    parser.add_argument("--backbone", default="resnet18", help="name of a classifier in torchvision.models")
+    parser.add_argument("--weights", default="DEFAULT", help="DEFAULT (ImageNet, downloaded), random:SEED or a file")
+    parser.add_argument("--batch_size", type=whole_number(1), default=64, help="frames the network sees at once")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--workers",
+        type=whole_number(0),
+        default=max(1, min(8, (os.cpu_count() or 2) - 1)),
+        help="processes that decode; 0 decodes in this one, between batches",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=["float16", "float32"],
+        default="float16",
+        help="of the stored features; float16 also lets the network compute in half precision where that is faster",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="redo films that have a feature file")
+    return parser.parse_args()
+
+
+def choose_device(name: str):
+    import torch
+
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.empty(0, device=device)
+        return device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
+
+
+def is_finished(video: Path, output_dir: Path, backbone, dtype: str) -> bool:
+    """Whether the film has a whole feature file made the same way. Raises InputError if it was made another way."""
+    from recognition.feature_file import DamagedFile, read_header
+    from recognition.video import DECODER
+
+    path = output_dir / f"{video.stem}.h5"
+    if not path.exists():
+        return False
+    try:
+        header = read_header(path)
+    except DamagedFile as error:
+        print(f"{error}; made anew", file=sys.stderr)
+        return False
+    ours = {
+        "backbone": backbone.name,
+        "weights": backbone.weights,
+        "weights_sha256": backbone.weights_sha256,
+        "decoder": DECODER,
+        "dtype": dtype,
+    }
+    for name, wanted in ours.items():
+        if (found := getattr(header, name)) != wanted:
+            raise InputError(
+                f"{path} was made with {name} {found}, this run has {wanted}: name another --output_dir, "
+                f"or redo its films with --overwrite"
+            )
+    return True
+
+
+def write_lists(output_dir: Path, failures: list) -> tuple[int, int]:
+    """Write videos.csv from the feature files and failed.csv; returns the number of films and of frames."""
+    import pandas as pd
+
+    from recognition.feature_file import feature_files, read_header
+    from recognition.files import written_whole
+
+    headers = [read_header(path) for path in feature_files(output_dir)]
+    rows = [(h.video_id, h.num_frames, h.fps, round(h.duration_s, 3)) for h in headers]
+    with written_whole(output_dir / "videos.csv") as part:
+        pd.DataFrame(rows, columns=["video_id", "num_frames", "fps", "duration_s"]).to_csv(part, index=False)
+    (output_dir / "failed.csv").unlink(missing_ok=True)
+    if failures:
+        with written_whole(output_dir / "failed.csv") as part:
+            rows = [(f.video.name, f.failure) for f in failures]
+            pd.DataFrame(rows, columns=["video", "reason"]).to_csv(part, index=False)
+    return len(headers), sum(h.num_frames for h in headers)
+
+
+if __name__ == "__main__":
+    run(main)

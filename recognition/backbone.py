@@ -1,0 +1,166 @@
+"""Frozen image networks that turn frames into features: any classifier of torchvision without its last layer."""
+
+import hashlib
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+
+from recognition.command_line import InputError, nearest
+
+
+def _import_torchvision():
+    """Import torchvision also beside a torch without CUDA, where PyPI's build cannot load its compiled operators.
+
+    torchvision registers Python halves of `nms` and `qnms` at import and needs their schemas. We use neither, so where
+    the compiled library is missing the schemas alone are declared. The library object must stay alive.
+    """
+    try:
+        import torchvision
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import torchvision
+
+        torchvision.schemas_only = library
+    return torchvision
+
+
+torchvision = _import_torchvision()
+F = torchvision.transforms.functional
+
+
+class Preprocessing:
+    """torchvision's own preprocessing of a classifier, in two halves: the first can run where frames are decoded.
+
+    `crop` then `normalise` equals `get_model_weights(name).DEFAULT.transforms()` applied to the uint8 image.
+    """
+
+    def __init__(self, name: str):
+        self.preset = default_weights(name).transforms()
+
+    def crop(self, frame: Tensor) -> Tensor:
+        """Resize and centre-crop one frame: (3, H, W) uint8 to (3, crop, crop) uint8."""
+        preset = self.preset
+        frame = F.resize(frame, preset.resize_size, interpolation=preset.interpolation, antialias=preset.antialias)
+        return F.center_crop(frame, preset.crop_size)
+
+    def normalise(self, frames: Tensor) -> Tensor:
+        """(N, 3, crop, crop) uint8 to float32 with ImageNet's mean and standard deviation taken out."""
+        return F.normalize(F.convert_image_dtype(frames, torch.float32), self.preset.mean, self.preset.std)
+
+
+class Backbone:
+    """A frozen classifier without its last linear layer.
+
+    Args:
+        name: a classifier of torchvision.models, such as "resnet18" (512 features).
+        weights: "DEFAULT" (torchvision's best, downloaded once), "random:SEED", or a file with the classifier's
+            state dict (.pt, .pth or .safetensors).
+        device: where the network runs.
+        fast: compute in half precision where the device has it. Features then differ from float32's by rounding
+            (cosine similarity above 0.9999 for resnet18).
+
+    Raises:
+        InputError: an unknown name, weights that cannot be had or do not fit.
+    """
+
+    def __init__(self, name: str, weights: str, device: torch.device, fast: bool = True):
+        self.name, self.device = name, device
+        network, self.weights = _load(name, weights)
+        self.weights_sha256 = state_digest(network.state_dict())
+        self.num_features = _cut_last_linear(network, name)
+        self.network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        self.preprocessing = Preprocessing(name)
+        self.compute_dtype = fast_dtype(device) if fast else torch.float32
+
+    @torch.inference_mode()
+    def features(self, frames: Tensor) -> Tensor:
+        """(N, 3, crop, crop) uint8 from `Preprocessing.crop` to features (N, num_features) float32 on the CPU."""
+        frames = self.preprocessing.normalise(frames.to(self.device, non_blocking=True))
+        frames = frames.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32):
+            return self.network(frames).flatten(1).float().cpu()
+
+
+def default_weights(name: str):
+    """torchvision's recommended weights of a classifier. Raises InputError for an unknown name."""
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name not in names:
+        raise InputError(f"--backbone {name}: not a classifier of torchvision.models; {nearest(name, names)}")
+    return torchvision.models.get_model_weights(name).DEFAULT
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """The precision in which convolutions run fastest: float16 on GPUs, bfloat16 on CPUs built for it, else float32."""
+    if device.type == "cuda":
+        return torch.float16
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return torch.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else torch.float32
+
+
+def state_digest(state: dict[str, Tensor]) -> str:
+    """SHA-256 of a network's weights: of every name and every tensor's bytes, in order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _load(name: str, weights: str) -> tuple[nn.Module, str]:
+    """Build the classifier with its weights; returns it and what to call the weights."""
+    default = default_weights(name)
+    build = torchvision.models.get_model_builder(name)
+    if weights == "DEFAULT":
+        try:
+            return build(weights=default), str(default)
+        except (URLError, OSError, RuntimeError) as error:
+            raise InputError(
+                f"--weights DEFAULT: {default} could not be downloaded ({error}); give a file with --weights PATH, "
+                f"or --weights random:0 for a network that has learned nothing"
+            ) from None
+    options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}  # spares their warning
+    if weights.startswith("random:"):
+        try:
+            seed = int(weights.removeprefix("random:"))
+        except ValueError:
+            raise InputError(f"--weights {weights}: the seed after 'random:' must be a whole number") from None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return build(weights=None, **options), f"random:{seed}"
+    network = build(weights=None, **options)
+    try:
+        network.load_state_dict(_read_state(Path(weights)))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"--weights {weights}: does not fit {name}: {reason[:200]}") from None
+    return network, Path(weights).name
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict without unpickling code. Raises InputError."""
+    if not path.is_file():
+        raise InputError(f"--weights {path}: no such file, and neither DEFAULT nor random:SEED")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both readers raise many kinds for a damaged file
+        raise InputError(f"--weights {path}: cannot be read as weights: {str(error).splitlines()[0]}") from None
+
+
+def _cut_last_linear(network: nn.Module, name: str) -> int:
+    """Replace the classifier's last linear layer by the identity; returns how many features it was given."""
+    linears = [(path, module) for path, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not linears:
+        raise InputError(f"--backbone {name}: has no linear layer to read features from; choose another")
+    path, last = linears[-1]
+    network.set_submodule(path, nn.Identity())
+    return last.in_features

@@ -1,0 +1,112 @@
+"""The index file: the episodes of one split as indices into films, with all that went into drawing them."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from recognition.command_line import InputError
+from recognition.episodes import Episodes, EpisodeSpec
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class EpisodeIndex:
+    """The episodes of one split.
+
+    `spec` is None for the published data set, whose files do not say how they were drawn.
+    """
+
+    path: Path
+    episodes: Episodes
+    video_ids: list[str]  # (V,)
+    video_num_frames: np.ndarray | None  # (V,), None for the published data set
+    spec: EpisodeSpec | None
+
+    def __len__(self) -> int:
+        return len(self.episodes.study)
+
+
+def write_index(
+    path: str | Path,
+    episodes: Episodes,
+    video_ids: list[str],
+    num_frames: np.ndarray,
+    spec: EpisodeSpec,
+    attributes: Mapping[str, Any],
+) -> None:
+    """Write an index file; equal arguments give equal bytes. The caller sees to it that a half-written one vanishes."""
+    with h5py.File(path, "w") as file:
+        for name, array in episodes._asdict().items():
+            file[name] = array
+        file["video_ids"] = np.array(video_ids, dtype=h5py.string_dtype())
+        file["video_num_frames"] = np.asarray(num_frames, np.int64)
+        file.attrs.update({"format_version": FORMAT_VERSION, **asdict(spec), **attributes})
+
+
+def read_index(path: str | Path) -> EpisodeIndex:
+    """Read an index file, ours (.h5) or the published data set's (.npz). Raises InputError if missing or damaged."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such index file; make it with generate_dataset.py")
+    try:
+        return _read_published(path) if path.suffix == ".npz" else _read_h5(path)
+    except (OSError, KeyError, ValueError, TypeError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not an index file ({str(error).splitlines()[0]})") from error
+
+
+def _read_h5(path: Path) -> EpisodeIndex:
+    with h5py.File(path, "r") as file:
+        if file.attrs["format_version"] != FORMAT_VERSION:
+            raise InputError(f"{path}: format {file.attrs['format_version']}, this program reads {FORMAT_VERSION}")
+        values = {field.name: file.attrs[field.name] for field in fields(EpisodeSpec)}
+        spec = EpisodeSpec(**{name: v if isinstance(v, str) else int(v) for name, v in values.items()})
+        index = EpisodeIndex(
+            path=path,
+            episodes=Episodes(*(file[name][:] for name in Episodes._fields)),
+            video_ids=file["video_ids"].asstr()[:].tolist(),
+            video_num_frames=file["video_num_frames"][:],
+            spec=spec,
+        )
+    _check(index)
+    return index
+
+
+def _read_published(path: Path) -> EpisodeIndex:
+    """clips (N, C + P, 4) int64 [start, end, video, label], label -1 for clips; titles (V,) file names with ".mp4"."""
+    with np.load(path, allow_pickle=False) as file:
+        clips, titles = file["clips"], file["titles"]
+    num_clips = int((clips[0, :, 3] == -1).sum())
+    if ((clips[:, :, 3] == -1) != (np.arange(clips.shape[1]) < num_clips)).any():
+        raise ValueError("the clips of every episode must stand before its probes")
+    study, probes = clips[:, :num_clips], clips[:, num_clips:]
+    episodes = Episodes(
+        study[..., [2, 0, 1]].astype(np.int32), probes[..., [2, 0]].astype(np.int32), probes[..., 3].astype(np.uint8)
+    )
+    index = EpisodeIndex(path, episodes, [str(title)[:-4] for title in titles], None, None)
+    _check(index)
+    return index
+
+
+def _check(index: EpisodeIndex) -> None:
+    """Raise ValueError where shapes or values contradict each other."""
+    study, probes, is_old = index.episodes
+    if not (study.ndim == probes.ndim == 3 and study.shape[2] == 3 and probes.shape[2] == 2):
+        raise ValueError("study or probes have a wrong shape")
+    if not (len(study) == len(probes) > 0 and is_old.shape == probes.shape[:2] and is_old.max() <= 1):
+        raise ValueError("study, probes and is_old disagree")
+    if min(study.min(), probes.min()) < 0 or max(study[..., 0].max(), probes[..., 0].max()) >= len(index.video_ids):
+        raise ValueError("names a film or frame that does not exist")
+    if len(np.unique(study[..., 2] - study[..., 1])) != 1:
+        raise ValueError("clips have several lengths")
+    if index.video_num_frames is not None:
+        if (study[..., 2] > index.video_num_frames[study[..., 0]]).any():
+            raise ValueError("a clip ends after its film")
+        if (probes[..., 1] >= index.video_num_frames[probes[..., 0]]).any():
+            raise ValueError("a probe lies after its film")

@@ -1,0 +1,102 @@
+"""Decode films, every frame exactly once, with PyAV (FFmpeg's libraries inside the wheel, no program to install)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+
+from recognition.command_line import InputError
+
+DECODER = "pyav"
+VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
+
+
+class DecodeError(Exception):
+    """A film that cannot be decoded to its end. The message says where and why."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a container says of its first video stream; num_frames is a claim, often wrong, 0 where it makes none."""
+
+    width: int
+    height: int
+    fps: float
+    num_frames: int
+
+
+def find_videos(folder: str | Path) -> list[Path]:
+    """List the films of a folder by name; hidden files and other kinds of files are passed over.
+
+    Raises InputError if there is no such folder, no film in it, or if two films share a stem and so a feature file.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; put the films there or name another with --input_dir")
+    videos = sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+    )
+    if not videos:
+        raise InputError(f"{folder}: holds no film ({', '.join(sorted(VIDEO_SUFFIXES))})")
+    by_stem: dict[str, Path] = {}
+    for path in videos:
+        if path.stem in by_stem:
+            raise InputError(f"{by_stem[path.stem]} and {path} would share one feature file; rename one of them")
+        by_stem[path.stem] = path
+    return videos
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Read size, frame rate and claimed length without decoding. Raises DecodeError."""
+    try:
+        with av.open(str(path)) as container:
+            stream = _first_picture_stream(container)
+            fps = float(stream.average_rate or stream.guessed_rate or 0)
+            seconds = (container.duration or 0) / av.time_base
+            return VideoInfo(stream.width, stream.height, fps, stream.frames or round(seconds * fps))
+    except (av.error.FFmpegError, OSError) as error:
+        raise DecodeError(_reason(error)) from error
+
+
+def decode(path: str | Path, threads: int = 1) -> Iterator[tuple[np.ndarray, float]]:
+    """Yield every frame of the first video stream as (image, time_s), image (H, W, 3) uint8 RGB, upright.
+
+    Frames come in order of presentation, with the container's own times, so a variable frame rate is kept.
+    Rotation metadata is applied. Raises DecodeError at the first damaged packet or frame: a film is read whole
+    or not at all. A file cut short is noticed where its container lists its frames (mp4, mov, avi); a Matroska
+    file cut short just ends.
+    """
+    num_frames = 0
+    try:
+        with av.open(str(path)) as container:
+            stream = _first_picture_stream(container)
+            # One thread unless asked: FFmpeg's own threads have been seen to hang beside torch's in forked processes.
+            stream.thread_type, stream.codec_context.thread_count = ("AUTO" if threads > 1 else "NONE"), threads
+            fps = float(stream.average_rate or 25)
+            for frame in container.decode(stream):
+                if frame.is_corrupt:
+                    raise DecodeError(f"frame {num_frames} is damaged")
+                image = frame.to_ndarray(format="rgb24")
+                if frame.rotation:
+                    image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
+                yield image, num_frames / fps if frame.time is None else frame.time
+                num_frames += 1
+    except (av.error.FFmpegError, OSError) as error:
+        raise DecodeError(f"{_reason(error)} after {num_frames} frames") from error
+    if num_frames == 0:
+        raise DecodeError("no frame could be decoded")
+
+
+def _first_picture_stream(container: av.container.InputContainer) -> av.VideoStream:
+    """The first video stream that is a film, not a cover picture."""
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            return stream
+    raise DecodeError("holds no video stream")
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error's text, without the file's path."""
+    return str(getattr(error, "strerror", None) or error).splitlines()[0]
