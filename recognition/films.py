@@ -18,18 +18,18 @@ from recognition.files import written_whole
 
 WIDTH, HEIGHT = 320, 180
 CANVAS_SCALE = 2  # a set is painted this much larger than the frame, so that the camera has somewhere to go
-MEDIAN_SHOT_S, SHOT_SIGMA = 3.5, 0.6  # log-normal shot lengths
+MEDIAN_SHOT_S, SHOT_SIGMA = 3.5, 0.5  # log-normal shot lengths
 
 
 @dataclass(frozen=True)
 class Look:
-    """What gives all pictures of one film a family resemblance: tint (red, green, blue) and saturation, 0 to 1."""
+    """What the colours of one set have in common: tint (red, green, blue) and saturation, 0 to 1."""
 
     tint: np.ndarray
     saturation: float
 
     def draw_colour(self, rng: np.random.Generator) -> np.ndarray:
-        """Draw a colour of this film, (3,), 0 to 255."""
+        """Draw a colour of this look, (3,), 0 to 255."""
         colour = rng.uniform(20, 230, 3)
         colour = colour.mean() + self.saturation * (colour - colour.mean())
         return np.clip(colour * self.tint, 0, 255)
@@ -62,7 +62,7 @@ def write_films(folder: str | Path, num_films: int, duration_s: float, fps: int 
 def write_film(path: str | Path, duration_s: float, fps: int, rng: np.random.Generator) -> None:
     """Write one film as H.264 in mp4, `duration_s` * `fps` frames of 320 x 180."""
     with written_whole(path) as part, av.open(str(part), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "23", "preset": "veryfast"})
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "23", "preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.time_base = Fraction(1, fps)
         for image in render_film(round(duration_s * fps), fps, rng):
@@ -72,10 +72,11 @@ def write_film(path: str | Path, duration_s: float, fps: int, rng: np.random.Gen
 
 def render_film(num_frames: int, fps: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Yield the frames of one film, (180, 320, 3) uint8 RGB."""
-    look = Look(tint=rng.uniform(0.8, 1.15, 3), saturation=rng.uniform(0.2, 0.7))
-    sets = [paint_set(look, rng) for _ in range(rng.integers(3, 7))]
+    film_tint = rng.uniform(0.9, 1.1, 3)
+    num_sets = max(3, round(num_frames / fps / rng.uniform(8, 16)))  # a new one every 8 to 16 seconds of film
+    sets = [paint_set(film_tint, rng) for _ in range(num_sets)]
     cast = [draw_person(rng) for _ in range(rng.integers(2, 5))]
-    grain = rng.normal(0, rng.uniform(2, 6), (2 * HEIGHT, 2 * WIDTH, 1)).astype(np.float32)
+    grain = rng.normal(0, rng.uniform(1, 3), (2 * HEIGHT, 2 * WIDTH, 1)).astype(np.float32)
     current = 0
     while num_frames > 0:
         others = [k for k in range(len(sets)) if k != current]
@@ -91,7 +92,7 @@ def render_shot(
     """Yield one shot: a framing of the set that drifts, lit anew, with some of the cast walking through it."""
     start, end = _framing(rng), _framing(rng)
     end = start + (end - start) * rng.choice([0.0, 0.15, 0.6])  # still, drifting or moving camera
-    light = rng.uniform(0.75, 1.2) * rng.uniform(0.93, 1.07, 3)
+    light = rng.uniform(0.75, 1.2) * rng.uniform(0.85, 1.15, 3)
     shake = rng.uniform(0, 1.5)
     players = [
         (person, rng.uniform(-0.2, 1.2), rng.choice([-1, 1]) * rng.uniform(0, 0.15), rng.uniform(0.75, 1.05))
@@ -116,8 +117,9 @@ def render_shot(
         yield np.clip(view, 0, 255).astype(np.uint8)
 
 
-def paint_set(look: Look, rng: np.random.Generator) -> np.ndarray:
+def paint_set(film_tint: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Paint a set: wall and floor with texture, furniture and lamps. Returns (360, 640, 3) float32, 0 to 255."""
+    look = Look(film_tint * rng.uniform(0.8, 1.15, 3), rng.uniform(0.2, 0.7))
     height, width = CANVAS_SCALE * HEIGHT, CANVAS_SCALE * WIDTH
     canvas = np.empty((height, width, 3), np.float32)
     horizon = int(rng.uniform(0.45, 0.8) * height)
@@ -130,7 +132,7 @@ def paint_set(look: Look, rng: np.random.Generator) -> np.ndarray:
         canvas += rng.uniform(3, 10) * cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)[..., None]
     for _ in range(rng.integers(8, 20)):
         x, y = int(rng.uniform(0, width)), int(rng.uniform(0.1, 1) * height)
-        w, h = int(rng.uniform(0.03, 0.2) * width), int(rng.uniform(0.05, 0.35) * height)
+        w, h = int(rng.uniform(0.03, 0.15) * width), int(rng.uniform(0.05, 0.3) * height)
         colour = look.draw_colour(rng).tolist()
         shape = rng.integers(0, 4)
         if shape == 0:
@@ -171,4 +173,4 @@ def _framing(rng: np.random.Generator) -> np.ndarray:
     """Draw a camera position: left and top edge of the view on the canvas, and zoom (1 = canvas pixels)."""
     zoom = rng.uniform(0.6, 1.4)
     room = CANVAS_SCALE - 1 / zoom
-    return np.array([rng.uniform(0, max(room, 0.01)) * WIDTH, rng.uniform(0, max(room, 0.01)) * HEIGHT, zoom])
+    return np.array([rng.uniform(0, room) * WIDTH, rng.uniform(0, room) * HEIGHT, zoom])

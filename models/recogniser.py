@@ -1,0 +1,67 @@
+"""The shell that all families share: project features in, mix them through a stack of layers, read out the probes.
+
+Shapes: B episodes, S study frames, P probes, T = S + P * repeat_test, D features, M model width.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+
+class Recogniser(nn.Module):
+    """Says of each probe at the end of a sequence whether it was seen before.
+
+    Args:
+        mixers: the layers, each mapping (B, T, M) to (B, T, M), or to the last `num_last` frames if asked.
+        num_features: D.
+        d_embed: M.
+        num_probes: P.
+        residual: layers compute x + mixer(norm(x)), with a norm before the read-out; else mixer(x).
+        repeat_test: how often each probe is shown in a row; its last showing is read.
+    """
+
+    def __init__(
+        self,
+        mixers: Sequence[nn.Module],
+        num_features: int,
+        d_embed: int,
+        num_probes: int,
+        residual: bool,
+        repeat_test: int = 1,
+    ):
+        super().__init__()
+        self.num_probes, self.repeat_test = num_probes, repeat_test
+        self.embed = nn.Linear(num_features, d_embed)
+        self.blocks = (
+            nn.ModuleList(ResidualBlock(mixer, d_embed) for mixer in mixers) if residual else nn.ModuleList(mixers)
+        )
+        self.norm = nn.LayerNorm(d_embed) if residual else nn.Identity()
+        self.read_out = nn.Linear(d_embed, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features (B, T, D) of any floating type to logits (B, P), positive for old."""
+        x = self.embed(features.to(self.embed.weight.dtype))
+        for block in self.blocks[:-1]:
+            x = block(x)
+        # Only the probes are read, so the last layer need not compute anything else.
+        x = self.blocks[-1](x, self.num_probes * self.repeat_test)
+        return self.read_out(self.norm(x)).squeeze(2)[:, self.repeat_test - 1 :: self.repeat_test]
+
+    def state_size(self, num_frames: int) -> int:
+        """Floats that all layers together carry from `num_frames` study frames to the probes."""
+        return sum(block.state_size(num_frames) for block in self.blocks)
+
+
+class ResidualBlock(nn.Module):
+    """x + mixer(norm(x))."""
+
+    def __init__(self, mixer: nn.Module, d_embed: int):
+        super().__init__()
+        self.norm, self.mixer = nn.LayerNorm(d_embed), mixer
+
+    def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
+        first = 0 if num_last is None else x.shape[1] - num_last
+        return x[:, first:] + self.mixer(self.norm(x), num_last)
+
+    def state_size(self, num_frames: int) -> int:
+        return self.mixer.state_size(num_frames)

@@ -1,0 +1,170 @@
+"""UR-LSTM: an LSTM whose gates start spread over many time scales and can still move when they are nearly shut.
+
+Source: Gu, Gulcehre, Paine, Hoffman, Pascanu (2020), "Improving the Gating Mechanism of Recurrent Neural Networks",
+arXiv:1910.09890. This file needs torch alone: copy it into your own work.
+
+Shapes: B sequences, T steps, I inputs, H hidden units. Per step, with a fixed bias b and rows in the order r, f, u, o:
+
+    a = W_ih x_t + W_hh h_{t-1} + bias
+    r = sigmoid(a_r - b)        refine gate
+    f = sigmoid(a_f + b)        forget gate
+    g = 2 r f + (1 - 2 r) f^2   effective forget gate = r (1 - (1 - f)^2) + (1 - r) f^2
+    c_t = g c_{t-1} + (1 - g) tanh(a_u)
+    h_t = sigmoid(a_o) tanh(c_t)
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+State = tuple[Tensor, Tensor]
+
+
+class URLSTMCell(nn.Module):
+    """One layer of UR-LSTM.
+
+    Args:
+        input_size: I.
+        hidden_size: H.
+        uniform_init: draw b so that the forget gates start uniform on (1/H, 1 - 1/H), each unit with a time scale of
+            its own; False sets b = 1 for all units.
+        refine: use the refine gate; False sets g = f.
+        learn_forget_bias: make b a parameter instead of a constant.
+
+    `weight_ih` (4H, I) starts Xavier-uniform, `weight_hh` (4H, H) orthogonal per gate, `bias` (4H) zero, so that
+    `forget_bias` (H), drawn once from torch's generator, alone sets the first gates.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        uniform_init: bool = True,
+        refine: bool = True,
+        learn_forget_bias: bool = False,
+    ):
+        super().__init__()
+        self.hidden_size, self.refine = hidden_size, refine
+        self.weight_ih = nn.Parameter(torch.empty(4 * hidden_size, input_size))
+        self.weight_hh = nn.Parameter(torch.empty(4 * hidden_size, hidden_size))
+        self.bias = nn.Parameter(torch.zeros(4 * hidden_size))
+        forget_bias = _uniform_gates(hidden_size) if uniform_init else torch.ones(hidden_size)
+        if learn_forget_bias:
+            self.forget_bias = nn.Parameter(forget_bias)
+        else:
+            self.register_buffer("forget_bias", forget_bias)
+        for gate in self.weight_ih.chunk(4):
+            nn.init.xavier_uniform_(gate)
+        for gate in self.weight_hh.chunk(4):
+            nn.init.orthogonal_(gate)
+
+    def forward(self, x: Tensor, state: State | None = None) -> State:
+        """One step: x (B, I) and state (h, c), each (B, H) and zero unless given, to the next (h, c)."""
+        if state is None:
+            state = (x.new_zeros(len(x), self.hidden_size),) * 2
+        return self.step(nn.functional.linear(x, self.weight_ih, self.bias + self.gate_bias()), *state)
+
+    def gate_bias(self) -> Tensor:
+        """b with its signs, (4H,): minus for the refine gate, plus for the forget gate."""
+        b, zero = self.forget_bias, torch.zeros_like(self.forget_bias)
+        return torch.cat([-b, b, zero, zero])
+
+    def step(self, projected: Tensor, h: Tensor, c: Tensor) -> State:
+        """One step from the projected input W_ih x + bias + gate_bias, (B, 4H)."""
+        r, f, u, o = torch.addmm(projected, h, self.weight_hh.T).chunk(4, dim=1)
+        g = torch.sigmoid(f)
+        if self.refine:
+            r = torch.sigmoid(r)
+            g = 2 * r * g + (1 - 2 * r) * g * g
+        c = torch.lerp(torch.tanh(u), c, g)
+        return torch.sigmoid(o) * torch.tanh(c), c
+
+    def scan(self, projected: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All steps: projected (B, T, 4H) to outputs (B, T, H) and the last h and c."""
+        outputs = []
+        for step in projected.unbind(1):
+            h, c = self.step(step, h, c)
+            outputs.append(h)
+        return torch.stack(outputs, 1), h, c
+
+
+class URLSTM(nn.Module):
+    """A stack of UR-LSTM layers, used like `torch.nn.LSTM`.
+
+    Args:
+        input_size: I.
+        hidden_size: H.
+        num_layers: layers, each reading the outputs of the one below.
+        batch_first: input and output are (B, T, ...), else (T, B, ...).
+        dropout: probability with which outputs are zeroed between layers, in training only.
+        uniform_init, refine, learn_forget_bias: see `URLSTMCell`.
+        checkpoint_every: keep the state of every so many steps only and recompute the rest in the backward pass:
+            memory for T = 9,180 falls from about 8 B T H floats to a few chunks.
+
+    Raises:
+        ValueError: for `bidirectional=True`, which this layer does not have, and for sizes that are too small.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        batch_first: bool = True,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        uniform_init: bool = True,
+        refine: bool = True,
+        learn_forget_bias: bool = False,
+        checkpoint_every: int | None = None,
+    ):
+        super().__init__()
+        if bidirectional:
+            raise ValueError("URLSTM reads forwards only: bidirectional=True is not implemented")
+        if min(input_size, num_layers, checkpoint_every or 1) < 1 or hidden_size < 2:
+            raise ValueError("input_size, num_layers and checkpoint_every must be at least 1, hidden_size at least 2")
+        self.hidden_size, self.batch_first, self.checkpoint_every = hidden_size, batch_first, checkpoint_every
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(
+            URLSTMCell(input_size if k == 0 else hidden_size, hidden_size, uniform_init, refine, learn_forget_bias)
+            for k in range(num_layers)
+        )
+
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """x (B, T, I) to outputs (B, T, H) and the last (h, c), each (num_layers, B, H).
+
+        A state of that shape may be given: reading a sequence in two pieces, the state carried over, equals reading
+        it in one. Under autocast the input projection uses the lower precision, the recurrence stays in float32.
+        """
+        if not self.batch_first:
+            x = x.transpose(0, 1)
+        if state is None:
+            zeros = torch.zeros(len(self.layers), len(x), self.hidden_size, device=x.device, dtype=self._state_dtype())
+            state = zeros, zeros
+        last_h, last_c = [], []
+        for k, layer in enumerate(self.layers):
+            projected = nn.functional.linear(x if k == 0 else self.dropout(x), layer.weight_ih, layer.bias)
+            with torch.autocast(x.device.type, enabled=False):
+                x, h, c = self._scan(layer, projected.to(state[1].dtype) + layer.gate_bias(), state[0][k], state[1][k])
+            last_h.append(h)
+            last_c.append(c)
+        return x if self.batch_first else x.transpose(0, 1), (torch.stack(last_h), torch.stack(last_c))
+
+    def _state_dtype(self) -> torch.dtype:
+        return self.layers[0].weight_hh.dtype
+
+    def _scan(self, layer: URLSTMCell, projected: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if not (self.checkpoint_every and torch.is_grad_enabled()):
+            return layer.scan(projected, h, c)
+        outputs = []
+        for piece in projected.split(self.checkpoint_every, dim=1):
+            output, h, c = checkpoint(layer.scan, piece, h, c, use_reentrant=False)
+            outputs.append(output)
+        return torch.cat(outputs, 1), h, c
+
+
+def _uniform_gates(hidden_size: int) -> Tensor:
+    """Draw biases b (H,) with sigmoid(b) uniform on (1/H, 1 - 1/H)."""
+    v = torch.empty(hidden_size).uniform_(1 / hidden_size, 1 - 1 / hidden_size)
+    return torch.log(v / (1 - v))
