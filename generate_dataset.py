@@ -21,12 +21,20 @@ def main() -> None:
     args = parse_arguments()
     from tqdm import tqdm
 
-    from recognition.episodes import EpisodeSpec, TooFewFrames, draw_episodes
+    from recognition.episodes import EpisodeSpec, TooFewFrames, check_room, draw_episodes
     from recognition.files import written_whole
     from recognition.index_file import write_index
 
     spec = EpisodeSpec(args.n_clips, args.clip_length, args.clip_margin, args.n_tests, args.subsample, args.old_probes)
     video_ids, num_frames, bank_digest = read_bank(args.input_dir)
+    try:
+        check_room(num_frames, spec)
+    except TooFewFrames as error:
+        raise InputError(f"{args.input_dir}: {error}; add films or ask for less") from None
+    if num_short := int((num_frames < spec.shortest_film).sum()):
+        print(f"{num_short} of {len(video_ids)} films are left out: shorter than {spec.shortest_film} frames")
+        video_ids = [v for v, length in zip(video_ids, num_frames, strict=True) if length >= spec.shortest_film]
+        num_frames = num_frames[num_frames >= spec.shortest_film]
     fractions = {"test": args.test_set_fraction, "validation": args.validation_set_fraction}
     films = split_films(len(video_ids), fractions, args.seed)
     num_samples = {"train": args.n_samples_train, "validation": args.n_samples_validation, "test": args.n_samples_test}

@@ -15,6 +15,7 @@ MODELS = {
     "mlstm": MLSTM,
     "mamba2": Mamba2,
 }
+CONFIGS = {name: mixer.Config for name, mixer in MODELS.items()}
 # Names in the published study's configuration files; its "LSTM" stacked UR-LSTM layers.
 PUBLISHED_NAMES = {"TransformerEncoder": "transformer", "LSTM": "ur_lstm", "xLSTM": "mlstm", "Mamba": "mamba2"}
 

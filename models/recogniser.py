@@ -37,10 +37,19 @@ class Recogniser(nn.Module):
         )
         self.norm = nn.LayerNorm(d_embed) if residual else nn.Identity()
         self.read_out = nn.Linear(d_embed, 1)
+        self.register_buffer("feature_mean", None)
+        self.register_buffer("feature_deviation", None)
+
+    def standardise(self, mean: Tensor, deviation: Tensor) -> None:
+        """From now on scale each frame's features to unit length, then each feature by these statistics, (D,) each."""
+        self.feature_mean, self.feature_deviation = mean, deviation.clamp(min=1e-6)
 
     def forward(self, features: Tensor) -> Tensor:
         """features (B, T, D) of any floating type to logits (B, P), positive for old."""
-        x = self.embed(features.to(self.embed.weight.dtype))
+        features = features.to(self.embed.weight.dtype)
+        if self.feature_mean is not None:
+            features = (nn.functional.normalize(features, dim=2) - self.feature_mean) / self.feature_deviation
+        x = self.embed(features)
         for block in self.blocks[:-1]:
             x = block(x)
         # Only the probes are read, so the last layer need not compute anything else.

@@ -12,6 +12,10 @@ class InputError(ValueError):
     """What the user gave is wrong. The message is one line: it names the thing and says what to do."""
 
 
+class Failure(Exception):
+    """The work cannot go on though the input was right. The message is one line that says what happened."""
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """argparse, but a wrong argument is answered in one line, and --help shows every default."""
 
@@ -33,12 +37,12 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 def run(main: Callable[[], int | None]) -> None:
     """Call a script's `main` and exit with its status.
 
-    0 or what it returned; 2 on InputError and 1 on OSError (a full disk, no permission), each told in one line;
-    130 on Ctrl-C.
+    0 or what it returned; 2 on InputError; 1 on Failure and on OSError (a full disk, no permission); each of these is
+    told in one line. 130 on Ctrl-C.
     """
     try:
         sys.exit(main())
-    except (InputError, OSError) as error:
+    except (InputError, Failure, OSError) as error:
         print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except KeyboardInterrupt:

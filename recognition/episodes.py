@@ -35,6 +35,11 @@ class EpisodeSpec:
     old_probes: Literal["any", "presented"] = "any"
 
     @property
+    def shortest_film(self) -> int:
+        """Frames a film needs for one clip and one new probe."""
+        return self.clip_length + self.clip_margin + 1
+
+    @property
     def frames_per_clip(self) -> int:
         """Frames of a clip that are shown."""
         return len(range(0, self.clip_length, self.subsample))
@@ -76,11 +81,10 @@ def check_room(num_frames: np.ndarray, spec: EpisodeSpec) -> None:
             f"needed: {missing * spec.clip_length} frames are missing, or {-(-missing // max(1, room.max()))} films as "
             f"long as the longest"
         )
-    shortest = spec.clip_length + spec.clip_margin + 1
-    if (missing := shortest - num_frames.max()) > 0:
+    if (missing := spec.shortest_film - num_frames.max()) > 0:
         raise TooFewFrames(
             f"a clip of {spec.clip_length} frames and a new probe {spec.clip_margin} frames away need a film of "
-            f"{shortest} frames: the longest is {missing} frames too short"
+            f"{spec.shortest_film} frames: the longest is {missing} frames too short"
         )
     shown = spec.num_clips * (spec.frames_per_clip if spec.old_probes == "presented" else spec.clip_length)
     if (missing := spec.num_tests - shown) > 0:

@@ -76,11 +76,18 @@ class FeatureBank:
             view[begin:end] = self._films[flat_video[begin]][flat_frame[begin:end]]
         return features.reshape(*np.shape(video), -1)
 
+    def statistics(self, num_frames: int = 100_000) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (num_features,) of unit-length features, over up to `num_frames` even frames."""
+        rows = np.linspace(0, self._starts[-1] - 1, min(num_frames, self._starts[-1])).astype(np.int64)
+        video = np.searchsorted(self._starts, rows, side="right") - 1
+        features = torch.nn.functional.normalize(self.gather(video, rows - self._starts[video]).float(), dim=1)
+        return features.mean(0), features.std(0)
+
     def _read_all(self, films: list[np.ndarray]) -> Tensor:
         flat = torch.empty(int(self._starts[-1]), self.num_features, dtype=self.dtype)
         show_bar = self.num_bytes > 1 << 30
         for k, film in enumerate(tqdm(films, "reading features", unit="film", disable=not show_bar)):
-            flat[self._starts[k] : self._starts[k + 1]] = torch.from_numpy(np.asarray(film))
+            flat.numpy()[self._starts[k] : self._starts[k + 1]] = film
         return flat
 
 

@@ -45,18 +45,18 @@ class Person:
     pace: float
 
 
-def write_films(folder: str | Path, num_films: int, duration_s: float, fps: int = 24, seed: int = 0) -> list[Path]:
-    """Write `num_films` films as `folder`/film_<k>.mp4 and return their paths; equal arguments give equal films.
+def write_films(folder: str | Path, num_films: int, duration_s: float, fps: int = 24, seed: int = 0) -> Iterator[Path]:
+    """Write `num_films` films as `folder`/film_<k>.mp4, yielding each path when its film is there.
 
-    Film k depends on (seed, k) alone. Files already there are kept.
+    Film k depends on (seed, k) and the other arguments alone. Files already there are kept.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"film_{k:03d}.mp4" for k in range(num_films)]
-    for k, path in enumerate(paths):
+    for k in range(num_films):
+        path = folder / f"film_{k:03d}.mp4"
         if not path.exists():
             write_film(path, duration_s, fps, np.random.default_rng((seed, k)))
-    return paths
+        yield path
 
 
 def write_film(path: str | Path, duration_s: float, fps: int, rng: np.random.Generator) -> None:

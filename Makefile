@@ -1,0 +1,36 @@
+# make demo              the whole pipeline on small films, in minutes      make demo MODEL=mlstm VIDEOS=my-films
+# make test              lint and the test suite
+# A virtual environment is made in .venv on first use; PYTHON=python takes the active environment as it is.
+
+MODEL = transformer
+
+ifdef PYTHON
+python = $(PYTHON)
+else
+python = .venv/bin/python
+environment = .venv/ready
+endif
+
+.PHONY: demo test lint format environment
+
+demo: $(environment)
+	$(python) demo.py --model "$(MODEL)" $(if $(VIDEOS),--videos "$(VIDEOS)")
+
+test: lint
+	$(python) -m pytest -n auto
+
+lint: $(environment)
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+
+format: $(environment)
+	$(python) -m ruff check --fix .
+	$(python) -m ruff format .
+
+environment: $(environment)
+
+# Some systems ship Python without the part that puts pip into new environments; their own pip can do it.
+.venv/ready: pyproject.toml constraints.txt
+	python3 -m venv .venv || { python3 -m venv --clear --without-pip .venv && python3 -m pip --python .venv/bin/python install pip; }
+	.venv/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch .venv/ready

@@ -1,0 +1,192 @@
+"""The configuration of a run: a strict YAML schema, overrides from the command line, errors in one line.
+
+The keys of the published study's files are all here and mean what they meant there; the others are optional.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from recognition.command_line import InputError, nearest
+
+
+class Section(BaseModel):
+    """A mapping in the YAML file. Unknown keys and wrong types are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class LoggingConfig(Section):
+    wandb: bool = Field(False, description="mirror the metrics to Weights & Biases")
+    wandb_project: str = "Visual Recognition Memory"
+    logfile: str | None = Field(None, description="also write a plain table of the epochs to this file")
+
+
+class DatasetConfig(Section):
+    train_indices_file: str = "video-features/train_indices.h5"
+    validation_indices_file: str | None = Field(
+        None, description="validation_indices beside the training file if not given; the published data set has none"
+    )
+    test_indices_file: str = "video-features/test_indices.h5"
+    video_path: str = Field("video-features", description="folder with the feature files")
+    subsample: int | None = Field(
+        None, ge=1, description="show every k-th frame of a clip; as the index says if not given"
+    )
+    repeat_test: int = Field(1, ge=1, description="show each probe so many times in a row and read the last showing")
+    mmap: bool | None = Field(None, description="memory-map the features; by their size if not given")
+    fresh_episodes: bool = Field(False, description="draw new training episodes from the training films every epoch")
+    standardise: bool = Field(
+        False, description="scale features to unit length, then each to mean 0 and deviation 1 over the training films"
+    )
+
+
+class ModelConfig(Section):
+    model: str = Field(description="the family: a name in models.MODELS, or a name of the published study")
+    args: dict[str, Any] = Field(default_factory=dict, description="the family's own settings, see its Config class")
+    load: bool = Field(False, description="start from the weights in load_path")
+    load_path: str = ""
+    save: bool = Field(False, description="also save the weights to save_path after every epoch")
+    save_path: str = ""
+
+
+class TrainingConfig(Section):
+    learning_rate: float = Field(1e-3, gt=0)
+    n_epochs: int = Field(50, ge=1)
+    batch_size: int = Field(16, ge=1, description="episodes a step, shared among all devices")
+    num_workers: int = Field(2, ge=0, description="processes that gather episodes; 0 gathers them between steps")
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_steps: int = Field(0, ge=0, description="steps over which the learning rate rises from 0")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="cosine falls to 0 at the last step")
+    gradient_clip: float | None = Field(None, gt=0, description="largest norm of all gradients together")
+    seed: int = Field(0, ge=0, description="of the first weights, the order of episodes, fresh episodes and dropout")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    num_devices: int = Field(1, ge=1, description="GPUs, or processes on the CPU")
+    precision: Literal["auto", "32", "bf16", "16"] = Field("auto", description="of the matrix products")
+
+
+class RunConfig(Section):
+    """All that decides a run."""
+
+    name: str | None = Field(
+        None, pattern=r"^\w[\w.=+-]*$", description="of the run's folder; the YAML file's if not given"
+    )
+    show_timing: bool = Field(False, description="print after every epoch where its time went")
+    logging: LoggingConfig = LoggingConfig()
+    dataset: DatasetConfig = DatasetConfig()
+    model: ModelConfig
+    training: TrainingConfig = TrainingConfig()
+
+
+def load_config(
+    path: str | Path,
+    overrides: Sequence[str],
+    families: Mapping[str, type[BaseModel]],
+    other_names: Mapping[str, str],
+) -> RunConfig:
+    """Read a YAML file, apply overrides such as "training.learning_rate=3e-4", check everything and fill in defaults.
+
+    Args:
+        path: the file.
+        overrides: key=value, the value in YAML, with or without leading dashes; the last word on a key wins.
+        families: what may stand in model.args for each family of models.
+        other_names: names under which families are also known.
+
+    Raises:
+        InputError: with the full path of the first key that is wrong, what was found and what is allowed.
+    """
+    path = Path(path)
+    tree = _read_yaml(path)
+    for override in overrides:
+        _apply(tree, override)
+    config = _validate(RunConfig, tree, str(path), ())
+    family = other_names.get(config.model.model, config.model.model)
+    if family not in families:
+        hint = nearest(family, [*families, *other_names])
+        raise InputError(f"{path}: model.model: unknown model {family!r}; {hint}")
+    args = _validate(families[family], config.model.args, str(path), ("model", "args"))
+    model = config.model.model_copy(update={"model": family, "args": args.model_dump()})
+    return config.model_copy(update={"model": model, "name": config.name or path.stem})
+
+
+def describe_keys() -> str:
+    """A line for every key of the YAML file with its default and meaning, for --help."""
+    lines = []
+    for section, field in RunConfig.model_fields.items():
+        is_section = isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        for key, leaf in field.annotation.model_fields.items() if is_section else [("", field)]:
+            name = f"{section}.{key}" if key else section
+            default = "required" if leaf.is_required() else yaml.safe_dump(leaf.get_default(call_default_factory=True))
+            default = default.removesuffix("...\n").strip()
+            lines.append(f"  {name:<34}{default:<40}{leaf.description or ''}".rstrip())
+    return "\n".join(lines)
+
+
+def dump_config(config: RunConfig) -> str:
+    """The configuration as YAML that loads back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, but 1e-3 is a number, as in YAML 1.2."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: must hold a mapping of keys to values, found {tree!r}")
+    return tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, sign, value = override.lstrip("-").partition("=")
+    if not sign or not key:
+        raise InputError(f"{override!r} is not of the form key=value, such as training.learning_rate=3e-4")
+    *parents, last = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise InputError(f"{override!r}: {parent} is not a mapping, so it has no key {last!r}")
+    try:
+        tree[last] = yaml.load(value, _Loader)
+    except yaml.YAMLError:
+        raise InputError(f"{override!r}: the value is not valid YAML") from None
+
+
+def _validate(schema: type[BaseModel], values: Any, source: str, place: tuple[str, ...]) -> Any:
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{source}: {_explain(schema, error.errors()[0], place)}") from None
+
+
+def _explain(schema: type[BaseModel], error: Mapping[str, Any], place: tuple[str, ...]) -> str:
+    """One line for pydantic's first complaint: the key's full path, what was found, what is allowed."""
+    *parents, last = error["loc"] or ("",)
+    for parent in parents:
+        field = getattr(schema, "model_fields", {}).get(parent)
+        schema = field.annotation if field else schema
+    key = ".".join(str(part) for part in (*place, *error["loc"]) if part != "")
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key; {nearest(str(last), schema.model_fields)}"
+    if error["type"] == "missing":
+        return f"{key}: is missing"
+    if error["type"] == "value_error":
+        return f"{key}: {error['msg'].removeprefix('Value error, ')}"
+    plain = {"model_type": "must be a mapping", "dict_type": "must be a mapping", "tuple_type": "must be a list"}
+    message = error["msg"].replace("Input should be", "must be").replace("String should", "must")
+    message = plain.get(error["type"], message)
+    return f"{key}: {message}, found {error['input']!r}"

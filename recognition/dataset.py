@@ -1,0 +1,128 @@
+"""Episodes with their features, in batches.
+
+Shapes: B episodes, S study frames, P probes, R showings of each probe, T = S + P * R, D features.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from recognition.command_line import InputError
+from recognition.config import DatasetConfig
+from recognition.episodes import Episodes, draw_episodes, study_frames
+from recognition.feature_bank import FeatureBank
+from recognition.index_file import EpisodeIndex, read_index
+
+
+class EpisodeDataset(Dataset):
+    """The episodes of one split. Indexed with an array of episode numbers (B,), it gives a batch:
+    features (B, T, D) as stored and is_old (B, P) float32."""
+
+    def __init__(self, index: EpisodeIndex, bank: FeatureBank, subsample: int, repeat_test: int = 1):
+        self.index, self.bank, self.subsample, self.repeat_test = index, bank, subsample, repeat_test
+        self.episodes = index.episodes
+
+    def __len__(self) -> int:
+        return len(self.episodes.study)
+
+    @property
+    def num_probes(self) -> int:
+        """P."""
+        return self.episodes.probes.shape[1]
+
+    @property
+    def num_study_frames(self) -> int:
+        """S."""
+        return study_frames(self.episodes.study[:1], self.subsample).shape[1]
+
+    def __getitem__(self, number: np.ndarray) -> tuple[Tensor, Tensor]:
+        study, probes, is_old = (field[number] for field in self.episodes)
+        shown = [study_frames(study, self.subsample), probes.repeat(self.repeat_test, axis=1)]
+        video, frame = np.moveaxis(np.concatenate(shown, axis=1), -1, 0)  # (B, T) each
+        return self.bank.gather(video, frame), torch.from_numpy(is_old.astype(np.float32))
+
+    def draw_fresh(self, seed: tuple[int, ...]) -> None:
+        """Replace the episodes by as many new ones of the same kind, drawn from the same films."""
+        self.episodes = draw_episodes(self.bank.num_frames, self.index.spec, len(self), seed)
+
+
+def open_split(config: DatasetConfig, split: str) -> EpisodeDataset:
+    """Open the episodes of "train", "validation" or "test" and the features of their films.
+
+    The published data set has no validation episodes: the last sixteenth of its training episodes takes their place,
+    and is left out of "train". Raises InputError for files that are missing, damaged or do not fit together.
+    """
+    index = read_index(_index_path(config, split))
+    if _shares_training_file(config) and split != "test":
+        first = len(index) - max(1, len(index) // 16)
+        part = slice(first, None) if split == "validation" else slice(0, first)
+        index = _with_episodes(index, part)
+    if (subsample := config.subsample or (index.spec and index.spec.subsample)) is None:
+        raise InputError(f"dataset.subsample: must be given, {index.path} does not say it")
+    if index.spec and index.spec.old_probes == "presented" and subsample != index.spec.subsample:
+        raise InputError(
+            f"dataset.subsample: {subsample}, but the old probes of {index.path} were shown with {index.spec.subsample}"
+        )
+    if split == "train" and config.fresh_episodes and index.spec is None:
+        raise InputError(
+            f"dataset.fresh_episodes: {index.path} does not say how its episodes were drawn; set it to false"
+        )
+    bank = FeatureBank(config.video_path, index.video_ids, index.video_num_frames, config.mmap)
+    return EpisodeDataset(index, bank, subsample, config.repeat_test)
+
+
+def validation_note(config: DatasetConfig) -> str:
+    """A line to print where validation is not on films of its own, else empty."""
+    if not _shares_training_file(config):
+        return ""
+    return (
+        f"{config.train_indices_file} has no validation file beside it: the last sixteenth of its episodes is kept for "
+        f"validation, on films that are also trained on, so validation scores are too high"
+    )
+
+
+def batches(
+    num_episodes: int, batch_size: int, shuffle_seed: tuple[int, ...] | None = None, rank: int = 0, world: int = 1
+) -> list[np.ndarray]:
+    """Episode numbers batch by batch, this process's share of each.
+
+    With a seed the order is shuffled and a last batch that is not full is left out (unless it is the only one), so
+    that all steps weigh the same; without, every episode comes once.
+    """
+    order = np.arange(num_episodes)
+    if shuffle_seed is not None:
+        order = np.random.default_rng(shuffle_seed).permutation(num_episodes)
+        order = order[: num_episodes // batch_size * batch_size or num_episodes]
+    parts = np.split(order, range(batch_size, len(order), batch_size))
+    return [part[rank::world] for part in parts if len(part) > rank]
+
+
+def loader(
+    dataset: EpisodeDataset, numbers: list[np.ndarray], num_workers: int, pin_memory: bool = False
+) -> DataLoader:
+    """Gather batches ahead of their use, in `num_workers` processes; 0 gathers each when it is asked for."""
+    return DataLoader(dataset, sampler=numbers, batch_size=None, num_workers=num_workers, pin_memory=pin_memory)
+
+
+def _index_path(config: DatasetConfig, split: str) -> Path:
+    if split == "train":
+        return Path(config.train_indices_file)
+    if split == "test":
+        return Path(config.test_indices_file)
+    if config.validation_indices_file:
+        return Path(config.validation_indices_file)
+    train = Path(config.train_indices_file)
+    beside = train.with_name(train.name.replace("train", "validation"))
+    return beside if beside.exists() or train.suffix != ".npz" else train
+
+
+def _shares_training_file(config: DatasetConfig) -> bool:
+    return _index_path(config, "validation") == _index_path(config, "train")
+
+
+def _with_episodes(index: EpisodeIndex, part: slice) -> EpisodeIndex:
+    episodes = Episodes(*(field[part] for field in index.episodes))
+    return EpisodeIndex(index.path, episodes, index.video_ids, index.video_num_frames, index.spec)

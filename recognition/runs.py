@@ -1,0 +1,161 @@
+"""The run directory: what a training run was asked, what it measured, and all that resuming needs."""
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from recognition.command_line import InputError
+from recognition.config import RunConfig, dump_config
+from recognition.files import written_whole
+
+PACKAGES = ("torch", "torchvision", "numpy", "h5py", "lightning-fabric", "mamba-ssm", "wandb")
+# Settings that may change when a run is resumed: they do not change what it computes.
+FREE_TO_CHANGE = (
+    "show_timing",
+    "logging.",
+    "dataset.video_path",
+    "dataset.mmap",
+    "model.save",
+    "training.num_workers",
+    "training.device",
+)
+
+
+class Run:
+    """A run's folder, `runs/<name>/`, with its files as attributes."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.environment_file = self.path / "environment.json"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.test_file = self.path / "test.json"
+        self.evaluation_file = self.path / "evaluation.json"
+        self.report_file = self.path / "report.html"
+        self.last_file = self.path / "checkpoints" / "last.pt"
+        self.best_file = self.path / "checkpoints" / "best.safetensors"
+
+    def start(self, config: RunConfig, environment: dict[str, Any]) -> None:
+        """Make the folder and write what the run was asked."""
+        self.last_file.parent.mkdir(parents=True, exist_ok=True)
+        for file, text in (
+            (self.environment_file, json.dumps(environment, indent=2)),
+            (self.config_file, dump_config(config)),
+        ):
+            with written_whole(file) as part:
+                part.write_text(text + "\n", encoding="utf-8")
+
+    def check_same(self, config: RunConfig, stored: RunConfig) -> None:
+        """Raise InputError if a resumed run would not be the one that was started, naming the first difference."""
+        started = dict(_flatten(stored.model_dump()))
+        for key, value in _flatten(config.model_dump()):
+            if not key.startswith(FREE_TO_CHANGE) and value != started.get(key):
+                raise InputError(
+                    f"--resume: {self.path} was started with {key} = {started.get(key)!r}, now it is {value!r}; "
+                    f"restore it, or start another run with name=..."
+                )
+
+    def append_metrics(self, metrics: dict[str, Any]) -> None:
+        """Add one line to metrics.jsonl."""
+        with open(self.metrics_file, "a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, without one that a killed process left half written."""
+        lines = self.metrics_file.read_text(encoding="utf-8").splitlines() if self.metrics_file.exists() else []
+        metrics = []
+        for line in lines:
+            try:
+                metrics.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return metrics
+
+    def forget_metrics_after(self, epoch: int) -> None:
+        """Drop the lines of epochs that are about to be run again."""
+        kept = [line for line in self.read_metrics() if line["epoch"] <= epoch]
+        with written_whole(self.metrics_file) as part:
+            part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+    def write_test(self, scores: dict[str, float]) -> None:
+        """Keep the scores of the test episodes."""
+        with written_whole(self.test_file) as part:
+            part.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+
+    def save_last(self, state: dict[str, Any]) -> None:
+        """Keep all that resuming needs."""
+        with written_whole(self.last_file) as part:
+            torch.save(state, part)
+
+    def load_last(self) -> dict[str, Any] | None:
+        """What `save_last` kept, on the CPU, or None before the first checkpoint."""
+        if not self.last_file.exists():
+            return None
+        try:
+            return torch.load(self.last_file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load raises many kinds for a damaged file
+            raise InputError(
+                f"{self.last_file}: cannot be read ({str(error).splitlines()[0]}); remove it to start over"
+            ) from None
+
+    def save_best(self, weights: dict[str, Tensor]) -> None:
+        """Keep the weights that validation chose."""
+        with written_whole(self.best_file) as part:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, part)
+
+    def load_best(self) -> dict[str, Tensor]:
+        """What `save_best` kept. Raises InputError if there is nothing."""
+        if not self.best_file.exists():
+            raise InputError(f"{self.best_file}: no such file; train the run first")
+        try:
+            return load_file(self.best_file)
+        except Exception as error:  # safetensors has an exception class of its own
+            raise InputError(f"{self.best_file}: cannot be read ({error})") from None
+
+
+def describe_environment(device: str) -> dict[str, Any]:
+    """Versions, machine and git revision, for environment.json."""
+    packages = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "packages": packages,
+        "platform": platform.platform(),
+        "device": device,
+        "num_threads": torch.get_num_threads(),
+        "git_revision": _git_revision(),
+    }
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of a nested mapping with their dotted names."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _git_revision() -> str | None:
+    """The commit of the code, "+changes" if files differ from it, None outside a repository."""
+    here = Path(__file__).parent
+    try:
+        revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        changes = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return revision.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

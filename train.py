@@ -1,0 +1,185 @@
+"""Step 4: train one model on the episodes and score it on films it has never seen.
+
+  python train.py -f config-files/transformer.yaml
+  python train.py -f config-files/mlstm.yaml training.learning_rate=3e-4 model.args.n_layers=2 name=mlstm-deep
+  python train.py -f config-files/transformer.yaml --resume        go on where an interrupted run stopped
+
+Writes runs/<name>/ with config.yaml (all settings, loads back to the same run), metrics.jsonl (a line an epoch),
+checkpoints/last.pt (for --resume), checkpoints/best.safetensors (the weights that did best on validation),
+environment.json and, at the end, test.json: the test episodes are read once, with the best weights.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from recognition.command_line import ArgumentParser, InputError, run
+
+FRESH = 3  # keeps the seeds of fresh episodes apart from those that drew the splits 0, 1 and 2
+
+
+def main() -> None:
+    args, config = parse_arguments()
+    import torch
+
+    from models import CONFIGS, build_model
+    from recognition.dataset import open_split, validation_note
+    from recognition.runs import Run, describe_environment
+    from recognition.training import checkpoint, launch, restore, score, train_epoch
+
+    run = Run(args.runs_dir / config.name)
+    check_folder(run, config, args.resume)
+    fabric = launch(config.training)
+    train_set, validation_set, test_set = (
+        open_split(config.dataset, split) for split in ("train", "validation", "test")
+    )
+    if min(len(train_set), config.training.batch_size) % fabric.world_size:
+        raise InputError("training.batch_size: must be a multiple of training.num_devices, and not exceed the episodes")
+
+    torch.manual_seed(config.training.seed)
+    name = config.model.model
+    model_args = CONFIGS[name](**config.model.args)
+    model = build_model(name, model_args, train_set.bank.num_features, train_set.num_probes, config.dataset.repeat_test)
+    if config.dataset.standardise:
+        model.standardise(*train_set.bank.statistics())
+    if config.model.load:
+        load_weights(model, Path(config.model.load_path))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.training.learning_rate, weight_decay=config.training.weight_decay
+    )
+    num_study = train_set.num_study_frames
+    fabric.print(
+        f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters, carries {model.state_size(num_study):,} "
+        f"floats from {num_study:,} study frames to the probes\n"
+        f"{len(train_set):,} training, {len(validation_set):,} validation, {len(test_set):,} test episodes, features "
+        f"{'in memory' if train_set.bank.in_memory else 'memory-mapped'}; {fabric.world_size} x {fabric.device}, "
+        f"precision {fabric.strategy.precision.precision}"
+    )
+    if note := validation_note(config.dataset):
+        fabric.print(note)
+    wandb_run = start_wandb(config) if config.logging.wandb and fabric.is_global_zero else None
+    model, optimizer = fabric.setup(model, optimizer)
+    first_epoch, best = restore(run, fabric, model, optimizer) if args.resume else (0, None)
+    if fabric.is_global_zero:
+        run.start(config, describe_environment(str(fabric.device)))
+        run.forget_metrics_after(first_epoch)
+
+    for epoch in range(first_epoch, config.training.n_epochs):
+        if config.dataset.fresh_episodes and epoch > 0:
+            train_set.draw_fresh((config.training.seed, FRESH, epoch))
+        started = time.perf_counter()
+        metrics = train_epoch(fabric, model, optimizer, train_set, config.training, epoch, config.show_timing)
+        metrics["validation_loss"], metrics["validation_accuracy"] = score(
+            fabric, model, validation_set, config.training
+        )
+        metrics["seconds"] = time.perf_counter() - started
+        if not fabric.is_global_zero:
+            continue
+        # In this order a kill at any moment leaves a checkpoint and, before it, everything that it stands for.
+        if best is None or [metrics["validation_accuracy"], -metrics["validation_loss"]] > best:
+            best = [metrics["validation_accuracy"], -metrics["validation_loss"]]
+            run.save_best(model.module.state_dict())
+        report(run, config, metrics, wandb_run, model.module)
+        run.save_last(checkpoint(fabric, model, optimizer, epoch + 1, best))
+
+    fabric.barrier()  # until the best weights are written
+    model.module.load_state_dict(run.load_best())
+    loss, accuracy = score(fabric, model.module, test_set, config.training)
+    if fabric.is_global_zero:
+        run.write_test({"test_loss": loss, "test_accuracy": accuracy})
+        if wandb_run:
+            wandb_run.summary.update({"test loss": loss, "test accuracy": accuracy})
+            wandb_run.finish()
+        print(f"test accuracy {accuracy:.4f}, loss {loss:.4f}; all about the run is in {run.path}")
+
+
+def parse_arguments():
+    from recognition.config import describe_keys, load_config
+
+    parser = ArgumentParser(
+        description=__doc__,
+        usage="%(prog)s -f CONFIG [--resume] [--runs_dir RUNS] [key=value ...]",
+        epilog="keys of the YAML file, with their defaults:\n" + describe_keys(),
+    )
+    parser.add_argument("-f", "--config-file", required=True, type=Path, help="YAML file with the settings of the run")
+    parser.add_argument("--resume", action="store_true", help="go on with the run of this name, if it was started")
+    parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="folder of the runs' folders")
+    args, words = parser.parse_known_args()
+    if options := [word for word in words if word.startswith("-") and "=" not in word]:
+        parser.error(f"unrecognized arguments: {' '.join(options)}")
+    from models import CONFIGS, PUBLISHED_NAMES
+
+    return args, load_config(args.config_file, words, CONFIGS, PUBLISHED_NAMES)
+
+
+def check_folder(run, config, resume: bool) -> None:
+    """Raise InputError if the run's folder is taken by another run, or by this one and --resume was not given."""
+    from models import CONFIGS, PUBLISHED_NAMES
+    from recognition.config import load_config
+
+    if not run.config_file.exists():
+        return
+    if not resume:
+        raise InputError(f"{run.path} exists: go on with it by --resume, choose another name=..., or remove it")
+    run.check_same(config, load_config(run.config_file, [], CONFIGS, PUBLISHED_NAMES))
+
+
+def load_weights(model, path: Path) -> None:
+    """Start from the weights in a file, .pt or .safetensors."""
+    import torch
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise InputError(f"model.load_path: {str(path)!r}: no such file; name one, or set model.load to false")
+    try:
+        is_safe = path.suffix == ".safetensors"
+        model.load_state_dict(load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # every kind of file raises kinds of its own
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"model.load_path: {str(path)!r}: does not fit this model: {reason}") from None
+
+
+def start_wandb(config):
+    """Start a Weights & Biases run, or say how to go on without."""
+    import wandb
+
+    try:
+        return wandb.init(project=config.logging.wandb_project, name=config.name, config=config.model_dump(mode="json"))
+    except wandb.Error as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"logging.wandb: Weights & Biases did not start ({reason}); log in with `wandb login`, set the variable "
+            f"WANDB_MODE=offline to keep its files here, or set logging.wandb=false"
+        ) from None
+
+
+def report(run, config, metrics: dict[str, Any], wandb_run, model) -> None:
+    """Write one epoch's metrics wherever the configuration wants them."""
+    import torch
+
+    from recognition.files import written_whole
+
+    run.append_metrics(metrics)
+    print(
+        f"epoch {metrics['epoch']}/{config.training.n_epochs}: training loss {metrics['train_loss']:.4f}, accuracy "
+        f"{metrics['train_accuracy']:.4f}; validation loss {metrics['validation_loss']:.4f}, accuracy "
+        f"{metrics['validation_accuracy']:.4f}; {metrics['seconds']:.1f} s"
+    )
+    if wandb_run:
+        wandb_run.log(metrics, step=metrics["step"])
+    if config.logging.logfile:
+        path = Path(config.logging.logfile)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        columns = ["epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"]
+        with written_whole(path) as part:
+            rows = [" ".join(columns), *(" ".join(str(m[c]) for c in columns) for m in run.read_metrics())]
+            part.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    if config.model.save:
+        path = Path(config.model.save_path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as part:
+            torch.save(model.state_dict(), part)
+
+
+if __name__ == "__main__":
+    run(main)
