@@ -1,0 +1,106 @@
+"""What several test files share: small films, made-up features, and the scripts run as a user runs them."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recognition.feature_file import FeatureHeader, FeatureSpool
+
+ROOT = Path(__file__).parent.parent
+os.environ["OMP_NUM_THREADS"] = "1"  # several tests at once share few cores; also for the scripts they start
+
+
+def run_script(script: str, *words: object, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
+    """Run a script of the project in folder `cwd` and return what it printed and its status."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *map(str, words)], cwd=cwd, capture_output=True, text=True, **options
+    )
+
+
+def refusal(result: subprocess.CompletedProcess[str]) -> str:
+    """The one line with which a script refused bad input; fails if it said more, less or exited otherwise."""
+    assert result.returncode == 2, f"status {result.returncode}\n{result.stdout}{result.stderr}"
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    return result.stderr
+
+
+def run_with_kills(command: Sequence[object], cwd: Path, num_kills: int, longest_s: float, seed: int = 0) -> None:
+    """Kill -9 a script `num_kills` times, each at a random moment of its first `longest_s`, then let it finish."""
+    rng = random.Random(seed)
+    script, *words = map(str, command)
+    for _ in range(num_kills):
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / script), *words],
+            cwd=cwd,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(rng.uniform(0, longest_s))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    result = run_script(script, *words, cwd=cwd)
+    assert result.returncode == 0, result.stderr
+
+
+def write_features(folder: Path, lengths: Sequence[int], num_features: int = 16, dtype: str = "float16") -> Path:
+    """Feature files of films film_0, film_1, ... with made-up features, by a seed; no network and no video."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, num_frames in enumerate(lengths):
+        rng = np.random.default_rng((7, k))
+        header = FeatureHeader(
+            f"film_{k}",
+            f"{k:064d}",
+            num_frames,
+            30.0,
+            64,
+            48,
+            "resnet18",
+            "random:0",
+            "0" * 64,
+            "pyav",
+            dtype,
+            "float32",
+        )
+        with FeatureSpool(folder / f"film_{k}.h5", np.dtype(dtype)) as spool:
+            spool.append(rng.normal(size=(num_frames, num_features)), np.arange(num_frames) / 30)
+            spool.finish(header)
+    return folder
+
+
+SMALL_EPISODES = ("--n_clips=3", "--clip_length=9", "--clip_margin=4", "--n_tests=4", "--subsample=2")
+SMALL_SPLITS = (
+    "--n_samples_train=24",
+    "--n_samples_validation=8",
+    "--n_samples_test=8",
+    "--validation_set_fraction=0.25",
+)
+
+
+@pytest.fixture(scope="session")
+def small_bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with twelve films' made-up features and the index files of small episodes. Read only."""
+    folder = write_features(tmp_path_factory.mktemp("bank"), [60 + 7 * k for k in range(12)])
+    words = (*SMALL_EPISODES, *SMALL_SPLITS, f"--input_dir={folder}", f"--output_dir={folder}")
+    assert run_script("generate_dataset.py", *words, cwd=folder).returncode == 0
+    return folder
+
+
+@pytest.fixture
+def write_yaml(tmp_path: Path) -> Callable[[str], Path]:
+    """Write the text of a YAML file below tmp_path; returns its path."""
+
+    def write(text: str, name: str = "run.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
