@@ -14,7 +14,7 @@ import os
 import sys
 from pathlib import Path
 
-from recognition.command_line import ArgumentParser, InputError, run, whole_number
+from recognition.command_line import ArgumentParser, Failure, InputError, run, whole_number
 
 
 def main() -> int:
@@ -134,17 +134,20 @@ def write_lists(output_dir: Path, failures: list) -> tuple[int, int]:
     """Write videos.csv from the feature files and failed.csv; returns the number of films and of frames."""
     import pandas as pd
 
-    from recognition.feature_file import feature_files, read_header
+    from recognition.feature_file import DamagedFile, feature_files, read_header
     from recognition.files import written_whole
 
-    headers = [read_header(path) for path in feature_files(output_dir)]
+    try:
+        headers = [read_header(path) for path in feature_files(output_dir)]
+    except DamagedFile as error:
+        raise Failure(f"{error}; delete it, or run again with its film in --input_dir") from None
     rows = [(h.video_id, h.num_frames, h.fps, round(h.duration_s, 3)) for h in headers]
     with written_whole(output_dir / "videos.csv") as part:
         pd.DataFrame(rows, columns=["video_id", "num_frames", "fps", "duration_s"]).to_csv(part, index=False)
     (output_dir / "failed.csv").unlink(missing_ok=True)
     if failures:
         with written_whole(output_dir / "failed.csv") as part:
-            rows = [(f.video.name, f.failure) for f in failures]
+            rows = [(f.video.name, f.failure) for f in sorted(failures, key=lambda f: f.video)]
             pd.DataFrame(rows, columns=["video", "reason"]).to_csv(part, index=False)
     return len(headers), sum(h.num_frames for h in headers)
 

@@ -126,17 +126,19 @@ def _load(name: str, weights: str) -> tuple[nn.Module, str]:
             ) from None
     options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}  # spares their warning
     if weights.startswith("random:"):
-        try:
-            seed = int(weights.removeprefix("random:"))
-        except ValueError:
-            raise InputError(f"--weights {weights}: the seed after 'random:' must be a whole number") from None
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            try:
+                seed = int(weights.removeprefix("random:"))
+                torch.manual_seed(seed)
+            except (ValueError, RuntimeError):  # the second is torch's for more than 64 bits
+                raise InputError(
+                    f"--weights {weights}: the seed after 'random:' must be a whole number of at most 64 bits"
+                ) from None
             return build(weights=None, **options), f"random:{seed}"
     network = build(weights=None, **options)
     try:
         network.load_state_dict(_read_state(Path(weights)))
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"--weights {weights}: does not fit {name}: {reason[:200]}") from None
     return network, Path(weights).name

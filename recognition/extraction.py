@@ -116,6 +116,8 @@ def extract(
             with spools.pop(item.film):
                 if header:
                     spool.finish(header)
+                else:
+                    spool.path.unlink(missing_ok=True)  # of an earlier run, under --overwrite or damaged
             yield Outcome(videos[item.film], header, item.failure)
 
 

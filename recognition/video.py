@@ -1,5 +1,6 @@
 """Decode films, every frame exactly once, with PyAV (FFmpeg's libraries inside the wheel, no program to install)."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ def find_videos(folder: str | Path) -> list[Path]:
 def probe(path: str | Path) -> VideoInfo:
     """Read size, frame rate and claimed length without decoding. Raises DecodeError."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             stream = _first_picture_stream(container)
             fps = float(stream.average_rate or stream.guessed_rate or 0)
             seconds = (container.duration or 0) / av.time_base
@@ -63,30 +64,41 @@ def probe(path: str | Path) -> VideoInfo:
 def decode(path: str | Path, threads: int = 1) -> Iterator[tuple[np.ndarray, float]]:
     """Yield every frame of the first video stream as (image, time_s), image (H, W, 3) uint8 RGB, upright.
 
-    Frames come in order of presentation, with the container's own times, so a variable frame rate is kept.
-    Rotation metadata is applied. Raises DecodeError at the first damaged packet or frame: a film is read whole
-    or not at all. A file cut short is noticed where its container lists its frames (mp4, mov, avi); a Matroska
-    file cut short just ends.
+    Frames come in order of presentation, with the container's own times, so a variable frame rate is kept. A time
+    that does not follow the one before it, as avi files with B-frames have them, is taken one frame later instead.
+    Rotation metadata is applied. Raises DecodeError at the first damaged packet or frame, and where the packets end
+    more than a second before the end that the container declares for them (mp4, mov, avi): a film is read whole or
+    not at all. A Matroska file cut short just ends.
     """
-    num_frames = 0
+    num_frames, time_s, end_s = 0, -math.inf, 0.0
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             stream = _first_picture_stream(container)
             # One thread unless asked: FFmpeg's own threads have been seen to hang beside torch's in forked processes.
             stream.thread_type, stream.codec_context.thread_count = ("AUTO" if threads > 1 else "NONE"), threads
             fps = float(stream.average_rate or 25)
-            for frame in container.decode(stream):
-                if frame.is_corrupt:
-                    raise DecodeError(f"frame {num_frames} is damaged")
-                image = frame.to_ndarray(format="rgb24")
-                if frame.rotation:
-                    image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
-                yield image, num_frames / fps if frame.time is None else frame.time
-                num_frames += 1
+            declared_s = float((stream.duration or 0) * stream.time_base)
+            for packet in container.demux(stream):
+                if packet.is_corrupt:
+                    raise DecodeError(f"a packet is damaged after {num_frames} frames")
+                if packet.pts is not None:
+                    end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                for frame in packet.decode():
+                    if frame.is_corrupt:
+                        raise DecodeError(f"frame {num_frames} is damaged")
+                    image = frame.to_ndarray(format="rgb24")
+                    if frame.rotation:
+                        image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
+                    told_s = num_frames / fps if frame.time is None else frame.time
+                    time_s = told_s if told_s > time_s else time_s + 1 / fps
+                    yield image, time_s
+                    num_frames += 1
     except (av.error.FFmpegError, OSError) as error:
         raise DecodeError(f"{_reason(error)} after {num_frames} frames") from error
     if num_frames == 0:
         raise DecodeError("no frame could be decoded")
+    if end_s < declared_s - 1:
+        raise DecodeError(f"ends after {end_s:.1f} s of {declared_s:.1f} s")
 
 
 def _first_picture_stream(container: av.container.InputContainer) -> av.VideoStream:
