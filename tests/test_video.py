@@ -1,0 +1,203 @@
+"""Decoding: every frame once, upright, with its own time; a film that is not whole is refused."""
+
+import struct
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from recognition.command_line import InputError
+from recognition.films import write_films
+from recognition.video import DecodeError, VideoInfo, decode, find_videos, probe
+
+HEIGHT, WIDTH = 48, 64
+
+
+def write_video(
+    path: Path,
+    times_ms: Sequence[int] = range(0, 1000, 40),
+    codec: str = "libx264",
+    tags: dict | None = None,
+    **options,
+) -> Path:
+    """Write a video in which frame k has grey 8 k modulo 256 and a bright corner at the upper left."""
+    with av.open(str(path), "w", container_options=options) as container:
+        container.metadata.update(tags or {})
+        stream = container.add_stream(codec, rate=25, options={"bf": "2"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        if codec == "libx264":
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for k, time_ms in enumerate(times_ms):
+            image = np.full((HEIGHT, WIDTH, 3), 8 * k % 256, np.uint8)
+            image[:16, :16] = 255
+            frame = av.VideoFrame.from_ndarray(image)
+            frame.pts, frame.time_base = (time_ms, Fraction(1, 1000)) if codec == "libx264" else (k, Fraction(1, 25))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def write_sound(path: Path) -> Path:
+    """Write one second of silence as a WAV file, whatever the name says."""
+    with av.open(str(path), "w", format="wav") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), layout="mono")
+        frame.rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def times(path: Path) -> np.ndarray:
+    """Times of all frames, in seconds."""
+    return np.array([time_s for _, time_s in decode(path)])
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A film of 24 frames. Read only."""
+    [path] = write_films(tmp_path_factory.mktemp("film"), 1, duration_s=2, fps=12)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_every_frame_comes_once_and_in_order(tmp_path, suffix):
+    greys = [image[-16:, -16:].mean() for image, _ in decode(write_video(tmp_path / f"video{suffix}"))]
+    np.testing.assert_allclose(greys, 8 * np.arange(25), atol=3)  # lossy
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_uneven_times_are_kept(tmp_path, suffix):
+    uneven = [0, 33, 66, 200, 230, 500, 533, 1700]
+    np.testing.assert_allclose(times(write_video(tmp_path / f"video{suffix}", uneven)) * 1000, uneven, atol=0.5)
+
+
+def test_times_increase_in_avi_files_with_b_frames(tmp_path):
+    found = times(write_video(tmp_path / "video.avi"))
+    assert np.diff(found).min() > 0
+    np.testing.assert_allclose(found, np.arange(1, 26) / 25, atol=0.081)  # two frames: avi stores no times
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_rotation_that_a_film_asks_for_is_applied(tmp_path, degrees):
+    path = write_video(tmp_path / "video.mp4")
+    upright = [image for image, _ in decode(path)]
+    content = bytearray(path.read_bytes())
+    cos, sin = round(np.cos(np.radians(degrees))), round(np.sin(np.radians(degrees)))
+    matrix = (cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30)  # clockwise, ISO 14496-12
+    struct.pack_into(">9i", content, content.index(b"tkhd") + 44, *matrix)
+    path.write_bytes(content)
+    turned = [image for image, _ in decode(path)]
+    np.testing.assert_array_equal(turned, [np.rot90(image, -degrees // 90) for image in upright])
+    corner = {0: (0, 0), 90: (0, -1), 180: (-1, -1), 270: (-1, 0)}[degrees]
+    assert turned[0][corner].min() > 200
+    assert all(image.flags.c_contiguous for image in turned)
+
+
+def test_decoding_with_threads_gives_the_same_frames(film):
+    for (image, time_s), (threaded, threaded_s) in zip(decode(film), decode(film, threads=2), strict=True):
+        np.testing.assert_array_equal(image, threaded)
+        assert time_s == threaded_s
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.6, 0.9, 0.99])
+def test_truncated_mp4_is_refused(tmp_path, film, share):
+    path = tmp_path / "film.mp4"
+    path.write_bytes(film.read_bytes()[: int(share * film.stat().st_size)])
+    with pytest.raises(DecodeError):
+        list(decode(path))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.35, 0.5, 0.65, 0.8])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("video.mp4", {"movflags": "faststart"}), ("video.mov", {"movflags": "faststart"}), ("video.avi", {})],
+)
+def test_film_whose_list_of_frames_outlived_their_end_is_refused(tmp_path, name, options, share):
+    codec = "mpeg4" if name.endswith("avi") else "libx264"
+    path = write_video(tmp_path / name, range(0, 10_000, 40), codec, **options)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(DecodeError):
+        list(decode(path))
+
+
+@pytest.mark.parametrize("num_bytes", [4, 64, 2000])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_damage_in_the_middle_is_refused(tmp_path, film, share, num_bytes):
+    content = bytearray(film.read_bytes())
+    start = int(share * len(content))
+    content[start : start + num_bytes] = np.random.default_rng(0).bytes(num_bytes)
+    (tmp_path / "film.mp4").write_bytes(content)
+    with pytest.raises(DecodeError, match=r"after \d+ frames|frame \d+ is damaged"):
+        list(decode(tmp_path / "film.mp4"))
+
+
+@pytest.mark.parametrize("read", [probe, lambda path: list(decode(path))], ids=["probe", "decode"])
+def test_what_is_no_film_is_refused_in_one_line(tmp_path, read):
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "text.mp4").write_text("no film at all\n" * 100)
+    (tmp_path / "folder.mp4").mkdir()
+    write_sound(tmp_path / "sound.mp4")
+    for name in ("empty", "text", "folder", "sound", "missing"):
+        with pytest.raises(DecodeError, match="holds no video stream" if name == "sound" else r"^[^\n/]+$"):
+            read(tmp_path / f"{name}.mp4")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_tags_in_another_encoding_do_not_matter(tmp_path, suffix):
+    path = write_video(tmp_path / f"video{suffix}", tags={"title": "QQQQQQ"})
+    content = path.read_bytes()
+    assert b"QQQQQQ" in content
+    path.write_bytes(content.replace(b"QQQQQQ", "Amélie".encode("latin-1")))
+    assert len(times(path)) == 25
+    assert probe(path).width == WIDTH
+
+
+def test_cover_picture_is_passed_over(tmp_path):
+    path = tmp_path / "video.mp4"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream(codec, rate=25) for codec in ("png", "libx264")]
+        for stream, size, pixels in zip(streams, (32, 64), ("rgb24", "yuv420p"), strict=True):
+            stream.width, stream.height, stream.pix_fmt = size, size, pixels
+        streams[0].disposition = av.stream.Disposition.attached_pic
+        for stream, size, num_frames in zip(streams, (32, 64), (1, 5), strict=True):
+            for _ in range(num_frames):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((size, size, 3), np.uint8))))
+            container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        assert len(container.streams.video) == 2
+    assert [image.shape for image, _ in decode(path)] == [(64, 64, 3)] * 5
+    assert probe(path).width == 64
+
+
+def test_probe_tells_what_the_container_claims(film, tmp_path):
+    assert probe(film) == VideoInfo(320, 180, 12.0, 24)
+    assert probe(write_video(tmp_path / "video.mkv")).num_frames == pytest.approx(25, abs=1)  # from its duration
+
+
+def test_films_are_found_by_name_and_other_files_are_passed_over(tmp_path):
+    for name in ("b.mp4", "a.MKV", "c.webm", ".hidden.mp4", "notes.txt", "b.jpg", "manifest.csv", "d.mp4.part"):
+        (tmp_path / name).touch()
+    assert [path.name for path in find_videos(tmp_path)] == ["a.MKV", "b.mp4", "c.webm"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (None, "no such folder"),
+        ([], "holds no film"),
+        (["notes.txt", ".hidden.mp4"], "holds no film"),
+        (["a.mp4", "b.mp4", "a.mkv"], r"a\.mkv and .*a\.mp4 would share one feature file"),
+    ],
+)
+def test_folder_that_cannot_be_used_is_refused(tmp_path, names, message):
+    folder = tmp_path / "videos"
+    if names is not None:
+        folder.mkdir()
+        for name in names:
+            (folder / name).touch()
+    with pytest.raises(InputError, match=message):
+        find_videos(folder)
