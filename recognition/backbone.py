@@ -155,7 +155,8 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both readers raise many kinds for a damaged file
-        raise InputError(f"--weights {path}: cannot be read as weights: {str(error).splitlines()[0]}") from None
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(f"--weights {path}: cannot be read as weights: {reason}") from None
 
 
 def _cut_last_linear(network: nn.Module, name: str) -> int:

@@ -105,5 +105,6 @@ def _map_film(folder: Path, video_id: str) -> np.ndarray:
         try:
             return torch.load(published, mmap=True, weights_only=True, map_location="cpu").numpy()
         except Exception as error:  # torch.load raises many kinds for a damaged file
-            raise InputError(f"{published}: cannot be read as a tensor: {str(error).splitlines()[0]}") from None
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise InputError(f"{published}: cannot be read as a tensor: {reason}") from None
     raise InputError(f"{path}: no such feature file; run preprocess_videos.py or set dataset.video_path")

@@ -1,0 +1,176 @@
+"""Frozen networks: the same numbers as torchvision's own, whatever the weights come from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from recognition.backbone import Backbone, Preprocessing, default_weights, fast_dtype, state_digest, torchvision
+from recognition.command_line import InputError
+
+CPU = torch.device("cpu")
+
+
+def make(name: str = "resnet18", weights: str | Path = "random:0", fast: bool = False) -> Backbone:
+    """A backbone on the CPU, in float32 unless `fast`."""
+    return Backbone(name, str(weights), CPU, fast=fast)
+
+
+def reference(name: str, seed: int) -> nn.Module:
+    """torchvision's classifier as it comes, with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return torchvision.models.get_model(name, weights=None).eval()
+
+
+def images(*sizes: tuple[int, int]) -> list[Tensor]:
+    """Images of noise and edges, (3, H, W) uint8."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = [torch.randint(0, 256, (3, 12, 12), generator=generator, dtype=torch.uint8) for _ in sizes]
+    return [nn.functional.interpolate(image[None], size)[0] for image, size in zip(coarse, sizes, strict=True)]
+
+
+FRAMES = images((180, 320), (320, 180), (225, 301), (64, 48))
+
+
+def features(backbone: Backbone) -> Tensor:
+    """Features of FRAMES."""
+    return backbone.features(torch.stack([backbone.preprocessing.crop(frame) for frame in FRAMES]))
+
+
+@pytest.fixture(scope="module")
+def resnet18() -> Backbone:
+    return make()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "vit_b_16"])
+def test_preprocessing_equals_that_of_torchvision(name):
+    transforms, ours = torchvision.models.get_model_weights(name).DEFAULT.transforms(), Preprocessing(name)
+    for frame in FRAMES:
+        cropped = ours.crop(frame)
+        assert cropped.dtype == torch.uint8
+        torch.testing.assert_close(ours.normalise(cropped[None])[0], transforms(frame), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "num_features"),
+    [("resnet18", "fc", 512), ("shufflenet_v2_x0_5", "fc", 1024), ("mobilenet_v3_small", "classifier.3", 1024)],
+)
+def test_features_equal_those_of_torchvision(name, last, num_features):
+    network = reference(name, seed=0)
+    network.set_submodule(last, nn.Identity())
+    transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    with torch.inference_mode():
+        expected = network(torch.stack([transforms(frame) for frame in FRAMES]))
+    backbone = make(name)
+    found = features(backbone)
+    assert backbone.num_features == num_features
+    assert (found.shape, found.dtype) == ((4, num_features), torch.float32)
+    scale = expected.abs().max()  # the fast memory layout adds in another order
+    torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=1e-5)
+    assert expected.std(0).max() / scale > 1e-3  # frames differ, so that a mix-up would show
+
+
+def test_half_precision_differs_by_rounding_alone(resnet18):
+    fast = make(fast=True)
+    assert fast.compute_dtype == fast_dtype(CPU)
+    assert resnet18.compute_dtype == torch.float32
+    assert nn.functional.cosine_similarity(features(fast), features(resnet18)).min() > 0.9999
+
+
+def test_features_do_not_depend_on_the_other_frames_of_the_batch(resnet18):
+    crops = torch.stack([resnet18.preprocessing.crop(frame) for frame in FRAMES])
+    one_by_one = torch.cat([resnet18.features(crop[None]) for crop in crops])
+    torch.testing.assert_close(resnet18.features(crops), one_by_one, rtol=1e-4, atol=1e-5)  # kernels by batch size
+
+
+@pytest.mark.parametrize("ending", ["pth", "pt", "safetensors"])
+def test_weights_from_a_file_are_those_that_were_saved(tmp_path, resnet18, ending):
+    path = tmp_path / f"weights.{ending}"
+    state = reference("resnet18", seed=0).state_dict()
+    save_file(state, path) if ending == "safetensors" else torch.save(state, path)
+    backbone = make(weights=path)
+    assert (backbone.weights, backbone.weights_sha256) == (path.name, resnet18.weights_sha256)
+    torch.testing.assert_close(features(backbone), features(resnet18), rtol=0, atol=0)
+
+
+def test_digest_changes_with_any_weight_and_any_name():
+    state = {"a": torch.zeros(2, 3), "b": torch.ones(4)}
+    assert state_digest(state) == state_digest(dict(reversed(state.items())))
+    others = [state | {"b": torch.tensor([1, 1, 1, 1 + 1e-7])}, {"a": state["a"], "c": state["b"]}, {"a": state["a"]}]
+    assert len({state_digest(other) for other in [state, *others]}) == 4
+
+
+def test_equal_seeds_give_equal_weights_and_others_do_not(resnet18):
+    digests = [make(weights=f"random:{seed}").weights_sha256 for seed in (0, 1)]
+    assert digests[0] == resnet18.weights_sha256 != digests[1]
+
+
+def test_random_weights_leave_the_global_generator_as_it_was():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    make("shufflenet_v2_x0_5")
+    torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
+
+
+def test_network_is_frozen(resnet18):
+    assert not resnet18.network.training
+    assert not any(parameter.requires_grad for parameter in resnet18.network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("resnt18", "did you mean 'resnet18'?"),
+        ("ResNet50", "did you mean 'resnet50'?"),
+        ("fasterrcnn_resnet50_fpn", "not a classifier"),
+        ("squeezenet1_0", "no linear layer"),
+    ],
+)
+def test_backbone_that_cannot_be_had_is_refused(name, hint):
+    with pytest.raises(InputError, match=f"--backbone {name}") as error:
+        make(name)
+    assert hint in str(error.value)
+
+
+@pytest.mark.parametrize("seed", ["x", "", "1.5", "9" * 30])
+def test_seed_that_is_no_number_is_refused(seed):
+    with pytest.raises(InputError, match=f"--weights random:{seed}: .* whole number"):
+        make(weights=f"random:{seed}")
+
+
+def other_network() -> dict[str, Tensor]:
+    """Weights that do not fit resnet18."""
+    return reference("shufflenet_v2_x0_5", seed=0).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "reason"),
+    [
+        ("missing.pth", lambda path: None, "no such file, and neither DEFAULT nor random:SEED"),
+        ("DEFALT", lambda path: None, "neither DEFAULT"),
+        ("folder", Path.mkdir, "no such file"),
+        ("junk.pth", lambda path: path.write_bytes(b"junk"), "cannot be read"),
+        ("junk.safetensors", lambda path: path.write_bytes(b"junk"), "cannot be read"),
+        ("empty.pth", Path.touch, "cannot be read"),
+        ("pickled.pth", lambda path: torch.save(nn.Linear(1, 1), path), "cannot be read"),  # runs no code of a file
+        ("other.pth", lambda path: torch.save(other_network(), path), "does not fit resnet18"),
+        ("other.safetensors", lambda path: save_file(other_network(), path), "does not fit resnet18"),
+        ("checkpoint.pth", lambda path: torch.save({"model": other_network()}, path), "does not fit resnet18"),
+        ("list.pth", lambda path: torch.save([1, 2], path), "does not fit resnet18"),
+    ],
+)
+def test_file_without_the_right_weights_is_refused_in_one_line(tmp_path, name, write, reason):
+    write(tmp_path / name)
+    with pytest.raises(InputError) as error:
+        make(weights=tmp_path / name)
+    assert str(error.value).startswith(f"--weights {tmp_path / name}: ")
+    assert reason in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_default_weights_are_torchvisions_recommended_ones():
+    assert default_weights("resnet18") is torchvision.models.ResNet18_Weights.DEFAULT
