@@ -105,12 +105,16 @@ def read_bank(folder: Path):
 
     if not folder.is_dir():
         raise InputError(f"--input_dir {folder}: no such folder; make features with preprocess_videos.py")
+    paths = feature_files(folder)
     try:
-        headers = [read_header(path) for path in feature_files(folder)]
+        headers = [read_header(path) for path in paths]
     except DamagedFile as error:
         raise InputError(f"{error}; run preprocess_videos.py again") from None
     if not headers:
         raise InputError(f"--input_dir {folder}: holds no feature file; make some with preprocess_videos.py")
+    for path, header in zip(paths, headers, strict=True):  # a film under two names would be in two splits
+        if header.video_id != path.stem:
+            raise InputError(f"{path}: holds the film {header.video_id!r}; a feature file must be named after its film")
     if len({(h.backbone, h.weights_sha256) for h in headers}) > 1:
         raise InputError(
             f"--input_dir {folder}: holds features of several backbones or weights; keep one kind in a folder"

@@ -14,7 +14,7 @@ from recognition.command_line import InputError
 from recognition.config import DatasetConfig
 from recognition.episodes import Episodes, draw_episodes, study_frames
 from recognition.feature_bank import FeatureBank
-from recognition.index_file import EpisodeIndex, read_index
+from recognition.index_file import EpisodeIndex, check_lengths, read_index
 
 
 class EpisodeDataset(Dataset):
@@ -71,6 +71,10 @@ def open_split(config: DatasetConfig, split: str) -> EpisodeDataset:
             f"dataset.fresh_episodes: {index.path} does not say how its episodes were drawn; set it to false"
         )
     bank = FeatureBank(config.video_path, index.video_ids, index.video_num_frames, config.mmap)
+    try:
+        check_lengths(index.episodes, bank.num_frames)
+    except ValueError as error:
+        raise InputError(f"{index.path}: does not fit the films in {config.video_path}: {error}") from None
     return EpisodeDataset(index, bank, subsample, config.repeat_test)
 
 

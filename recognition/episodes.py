@@ -74,17 +74,17 @@ def check_room(num_frames: np.ndarray, spec: EpisodeSpec) -> None:
     """Raise TooFewFrames if films of these lengths (V,) can never hold an episode, saying what is missing."""
     if len(num_frames) == 0:
         raise TooFewFrames("there is no film")
-    room = num_frames // spec.clip_length
-    if (missing := spec.num_clips - room.sum()) > 0:
-        raise TooFewFrames(
-            f"the films ({len(num_frames)}) hold {room.sum()} clips of {spec.clip_length} frames, {spec.num_clips} are "
-            f"needed: {missing * spec.clip_length} frames are missing, or {-(-missing // max(1, room.max()))} films as "
-            f"long as the longest"
-        )
     if (missing := spec.shortest_film - num_frames.max()) > 0:
         raise TooFewFrames(
             f"a clip of {spec.clip_length} frames and a new probe {spec.clip_margin} frames away need a film of "
             f"{spec.shortest_film} frames: the longest is {missing} frames too short"
+        )
+    room = num_frames // spec.clip_length
+    if (missing := spec.num_clips - room.sum()) > 0:
+        raise TooFewFrames(
+            f"the films ({len(num_frames)}) hold {room.sum()} clips of {spec.clip_length} frames, {spec.num_clips} are "
+            f"needed: {missing * spec.clip_length} frames are missing, or {-(-missing // room.max())} films as long as "
+            f"the longest"
         )
     shown = spec.num_clips * (spec.frames_per_clip if spec.old_probes == "presented" else spec.clip_length)
     if (missing := spec.num_tests - shown) > 0:

@@ -103,8 +103,11 @@ def _map_film(folder: Path, video_id: str) -> np.ndarray:
     published = folder / f"{video_id}.pt"
     if published.exists():
         try:
-            return torch.load(published, mmap=True, weights_only=True, map_location="cpu").numpy()
+            features = torch.load(published, mmap=True, weights_only=True, map_location="cpu").numpy()
         except Exception as error:  # torch.load raises many kinds for a damaged file
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise InputError(f"{published}: cannot be read as a tensor: {reason}") from None
+        if features.ndim != 2:
+            raise InputError(f"{published}: must be of shape (num_frames, num_features), found {features.shape}")
+        return features
     raise InputError(f"{path}: no such feature file; run preprocess_videos.py or set dataset.video_path")

@@ -58,7 +58,8 @@ def read_index(path: str | Path) -> EpisodeIndex:
     except (OSError, KeyError, ValueError, TypeError, IndexError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: not an index file ({str(error).splitlines()[0]})") from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(f"{path}: not an index file ({reason})") from error
 
 
 def _read_h5(path: Path) -> EpisodeIndex:
@@ -80,8 +81,11 @@ def _read_h5(path: Path) -> EpisodeIndex:
 
 def _read_published(path: Path) -> EpisodeIndex:
     """clips (N, C + P, 4) int64 [start, end, video, label], label -1 for clips; titles (V,) file names with ".mp4"."""
-    with np.load(path, allow_pickle=False) as file:
-        clips, titles = file["clips"], file["titles"]
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            clips, titles = file["clips"], file["titles"]
+    except Exception as error:  # zipfile, zlib and numpy raise many kinds for a damaged file
+        raise ValueError(error) from None
     num_clips = int((clips[0, :, 3] == -1).sum())
     if ((clips[:, :, 3] == -1) != (np.arange(clips.shape[1]) < num_clips)).any():
         raise ValueError("the clips of every episode must stand before its probes")
@@ -105,8 +109,18 @@ def _check(index: EpisodeIndex) -> None:
         raise ValueError("names a film or frame that does not exist")
     if len(np.unique(study[..., 2] - study[..., 1])) != 1:
         raise ValueError("clips have several lengths")
+    if (study[..., 1] >= study[..., 2]).any():
+        raise ValueError("a clip ends before it starts")
     if index.video_num_frames is not None:
-        if (study[..., 2] > index.video_num_frames[study[..., 0]]).any():
-            raise ValueError("a clip ends after its film")
-        if (probes[..., 1] >= index.video_num_frames[probes[..., 0]]).any():
-            raise ValueError("a probe lies after its film")
+        if index.video_num_frames.shape != (len(index.video_ids),):
+            raise ValueError("video_ids and video_num_frames disagree")
+        check_lengths(index.episodes, index.video_num_frames)
+
+
+def check_lengths(episodes: Episodes, num_frames: np.ndarray) -> None:
+    """Raise ValueError if a clip or probe lies outside its film, of `num_frames` (V,) frames."""
+    study, probes, _ = episodes
+    if (study[..., 2] > num_frames[study[..., 0]]).any():
+        raise ValueError("a clip ends after its film")
+    if (probes[..., 1] >= num_frames[probes[..., 0]]).any():
+        raise ValueError("a probe lies after its film")
