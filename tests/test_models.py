@@ -1,0 +1,243 @@
+"""What holds for every family in MODELS: causality, gradients, memory, saving; a new family is covered unedited."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pydantic import ValidationError
+from torch import Tensor
+
+from models import CONFIGS, MODELS, PUBLISHED_NAMES, build_model
+from models.recogniser import Recogniser
+
+B, T, P, D = 3, 163, 9, 24  # T is odd and spans two chunks of linear attention
+WIDTH = 32
+
+VARIANTS = [
+    *(
+        (name, {"n_layers": n_layers, "residual": residual})
+        for name in MODELS
+        for n_layers, residual in ((1, True), (2, False), (2, True))
+    ),
+    ("transformer", {"n_heads": 2}),
+    ("transformer", {"causal": True}),
+    ("transformer", {"causal": True, "no_self": False, "n_heads": 2}),
+    ("transformer", {"no_self": False}),
+    ("lstm", {"forget_bias_range": [1, 5], "input_bias_range": [-1, -5]}),
+    ("ur_lstm", {"uniform_init": False}),
+    ("ur_lstm", {"refine": False, "checkpoint_every": None}),
+    ("ur_lstm", {"learn_forget_bias": True, "checkpoint_every": 50}),
+    ("mlstm", {"num_heads": 2, "proj_factor": 3.0, "conv1d_kernel_size": 4}),
+    ("mamba2", {"headdim": 16, "d_state": 8, "expand": 1, "d_conv": 2}),
+]
+
+
+def label(variant: tuple[str, dict]) -> str:
+    return "-".join([variant[0], *(f"{key}={value}" for key, value in variant[1].items())])
+
+
+over_variants = pytest.mark.parametrize("variant", VARIANTS, ids=label)
+over_families = pytest.mark.parametrize("name", MODELS)
+
+
+def build(name: str, num_probes: int = P, seed: int = 0, **settings: object) -> Recogniser:
+    torch.manual_seed(seed)
+    return build_model(name, CONFIGS[name](**{"d_embed": WIDTH, **settings}), D, num_probes)
+
+
+def is_causal(name: str, **settings: object) -> bool:
+    return MODELS[name](CONFIGS[name](**{"d_embed": WIDTH, **settings})).is_causal
+
+
+def draw(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def count(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@over_variants
+def test_every_parameter_gets_a_gradient_and_moves(variant):
+    name, settings = variant
+    model = build(name, **settings)
+    before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
+    F.binary_cross_entropy_with_logits(model(draw(B, T, D)), (draw(B, P, seed=2) > 0).float()).backward()
+    norms = {key: parameter.grad.norm().item() for key, parameter in model.named_parameters()}
+    # Rounding alone leaves about 1e-8 of the largest in a gradient that is really zero.
+    assert {key: norm for key, norm in norms.items() if not 1e-6 * max(norms.values()) < norm < 1e6} == {}
+    torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0).step()
+    assert [key for key, parameter in model.named_parameters() if torch.equal(parameter, before[key])] == []
+
+
+@over_variants
+@torch.no_grad()
+def test_future_frames_leave_past_outputs_unchanged_only_where_causal(variant):
+    name, settings = variant
+    model, features = build(name, num_probes=T, **settings), draw(B, T, D)
+    before = model(features)
+    for first in (1, 77, 128, T - 1):
+        changed = torch.cat([features[:, :first], 5 * draw(B, T - first, D, seed=first)], 1)
+        after = model(changed)
+        assert not torch.allclose(before[:, first:], after[:, first:])
+        if is_causal(name, **settings):
+            torch.testing.assert_close(before[:, :first], after[:, :first])
+        else:
+            assert (before[:, :first] - after[:, :first]).abs().max() > 1e-3
+
+
+@over_families
+def test_only_the_transformer_looks_ahead_and_only_unless_told_not_to(name):
+    assert is_causal(name) == (name != "transformer")
+    assert name != "transformer" or is_causal(name, causal=True)
+
+
+@over_variants
+@torch.no_grad()
+def test_reading_the_last_frames_equals_the_tail_of_reading_all(variant):
+    name, settings = variant
+    features = draw(B, T, D)
+    whole = build(name, num_probes=T, **settings)(features)
+    for num_last in (1, P, 130, T):
+        torch.testing.assert_close(build(name, num_probes=num_last, **settings)(features), whole[:, T - num_last :])
+
+
+@over_variants
+@torch.no_grad()
+def test_episodes_of_a_batch_do_not_influence_each_other(variant):
+    name, settings = variant
+    model, features = build(name, **settings), draw(B, T, D)
+    alone = torch.cat([model(episode[None]) for episode in features])
+    torch.testing.assert_close(model(features), alone, atol=1e-5, rtol=1e-5)
+
+
+@over_families
+def test_state_of_recurrent_families_does_not_grow_with_the_frames(name):
+    model = build(name, n_layers=2)
+    assert model.state_size(9000) == 2 * build(name, n_layers=1).state_size(9000) > 0
+    if name == "transformer":
+        assert model.state_size(9000) == 9000 * model.state_size(1)
+    else:
+        assert model.state_size(9000) == model.state_size(1)
+
+
+@over_families
+def test_parameters_of_every_layer_are_registered(name):
+    one, two, five = (count(build(name, n_layers=n_layers, residual=False)) for n_layers in (1, 2, 5))
+    layer = count(MODELS[name](CONFIGS[name](d_embed=WIDTH)))
+    assert (two - one, five - one) == (layer, 4 * layer)
+    assert layer > WIDTH * WIDTH
+
+
+def contrasting_episodes() -> tuple[Tensor, Tensor]:
+    """Four episodes of 12 study frames with the same four probes, of which each episode studied another two."""
+    probes, is_old = draw(4, D, seed=3), torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1], [1, 0, 0, 1]])
+    study = draw(4, 12, D, seed=4)
+    for k in range(4):
+        study[k, [3, 8]] = probes[is_old[k] == 1]
+    return torch.cat([study, probes.expand(4, 4, D)], 1), is_old.float()
+
+
+@over_families
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_overfits_one_small_batch_that_only_memory_can_solve(name, n_layers):
+    model, (features, is_old) = build(name, num_probes=4, n_layers=n_layers), contrasting_episodes()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(150):
+        loss = F.binary_cross_entropy_with_logits(model(features), is_old)
+        if loss < 0.1:
+            return
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    pytest.fail(f"loss {loss.item():.3f} after 150 steps; 0.693 is guessing")
+
+
+@over_families
+def test_equal_seeds_give_equal_weights(name):
+    first, again, other = (build(name, seed=seed).state_dict() for seed in (5, 5, 6))
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+@over_variants
+@torch.no_grad()
+def test_saved_weights_bring_back_the_same_outputs(variant, tmp_path):
+    name, settings = variant
+    model, other, features = build(name, **settings), build(name, seed=7, **settings), draw(B, T, D)
+    assert not torch.equal(model(features), other(features))
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    other.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+    torch.testing.assert_close(model(features), other(features), rtol=0, atol=0)
+
+
+@over_variants
+def test_bfloat16_autocast_stays_near_float32(variant):
+    name, settings = variant
+    model, features = build(name, **settings), draw(B, T, D)
+    exact = model(features)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(features)
+        logits.sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    # bfloat16 keeps 8 bits: 0.4 % a rounding, and several of them follow each other.
+    assert (logits - exact).norm() < 0.05 * exact.norm()
+
+
+@over_families
+def test_layers_differ_from_each_other_at_the_start(name):
+    blocks = build(name, n_layers=2).blocks
+    weights = [[parameter for parameter in block.parameters() if parameter.ndim > 1] for block in blocks]
+    assert not all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+@over_families
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("d_embd", 64),
+        ("d_embed", 0),
+        ("d_embed", "64"),
+        ("d_embed", 64.0),
+        ("n_layers", 0),
+        ("n_layers", True),
+        ("n_layers", None),
+        ("residual", 1),
+    ],
+)
+def test_wrong_setting_is_refused_by_name(name, field, value):
+    with pytest.raises(ValidationError, match=field):
+        CONFIGS[name](**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "named"),
+    [
+        ("transformer", {"n_heads": 3}, "n_heads 3"),
+        ("transformer", {"dropout": 1.0}, "dropout"),
+        ("transformer", {"d_feedforward": 0}, "d_feedforward"),
+        ("lstm", {"forget_bias_range": [1.0]}, "forget_bias_range"),
+        ("lstm", {"input_bias_range": [float("nan"), 1.0]}, "input_bias_range"),
+        ("ur_lstm", {"checkpoint_every": 0}, "checkpoint_every"),
+        ("mlstm", {"num_heads": 3}, "num_heads 3"),
+        ("mlstm", {"proj_factor": 0.0}, "proj_factor"),
+        ("mlstm", {"forget_bias_range": "36"}, "forget_bias_range"),
+        ("mamba2", {"headdim": 48}, "headdim 48"),
+        ("mamba2", {"A_init_range": [0.0, 1.0]}, "A_init_range"),
+        ("mamba2", {"A_init_range": [2.0, 1.0]}, "A_init_range"),
+        ("mamba2", {"dt_min": 0.2}, "dt_min"),
+        ("mamba2", {"dt_min": float("inf")}, "dt_min"),
+    ],
+)
+def test_setting_that_does_not_fit_the_family_is_refused(name, settings, named):
+    with pytest.raises(ValidationError, match=named):
+        CONFIGS[name](**settings)
+
+
+@over_families
+def test_settings_cannot_be_changed_once_made(name):
+    with pytest.raises(ValidationError, match="frozen"):
+        CONFIGS[name]().n_layers = 3
+
+
+def test_published_names_lead_to_families():
+    assert set(PUBLISHED_NAMES.values()) <= set(MODELS)
