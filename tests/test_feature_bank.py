@@ -1,0 +1,202 @@
+"""The feature bank: memory, memory map and plain reading agree; what does not fit together is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import write_features
+from torch import Tensor
+
+from recognition.command_line import InputError
+from recognition.feature_bank import FeatureBank
+
+LENGTHS = [30, 41, 5, 63]
+IDS = [f"film_{k}" for k in (3, 0, 2, 1)]  # an index numbers films in its own order
+
+
+def read_plainly(folder: Path) -> list[np.ndarray]:
+    films = []
+    for video_id in IDS:
+        with h5py.File(folder / f"{video_id}.h5") as file:
+            films.append(file["features"][:])
+    return films
+
+
+def publish(folder: Path, films: list[np.ndarray]) -> Path:
+    """The films as the published data set stores them: one float32 tensor each."""
+    folder.mkdir()
+    for video_id, film in zip(IDS, films, strict=True):
+        torch.save(torch.from_numpy(film.astype(np.float32)), folder / f"{video_id}.pt")
+    return folder
+
+
+def random_frames(num_frames: np.ndarray, *shape: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    video = rng.integers(0, len(num_frames), shape)
+    return video, rng.integers(0, num_frames[video])
+
+
+def complaint(folder: Path, ids: list[str] = IDS, num_frames: list[int] | None = None) -> str:
+    """The one line in which a bank is refused, however it would be held."""
+    lines = []
+    for memory_map in (False, True):
+        with pytest.raises(InputError) as error:
+            FeatureBank(folder, ids, num_frames, memory_map)
+        lines.append(str(error.value))
+    assert lines[0] == lines[1]
+    assert len(lines[0].splitlines()) == 1
+    return lines[0]
+
+
+@pytest.fixture(params=["float16", "float32"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return write_features(tmp_path / "features", LENGTHS, dtype=request.param)
+
+
+@pytest.mark.parametrize("memory_map", [False, True])
+def test_frames_are_those_of_the_files(folder, memory_map):
+    films = read_plainly(folder)
+    bank = FeatureBank(folder, IDS, np.array([63, 30, 5, 41]), memory_map)
+    assert bank.in_memory is not memory_map
+    assert (bank.num_frames.tolist(), bank.num_features) == ([63, 30, 5, 41], 16)
+    assert bank.num_bytes == sum(film.nbytes for film in films)
+    for shape in [(7,), (4, 50), (2, 3, 5), (1, 1)]:
+        video, frame = random_frames(bank.num_frames, *shape)
+        features = bank.gather(video.astype(np.int32), frame.astype(np.int32))
+        assert (features.shape, features.dtype) == ((*shape, 16), torch.from_numpy(films[0]).dtype)
+        expected = [films[v][f] for v, f in zip(video.ravel(), frame.ravel(), strict=True)]
+        np.testing.assert_array_equal(features.reshape(-1, 16).numpy(), expected)
+
+
+@pytest.mark.parametrize("memory_map", [False, True])
+def test_first_and_last_frames_are_of_their_own_film(folder, memory_map):
+    bank, films = FeatureBank(folder, IDS, None, memory_map), read_plainly(folder)
+    for k, film in enumerate(films):
+        ends = bank.gather(np.array([k, k]), np.array([0, len(film) - 1]))
+        np.testing.assert_array_equal(ends.numpy(), film[[0, -1]])
+
+
+@pytest.mark.parametrize("memory_map", [False, True])
+def test_gathered_features_are_a_copy(folder, memory_map):
+    bank, frames = FeatureBank(folder, IDS, None, memory_map), (np.array([1, 1]), np.array([0, 3]))
+    before = bank.gather(*frames).clone()
+    bank.gather(*frames).zero_()
+    torch.testing.assert_close(bank.gather(*frames), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("memory_map", [False, True])
+def test_published_tensors_are_read_as_feature_files_are(tmp_path, folder, memory_map):
+    published = FeatureBank(publish(tmp_path / "published", read_plainly(folder)), IDS, None, memory_map)
+    ours = FeatureBank(folder, IDS, None, memory_map)
+    assert published.dtype == torch.float32
+    frames = random_frames(ours.num_frames, 3, 40)
+    torch.testing.assert_close(published.gather(*frames), ours.gather(*frames).float(), rtol=0, atol=0)
+
+
+def test_small_bank_is_held_in_memory_unless_told_otherwise(folder):
+    assert FeatureBank(folder, IDS).in_memory
+
+
+def statistics_of(rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    rows = rows.astype(np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return torch.from_numpy(rows.mean(0)).float(), torch.from_numpy(rows.std(0, ddof=1)).float()
+
+
+@pytest.mark.parametrize("memory_map", [False, True])
+def test_statistics_are_those_of_unit_length_features(folder, memory_map):
+    bank, rows = FeatureBank(folder, IDS, None, memory_map), np.concatenate(read_plainly(folder))
+    torch.testing.assert_close(bank.statistics(), statistics_of(rows))
+    some = [int(k * (len(rows) - 1) / 19) for k in range(20)]
+    torch.testing.assert_close(bank.statistics(20), statistics_of(rows[some]))
+
+
+def test_missing_film_is_named(folder):
+    (folder / "film_2.h5").unlink()
+    assert f"{folder / 'film_2.h5'}: no such feature file" in complaint(folder)
+
+
+def test_missing_folder_is_named(tmp_path):
+    assert str(tmp_path / "nowhere") in complaint(tmp_path / "nowhere")
+
+
+def test_film_of_another_length_than_its_index_says_is_named(folder):
+    line = complaint(folder, num_frames=[63, 30, 6, 41])
+    assert "film_2 has 5 frames and its index says 6" in line
+
+
+@pytest.mark.parametrize("difference", [{"num_features": 8}, {"dtype": "float64"}])
+def test_films_with_unlike_features_are_refused(tmp_path, folder, difference):
+    write_features(tmp_path / "other", LENGTHS, **difference)
+    (tmp_path / "other" / "film_2.h5").replace(folder / "film_2.h5")
+    assert "differ in number or type" in complaint(folder)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
+def test_feature_file_cut_short_is_named(folder, share):
+    path = folder / "film_2.h5"
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    assert str(path) in complaint(folder)
+
+
+def compress(file: h5py.File) -> None:
+    features = file["features"][:]
+    del file["features"]
+    file.create_dataset("features", data=features, compression="gzip")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        compress,
+        lambda file: file.__delitem__("features"),
+        lambda file: file.__delitem__("time_s"),
+        lambda file: file.attrs.__delitem__("backbone"),
+        lambda file: file.attrs.__setitem__("num_frames", 4),
+        lambda file: file.attrs.__setitem__("format_version", 2),
+    ],
+    ids=["compressed", "no features", "no times", "no backbone", "another length", "later format"],
+)
+def test_feature_file_that_contradicts_itself_is_named(folder, damage: Callable[[h5py.File], None]):
+    with h5py.File(folder / "film_2.h5", "r+") as file:
+        damage(file)
+    assert str(folder / "film_2.h5") in complaint(folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"features": torch.ones(5, 16)}, torch.ones(5), torch.ones(5, 4, 4), torch.tensor(1.0), None, "text"],
+    ids=["dictionary", "flat", "images", "number", "nothing", "text"],
+)
+def test_published_file_that_is_no_table_of_features_is_named(tmp_path, content):
+    torch.save(content, tmp_path / "film_0.pt")
+    assert str(tmp_path / "film_0.pt") in complaint(tmp_path, ["film_0"])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
+def test_published_file_cut_short_is_named(tmp_path, share):
+    path = tmp_path / "film_0.pt"
+    torch.save(torch.ones(50, 16), path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    assert str(path) in complaint(tmp_path, ["film_0"])
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_code_pickled_into_a_published_file_is_not_run(tmp_path):
+    torch.save(Trap(tmp_path / "trapped"), tmp_path / "film_0.pt")
+    assert "film_0.pt" in complaint(tmp_path, ["film_0"])
+    assert not (tmp_path / "trapped").exists()
+    torch.load(tmp_path / "film_0.pt", weights_only=False)
+    assert (tmp_path / "trapped").exists()  # it would have been
