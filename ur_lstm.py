@@ -61,8 +61,10 @@ class URLSTMCell(nn.Module):
     def forward(self, x: Tensor, state: State | None = None) -> State:
         """One step: x (B, I) and state (h, c), each (B, H) and zero unless given, to the next (h, c)."""
         if state is None:
-            state = (x.new_zeros(len(x), self.hidden_size),) * 2
-        return self.step(nn.functional.linear(x, self.weight_ih, self.bias + self.gate_bias()), *state)
+            state = (x.new_zeros(len(x), self.hidden_size, dtype=self.weight_hh.dtype),) * 2
+        projected = nn.functional.linear(x, self.weight_ih, self.bias)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.step(projected.to(state[1].dtype) + self.gate_bias(), *state)
 
     def gate_bias(self) -> Tensor:
         """b with its signs, (4H,): minus for the refine gate, plus for the forget gate."""
