@@ -51,6 +51,16 @@ def write_sound(path: Path) -> Path:
     return path
 
 
+def split_boxes(content: bytes) -> list[bytes]:
+    """Split a part of an mp4 file into its boxes."""
+    boxes = []
+    while content:
+        size = int.from_bytes(content[:4], "big")
+        boxes.append(content[:size])
+        content = content[size:]
+    return boxes
+
+
 def times(path: Path) -> np.ndarray:
     """Times of all frames, in seconds."""
     return np.array([time_s for _, time_s in decode(path)])
@@ -124,6 +134,18 @@ def test_film_whose_list_of_frames_outlived_their_end_is_refused(tmp_path, name,
         list(decode(path))
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_film_that_ends_within_a_packet_is_refused(tmp_path, codec):
+    path = write_video(tmp_path / "video.avi", codec=codec)
+    with av.open(str(path)) as container:
+        ends = [packet.pos + packet.size for packet in container.demux(video=0) if packet.size]
+    content = path.read_bytes()
+    for end in ends[15:]:
+        path.write_bytes(content[: end - 2])
+        with pytest.raises(DecodeError):
+            list(decode(path))
+
+
 @pytest.mark.parametrize("num_bytes", [4, 64, 2000])
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
 def test_damage_in_the_middle_is_refused(tmp_path, film, share, num_bytes):
@@ -167,8 +189,15 @@ def test_cover_picture_is_passed_over(tmp_path):
             for _ in range(num_frames):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((size, size, 3), np.uint8))))
             container.mux(stream.encode())
+    boxes = [
+        box[:8] + b"".join(sorted(split_boxes(box[8:]), key=lambda inner: inner[4:8] != b"udta"))  # the cover first
+        if box[4:8] == b"moov"
+        else box
+        for box in split_boxes(path.read_bytes())
+    ]
+    path.write_bytes(b"".join(boxes))
     with av.open(str(path)) as container:
-        assert len(container.streams.video) == 2
+        assert [stream.codec_context.name for stream in container.streams.video] == ["png", "h264"]
     assert [image.shape for image, _ in decode(path)] == [(64, 64, 3)] * 5
     assert probe(path).width == 64
 
