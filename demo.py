@@ -2,6 +2,7 @@
 
   python demo.py                              makes 24 films of 84 s and trains a transformer
   python demo.py --model mlstm                another model: a name in config-files/demo/
+  python demo.py --model lstm-easy            episodes of a single clip, for models that fail at ten
   python demo.py --videos my-films            the same on films of your own
 
 Everything is written below demo-run/ and what is finished there is not done again; remove the folder to start over.
@@ -15,13 +16,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from recognition.command_line import ArgumentParser, Failure, InputError, run
+from recognition.command_line import ArgumentParser, Failure, InputError, nearest, run
 
 HERE = Path(os.path.relpath(Path(__file__).parent))
 NUM_FILMS, FILM_S, FPS = 24, 84, 6
 # An episode is ten clips of ten seconds, of which every second frame is shown, and ten old and ten new probes: the
-# published protocol made small. Films too short for it get the first smaller one that fits.
+# published protocol made small. Films too short for it get the first smaller one that fits. Easy ones have one clip.
 EPISODES = [(10, 60, 30), (5, 60, 30), (5, 30, 15), (3, 20, 10), (2, 10, 5)]  # clips, frames a clip, margin in frames
+EASY_EPISODES = [(1, 60, 30), (1, 30, 15), (1, 10, 5)]
 
 
 def main() -> None:
@@ -29,16 +31,19 @@ def main() -> None:
     folder = args.output_dir / (args.videos.resolve().name if args.videos else "synthetic")
     features, runs = folder / "video-features", folder / "runs"
     videos = args.videos or make_films(folder / "videos")
+    is_easy = args.config.stem.endswith("-easy")
+    suffix, times = ("_easy", 4) if is_easy else ("", 1)  # easy episodes have fewer probes, so there are more of them
 
     # Status 1 means that some film could not be decoded: that is told, and the others serve.
     command("preprocess_videos.py", f"--input_dir={videos}", f"--output_dir={features}", "--weights=random:0", allow=1)
-    for num_clips, clip_length, margin in EPISODES:
+    for num_clips, clip_length, margin in EASY_EPISODES if is_easy else EPISODES:
         status = command(
             "generate_dataset.py",
             *(f"--input_dir={features}", f"--output_dir={features}"),
             *(f"--n_clips={num_clips}", f"--clip_length={clip_length}", f"--clip_margin={margin}", "--subsample=2"),
             *(f"--n_tests={num_clips}", "--validation_set_fraction=0.15"),
-            *("--n_samples_train=2048", "--n_samples_validation=256", "--n_samples_test=512"),
+            *(f"--n_samples_train={2048 * times}", f"--n_samples_validation={256 * times}"),
+            *(f"--n_samples_test={512 * times}", f"--suffix={suffix}"),
             allow=2,
         )
         if status == 0:
@@ -48,8 +53,8 @@ def main() -> None:
     command(
         "train.py",
         *("-f", str(args.config), "--resume", f"--runs_dir={runs}"),
-        f"dataset.train_indices_file={features / 'train_indices.h5'}",
-        f"dataset.test_indices_file={features / 'test_indices.h5'}",
+        f"dataset.train_indices_file={features / f'train_indices{suffix}.h5'}",
+        f"dataset.test_indices_file={features / f'test_indices{suffix}.h5'}",
         f"dataset.video_path={features}",
     )
     report = runs / args.config.stem / "report.html"
@@ -64,10 +69,10 @@ def parse_arguments():
     parser.add_argument("--videos", type=Path, help="a folder with films of your own")
     parser.add_argument("--output_dir", type=Path, default=Path("demo-run"), help="where everything is written")
     args = parser.parse_args()
-    configs = sorted((HERE / "config-files" / "demo").glob("*.yaml"))
-    args.config = next((path for path in configs if path.stem == args.model), None)
-    if args.config is None:
-        parser.error(f"argument --model: there is no {args.model!r}, only {', '.join(path.stem for path in configs)}")
+    configs = {path.stem: path for path in (HERE / "config-files" / "demo").glob("*.yaml")}
+    if args.model not in configs:
+        parser.error(f"argument --model: there is no {args.model!r}; {nearest(args.model, sorted(configs))}")
+    args.config = configs[args.model]
     if args.videos and not args.videos.is_dir():
         parser.error(f"argument --videos: {args.videos}: no such folder")
     return args

@@ -14,9 +14,7 @@ from recognition.command_line import ArgumentParser, InputError, run
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, such as runs/transformer")
-    args = parser.parse_args()
+    args = parse_arguments()
     for path in args.runs:
         if not (path / "config.yaml").is_file():
             raise InputError(f"{path}: not a run (no config.yaml there); train one with train.py")
@@ -38,6 +36,12 @@ def main() -> None:
             f"{config.name}: test accuracy {evaluation['accuracy']:.4f}, d' {evaluation['d_prime']:.3f}, nearest-frame "
             f"control {evaluation['controls']['nearest_frame']['accuracy']:.4f}; report: {run.report_file}"
         )
+
+
+def parse_arguments():
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, such as runs/transformer")
+    return parser.parse_args()
 
 
 def evaluate(run, nearest_frames: dict[str, dict]):

@@ -65,7 +65,7 @@ class TrainingConfig(Section):
     seed: int = Field(0, ge=0, description="of the first weights, the order of episodes, fresh episodes and dropout")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_devices: int = Field(1, ge=1, description="GPUs, or processes on the CPU")
-    precision: Literal["auto", "32", "bf16", "16"] = Field("auto", description="of the matrix products")
+    precision: Literal["auto", "bf16", 16, 32] = Field("auto", description="of the matrix products")
 
 
 class RunConfig(Section):

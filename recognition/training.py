@@ -157,14 +157,14 @@ def restore(run: Run, fabric: Fabric, model: nn.Module, optimizer: Optimizer) ->
     return state["epoch"], state["best"]
 
 
-def _precision(precision: str, device: str) -> str:
+def _precision(precision: str | int, device: str) -> str:
     """Fabric's name for a precision; "auto" takes bfloat16 where the GPU has it, float16 on older ones."""
     if precision == "auto":
         has_bfloat16 = device == "cuda" and torch.cuda.get_device_capability() >= (8, 0)
-        precision = "32" if device == "cpu" else "bf16" if has_bfloat16 else "16"
-    if device == "cpu" and precision == "16":
+        precision = 32 if device == "cpu" else "bf16" if has_bfloat16 else 16
+    if device == "cpu" and precision == 16:
         raise InputError("training.precision: 16 needs a GPU; use 32 or bf16 on the CPU")
-    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision]
+    return {32: "32-true", "bf16": "bf16-mixed", 16: "16-mixed"}[precision]
 
 
 def _seed(*numbers: int) -> int:

@@ -1,0 +1,46 @@
+"""The whole pipeline through the command lines: films in, scores out."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, refusal, run_script
+
+from recognition.films import write_films
+
+
+def test_films_become_scores(tmp_path: Path):
+    """Films too short for the demo's episodes, one of them damaged: smaller episodes are drawn from the others."""
+    films = list(write_films(tmp_path / "films", 9, 4, fps=12))
+    films[8].write_bytes(films[8].read_bytes()[:2000])
+    result = run_script("demo.py", "--videos=films", "--model=transformer", cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    features = tmp_path / "demo-run/films/video-features"
+    assert len(list(features.glob("film_*.h5"))) == 8
+    assert (features / "failed.csv").read_text().splitlines()[1].startswith("film_008.mp4,")
+    run = tmp_path / "demo-run/films/runs/transformer"
+    scores = json.loads((run / "evaluation.json").read_text())
+    assert f"test accuracy {scores['accuracy']:.3f}, d' {scores['d_prime']:.2f}" in result.stdout.splitlines()[-1]
+    assert str(run / "report.html") in result.stdout.splitlines()[-1]
+    assert scores["accuracy"] > 0.6
+    assert scores["n_old"] == scores["n_new"] == 512 * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model=transfomer"], "there is no 'transfomer'; did you mean 'transformer'?"),
+        (["--videos=absent"], "absent: no such folder"),
+        (["--vidoes=films"], "unrecognized arguments: --vidoes=films; did you mean '--videos'?"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_made(words: list[str], message: str, tmp_path: Path):
+    assert message in refusal(run_script("demo.py", *words, cwd=tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_easy_demo_has_a_full_one():
+    names = {path.stem for path in (ROOT / "config-files/demo").glob("*.yaml")}
+    easy = {name for name in names if name.endswith("-easy")}
+    assert easy
+    assert {name.removesuffix("-easy") for name in easy} <= names

@@ -1,0 +1,316 @@
+"""Training: equal seeds, resuming, scores, refusals; in this process where that will do, else as a user runs it."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, refusal, run_script, run_with_kills, write_features
+from safetensors.torch import load_file
+
+import train
+from models import MODELS
+from recognition.command_line import Failure, InputError
+from recognition.config import TrainingConfig
+from recognition.training import learning_rate
+
+
+def config_text(bank: Path, model: str = "transformer", args: str = "{d_embed: 8, dropout: 0.1}", **training) -> str:
+    """A YAML file's text for a small run on the episodes in `bank`."""
+    settings = {"n_epochs": 3, "batch_size": 4, "num_workers": 0, "device": "cpu"} | training
+    return f"""
+dataset:
+  train_indices_file: {bank}/train_indices.h5
+  test_indices_file: {bank}/test_indices.h5
+  video_path: {bank}
+  fresh_episodes: true
+model: {{model: {model}, args: {args}}}
+training: {json.dumps(settings)}
+"""
+
+
+@pytest.fixture
+def train_here(tmp_path: Path, small_bank: Path, write_yaml: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """Train in this process, with overrides as on the command line; returns the run's folder."""
+
+    def run(*words: str, text: str = "", name: str = "run") -> Path:
+        path = write_yaml(text or config_text(small_bank), f"{name}.yaml")
+        monkeypatch.setattr(sys, "argv", ["train.py", "-f", str(path), f"--runs_dir={tmp_path / 'runs'}", *words])
+        train.main()
+        return tmp_path / "runs" / name
+
+    return run
+
+
+def metrics_of(run: Path) -> list[dict]:
+    """The lines of metrics.jsonl without the time they took."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    """Equal to the last bit: metrics, weights, optimiser, test scores."""
+    assert metrics_of(run) == metrics_of(other)
+    assert (run / "test.json").read_text() == (other / "test.json").read_text()
+    assert (run / "checkpoints/best.safetensors").read_bytes() == (other / "checkpoints/best.safetensors").read_bytes()
+    states = [torch.load(path / "checkpoints/last.pt", weights_only=True) for path in (run, other)]
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_trains_and_leaves_a_whole_run(model: str, train_here: Callable, small_bank: Path):
+    run = train_here(text=config_text(small_bank, model, "{d_embed: 32}"))
+    assert [line["epoch"] for line in metrics_of(run)] == [1, 2, 3]
+    assert [line["step"] for line in metrics_of(run)] == [6, 12, 18]
+    assert set(metrics_of(run)[0]) == {
+        *("epoch", "step", "learning_rate", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
+    }
+    assert json.loads((run / "test.json").read_text()).keys() == {"test_loss", "test_accuracy"}
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["packages"]["torch"] == version("torch")
+    assert {"device", "git_revision", "python"} <= environment.keys()
+
+
+def test_training_learns_the_task_on_films_it_has_not_seen(train_here: Callable, tmp_path: Path):
+    """Old probes are shown frames of features without structure: only remembering them helps."""
+    bank = write_features(tmp_path / "bank", [80] * 12)
+    words = "--n_clips=2 --clip_length=6 --clip_margin=3 --n_tests=4 --subsample=1 --validation_set_fraction=0.25"
+    numbers = "--n_samples_train=256 --n_samples_validation=64 --n_samples_test=64"
+    folders = f"--input_dir={bank} --output_dir={bank}"
+    assert run_script("generate_dataset.py", *f"{words} {numbers} {folders}".split(), cwd=tmp_path).returncode == 0
+    text = config_text(bank, args="{d_embed: 32}", n_epochs=12, batch_size=16, learning_rate=5e-3)
+    run = train_here(text=text)
+    assert json.loads((run / "test.json").read_text())["test_accuracy"] > 0.9
+
+
+def test_equal_seeds_give_identical_runs_and_other_seeds_others(train_here: Callable):
+    assert_same_run(train_here(name="one"), train_here(name="two"))
+    assert metrics_of(train_here("training.seed=1", name="three")) != metrics_of(train_here(name="four"))
+
+
+def test_workers_that_gather_episodes_change_nothing(train_here: Callable):
+    assert_same_run(train_here(name="one"), train_here("training.num_workers=2", name="two"))
+
+
+def test_fresh_episodes_begin_with_the_fixed_ones(train_here: Callable):
+    fresh, fixed = train_here(name="fresh"), train_here("dataset.fresh_episodes=false", name="fixed")
+    assert metrics_of(fresh)[0] == metrics_of(fixed)[0]
+    assert metrics_of(fresh)[1] != metrics_of(fixed)[1]
+
+
+@pytest.mark.parametrize("num_lines", [1, 2])
+def test_resumed_run_equals_uninterrupted_run(num_lines: int, train_here: Callable, small_bank: Path, tmp_path: Path):
+    """Killed as soon as an epoch is told, so before, while or after its checkpoint is written."""
+    whole = train_here(name="whole")
+    (tmp_path / "killed.yaml").write_text(config_text(small_bank))
+    command = [sys.executable, str(ROOT / "train.py"), "-f", "killed.yaml", "--resume"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    told = tmp_path / "runs/killed/metrics.jsonl"
+    while process.poll() is None and not (told.exists() and told.read_text().count("\n") >= num_lines):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "runs/killed/test.json").exists()
+    result = run_script("train.py", "-f", "killed.yaml", "--resume", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert_same_run(whole, tmp_path / "runs/killed")
+
+
+def test_kills_at_random_moments_leave_the_same_run(train_here: Callable, small_bank: Path, tmp_path: Path):
+    whole = train_here(name="whole")
+    (tmp_path / "killed.yaml").write_text(config_text(small_bank))
+    run_with_kills(["train.py", "-f", "killed.yaml", "--resume"], tmp_path, num_kills=4, longest_s=6)
+    assert_same_run(whole, tmp_path / "runs/killed")
+
+
+def test_resuming_a_finished_run_changes_nothing(train_here: Callable, tmp_path: Path):
+    run = train_here(name="one")
+    shutil.copytree(run, tmp_path / "before")
+    train_here("--resume", name="one")
+    assert_same_run(run, tmp_path / "before")
+
+
+def test_best_weights_are_those_of_the_best_validation_epoch(train_here: Callable):
+    run = train_here("training.learning_rate=0.5")
+    best = max(metrics_of(run), key=lambda line: (line["validation_accuracy"], -line["validation_loss"]))
+    state = torch.load(run / "checkpoints/last.pt", weights_only=True)
+    assert state["best"] == [best["validation_accuracy"], -best["validation_loss"]]
+    is_last = best["epoch"] == 3
+    weights = load_file(run / "checkpoints/best.safetensors")
+    assert is_last == all(torch.equal(weights[name], state["model"][name]) for name in weights)
+
+
+def test_resolved_config_gives_the_same_run_again(train_here: Callable):
+    run = train_here("training.learning_rate=2e-3", name="one")
+    again = train_here(text=(run / "config.yaml").read_text().replace("name: one", "name: two"), name="two")
+    assert_same_run(run, again)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("constant", [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        ("cosine", [0.25, 0.5, 0.75, 1.0, 1.0, 0.8535534, 0.5, 0.1464466]),
+    ],
+)
+def test_learning_rate_follows_the_listed_values(schedule: str, rates: list[float]):
+    config = TrainingConfig(learning_rate=1.0, warmup_steps=4, schedule=schedule)
+    assert [learning_rate(step, 8, config) for step in range(8)] == pytest.approx(rates)
+
+
+def test_the_optimiser_moves_at_the_scheduled_rate(train_here: Callable):
+    run = train_here("training.schedule=cosine", "training.warmup_steps=2", "training.learning_rate=0.01")
+    expected = [0.01 * 0.5 * (1 + math.cos(math.pi * (step - 2) / 16)) for step in (5, 11, 17)]
+    assert [line["learning_rate"] for line in metrics_of(run)] == pytest.approx(expected)
+
+
+def test_weights_move_less_when_gradients_are_clipped(train_here: Callable):
+    """AdamW forgets the scale of gradients, so a clip shows in its second moments."""
+    runs = train_here(name="free"), train_here("training.gradient_clip=1e-3", name="clipped")
+    free, clipped = (torch.load(run / "checkpoints/last.pt", weights_only=True)["optimizer"]["state"] for run in runs)
+    assert clipped[0]["exp_avg_sq"].sum() < 1e-5 < free[0]["exp_avg_sq"].sum()
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step(train_here: Callable, small_bank: Path, tmp_path: Path):
+    bank = tmp_path / "bank"
+    shutil.copytree(small_bank, bank)
+    for path in bank.glob("film_*.h5"):
+        with h5py.File(path, "r+") as file:
+            file["features"][:] = np.nan
+    with pytest.raises(Failure, match="step 1: the loss is nan"):
+        train_here(text=config_text(bank))
+    assert not (tmp_path / "runs/run/checkpoints/best.safetensors").exists()
+
+
+def test_training_starts_from_given_weights(train_here: Callable, tmp_path: Path):
+    weights = tmp_path / "weights.pt"
+    train_here("model.save=true", f"model.save_path={weights}", name="first")
+    still = ("model.load=true", f"model.load_path={weights}", "training.learning_rate=1e-30")
+    run = train_here(*still, name="second")
+    torch.testing.assert_close(load_file(run / "checkpoints/best.safetensors"), dict(torch.load(weights)))
+
+
+def test_logfile_has_a_line_for_every_epoch(train_here: Callable, tmp_path: Path):
+    run = train_here(f"logging.logfile={tmp_path}/log/run.log")
+    header, *lines = (tmp_path / "log/run.log").read_text().splitlines()
+    assert header.split()[:2] == ["epoch", "train_loss"]
+    assert [float(line.split()[1]) for line in lines] == [line["train_loss"] for line in metrics_of(run)]
+
+
+def test_two_processes_train_like_one(train_here: Callable, small_bank: Path, tmp_path: Path):
+    one = train_here(text=config_text(small_bank, args="{d_embed: 8}"), name="one")
+    (tmp_path / "two.yaml").write_text(config_text(small_bank, args="{d_embed: 8}", num_devices=2))
+    result = run_script("train.py", "-f", "two.yaml", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    for line, other in zip(metrics_of(one), metrics_of(tmp_path / "runs/two"), strict=True):
+        assert line == pytest.approx(other, abs=1e-6)
+
+
+def test_published_data_set_trains_and_keeps_some_training_episodes_for_validation(
+    train_here: Callable, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    rng = np.random.default_rng(0)
+    for k in range(3):
+        torch.save(torch.randn(50, 12), tmp_path / f"film {k}.pt")
+    for split, num in (("train", 32), ("test", 8)):
+        clips = np.stack([(start := rng.integers(0, 40, (num, 2))), start + 9, rng.integers(0, 3, (num, 2))], -1)
+        frames = rng.integers(0, 50, (num, 4))
+        probes = np.stack([frames, frames + 1, rng.integers(0, 3, (num, 4)), np.tile([0, 1, 1, 0], (num, 1))], -1)
+        rows = np.concatenate([np.insert(clips, 3, -1, axis=2), probes], 1).astype(np.int64)
+        titles = np.array([f"film {k}.mp4" for k in range(3)])
+        np.savez(tmp_path / f"{split}_indices.npz", clips=rows, titles=titles)
+    text = config_text(tmp_path).replace(".h5", ".npz").replace("fresh_episodes: true", "subsample: 3")
+    run = train_here(text=text)
+    assert "30 training, 2 validation, 8 test episodes" in capsys.readouterr().out
+    assert len(metrics_of(run)) == 3
+
+
+def test_wandb_is_used_exactly_when_asked_for(small_bank: Path, tmp_path: Path):
+    """Offline, since there is no network; a run that does not ask for it must not even import it."""
+    (tmp_path / "run.yaml").write_text(config_text(small_bank))
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv = {['train.py', '-f', 'run.yaml']!r}; import train"
+    silent = subprocess.run(
+        [sys.executable, "-c", f"{code}; train.main(); assert 'wandb' not in sys.modules"], cwd=tmp_path
+    )
+    assert silent.returncode == 0
+    assert not (tmp_path / "wandb").exists()
+    environment = {**os.environ, "WANDB_MODE": "offline", "HOME": str(tmp_path)}
+    words = ("-f", "run.yaml", "logging.wandb=true", "name=told")
+    told = run_script("train.py", *words, cwd=tmp_path, env=environment)
+    assert told.returncode == 0, told.stderr
+    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    assert metrics_of(tmp_path / "runs/told") == metrics_of(tmp_path / "runs/run")
+
+
+def test_wandb_without_a_key_says_how_to_go_on(small_bank: Path, tmp_path: Path):
+    (tmp_path / "run.yaml").write_text(config_text(small_bank))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    result = run_script(
+        *("train.py", "-f", "run.yaml", "logging.wandb=true"), cwd=tmp_path, env={**environment, "HOME": str(tmp_path)}
+    )
+    assert result.returncode == 2
+    assert "WANDB_MODE=offline" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["training.learning_rat=1"], "training.learning_rat: unknown key; did you mean 'learning_rate'?"),
+        (["dataset.train_indices_file=absent.h5"], "absent.h5: no such index file"),
+        (["dataset.video_path=absent"], "run preprocess_videos.py or set dataset.video_path"),
+        (["model.load=true", "model.load_path=absent.pt"], "model.load_path: 'absent.pt': no such file"),
+        (["training.device=cuda"], "training.device"),
+        (["training.precision=16"], "training.precision"),
+    ],
+)
+def test_bad_input_ends_before_anything_is_written(
+    words: list[str], message: str, train_here: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    if words == ["training.device=cuda"] and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(InputError) as error:
+        train_here(*words)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_is_never_overwritten_or_mixed_with_another(train_here: Callable, tmp_path: Path):
+    run = train_here()
+    before = metrics_of(run)
+    with pytest.raises(InputError, match="exists: go on with it by --resume"):
+        train_here()
+    with pytest.raises(InputError, match=r"was started with training\.learning_rate = 0\.001, now it is 0\.1"):
+        train_here("--resume", "training.learning_rate=0.1")
+    assert metrics_of(run) == before
+
+
+def test_mistakes_on_the_command_line_are_told_in_one_line(small_bank: Path, tmp_path: Path):
+    (tmp_path / "run.yaml").write_text(config_text(small_bank) + "modle: 1\n")
+    assert "modle: unknown key; did you mean 'model'?" in refusal(
+        run_script("train.py", "-f", "run.yaml", cwd=tmp_path)
+    )
+    assert "absent.yaml" in refusal(run_script("train.py", "-f", "absent.yaml", cwd=tmp_path))
+    assert "--resume" in refusal(run_script("train.py", "-f", "run.yaml", "--resum", cwd=tmp_path))
+    assert "-f/--config-file" in refusal(run_script("train.py", cwd=tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.yaml"]
+
+
+def test_help_teaches_the_keys(tmp_path: Path):
+    result = run_script("train.py", "--help", cwd=tmp_path)
+    assert result.returncode == 0
+    assert "training.learning_rate" in result.stdout
+    assert "config-files/transformer.yaml" in result.stdout
