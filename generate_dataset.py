@@ -40,7 +40,7 @@ def main() -> None:
     num_samples = {"train": args.n_samples_train, "validation": args.n_samples_validation, "test": args.n_samples_test}
 
     drawn = {}
-    for number, split in enumerate(tqdm(SPLITS, unit="split")):
+    for number, split in enumerate(tqdm(SPLITS, unit="split", leave=False, disable=None)):
         try:
             drawn[split] = draw_episodes(num_frames[films[split]], spec, num_samples[split], (args.seed, number))
         except TooFewFrames as error:

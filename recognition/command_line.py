@@ -43,7 +43,8 @@ def run(main: Callable[[], int | None]) -> None:
     try:
         sys.exit(main())
     except (InputError, Failure, OSError) as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        message = " ".join(str(error).splitlines())  # HDF5 breaks its lines
+        print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,0 +1,260 @@
+"""Drawing a data set as a user does: what is written, that it is the same every time, and what is refused."""
+
+import contextlib
+import re
+import resource
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import SMALL_EPISODES, SMALL_SPLITS, refusal, run_script, run_with_kills, write_features
+
+from recognition.index_file import read_index
+
+SPLITS = ("train", "validation", "test")
+LENGTHS = [10, *(60 + 7 * k for k in range(11)), 13]  # the first and the last are too short for a clip and a new probe
+
+
+def words(bank: Path, output: Path, *more: object) -> list[object]:
+    return ["--input_dir", bank, "--output_dir", output, *SMALL_EPISODES, *SMALL_SPLITS, *more]
+
+
+def generate(bank: Path, output: Path, *more: object, **options) -> Path:
+    result = run_script("generate_dataset.py", *words(bank, output, *more), cwd=bank.parent, **options)
+    assert result.returncode == 0, result.stderr
+    return output
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_features(tmp_path_factory.mktemp("films") / "video-features", LENGTHS)
+
+
+@pytest.fixture(scope="module")
+def written(bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that a first run wrote; its output is in it as `log`. Read only."""
+    output = tmp_path_factory.mktemp("written") / "new" / "folder"
+    result = run_script("generate_dataset.py", *words(bank, output), cwd=bank.parent)
+    assert result.returncode == 0, result.stderr
+    (output.parent / "log").write_text(result.stdout)
+    return output
+
+
+def test_three_files_are_written_and_nothing_else(bank, written):
+    assert set(contents(written)) == {f"{split}_indices.h5" for split in SPLITS}
+    assert len(list(bank.iterdir())) == len(LENGTHS)
+
+
+@pytest.mark.parametrize(("split", "num", "num_films"), [("train", 24, 5), ("validation", 8, 3), ("test", 8, 3)])
+def test_files_hold_what_the_design_says(bank, written, split, num, num_films):
+    with h5py.File(written / f"{split}_indices.h5") as file:
+        assert {name: (data.shape, data.dtype.name) for name, data in file.items() if name != "video_ids"} == {
+            "study": ((num, 3, 3), "int32"),
+            "probes": ((num, 8, 2), "int32"),
+            "is_old": ((num, 8), "uint8"),
+            "video_num_frames": ((num_films,), "int64"),
+        }
+        video_ids = file["video_ids"].asstr()[:].tolist()
+        assert file["video_num_frames"][:].tolist() == [LENGTHS[int(name.removeprefix("film_"))] for name in video_ids]
+        attributes = dict(file.attrs)
+        assert len(attributes.pop("bank_digest")) == 64
+        assert attributes == {
+            "num_clips": 3,
+            "clip_length": 9,
+            "clip_margin": 4,
+            "num_tests": 4,
+            "subsample": 2,
+            "old_probes": "any",
+            "seed": 0,
+            "split": split,
+            "test_set_fraction": 0.25,
+            "validation_set_fraction": 0.25,
+            "format_version": 1,
+        }
+
+
+def test_no_film_is_in_two_splits_and_short_ones_are_in_none(written):
+    ids = [video_id for split in SPLITS for video_id in read_index(written / f"{split}_indices.h5").video_ids]
+    assert sorted(ids) == sorted(f"film_{k}" for k in range(1, 12))
+    assert "2 of 13 films are left out: shorter than 14 frames" in (written.parent / "log").read_text()
+
+
+def test_splits_hold_different_episodes(written):
+    study = [read_index(written / f"{split}_indices.h5").episodes.study for split in SPLITS]
+    assert len({part[:8].tobytes() for part in study}) == 3
+
+
+def test_equal_arguments_give_equal_bytes_and_another_seed_does_not(tmp_path, bank, written):
+    assert contents(generate(bank, tmp_path / "again")) == contents(written)
+    other = contents(generate(bank, tmp_path / "other", "--seed", 1))
+    assert other.keys() == contents(written).keys()
+    assert not set(other.values()) & set(contents(written).values())
+    split_films = [read_index(folder / "test_indices.h5").video_ids for folder in (written, tmp_path / "other")]
+    assert split_films[0] != split_films[1]
+
+
+def test_more_episodes_begin_with_the_fewer(tmp_path, bank, written):
+    generate(bank, tmp_path, "--n_samples_train=30")
+    longer, shorter = (read_index(folder / "train_indices.h5").episodes for folder in (tmp_path, written))
+    for k in range(3):
+        np.testing.assert_array_equal(longer[k][:24], shorter[k])
+
+
+def test_suffix_keeps_sets_apart_and_index_files_are_not_taken_for_films(tmp_path):
+    folder = write_features(tmp_path / "features", LENGTHS)
+    before = contents(generate(folder, folder))
+    after = contents(generate(folder, folder, "--suffix", "_short", "--old_probes=presented", "--seed", 3))
+    assert {name: after[name] for name in before} == before
+    assert set(after) - set(before) == {f"{split}_indices_short.h5" for split in SPLITS}
+    assert read_index(folder / "test_indices_short.h5").spec.old_probes == "presented"
+
+
+def test_killed_at_any_moment_and_run_again_gives_the_same_files(tmp_path, bank, written):
+    command = ["generate_dataset.py", *words(bank, tmp_path / "out")]
+    run_with_kills(command, tmp_path, num_kills=4, longest_s=0.5)
+    assert contents(tmp_path / "out") == contents(written)
+
+
+def test_remains_of_a_killed_run_are_cleared_away(tmp_path, bank, written):
+    for split in SPLITS:
+        (tmp_path / f".{split}_indices.h5.part").write_text("half a file")
+    assert contents(generate(bank, tmp_path)) == contents(written)
+
+
+def test_killed_run_leaves_each_earlier_file_or_a_whole_new_one(tmp_path, bank, written):
+    earlier, new = contents(generate(bank, tmp_path, "--seed", 1)), contents(written)
+    for moment_s in (0.2, 0.3, 0.4, 0.5):
+        with contextlib.suppress(subprocess.TimeoutExpired):  # ends with kill -9
+            run_script("generate_dataset.py", *words(bank, tmp_path), cwd=tmp_path, timeout=moment_s)
+        left = {name: data for name, data in contents(tmp_path).items() if not name.startswith(".")}
+        assert left.keys() == new.keys()
+        assert all(data in (earlier[name], new[name]) for name, data in left.items())
+
+
+def digest(folder: Path) -> str:
+    digests = set()
+    for split in SPLITS:
+        with h5py.File(folder / f"{split}_indices.h5") as file:
+            digests.add(file.attrs["bank_digest"])
+    assert len(digests) == 1
+    return digests.pop()
+
+
+def test_bank_digest_tells_films_and_how_they_were_made(tmp_path, bank, written):
+    others = {
+        "another film file": lambda file: file.attrs.__setitem__("video_sha256", "f" * 64),
+        "another decoder": lambda file: file.attrs.__setitem__("decoder", "other"),
+        "another precision": lambda file: file.attrs.__setitem__("compute_dtype", "bfloat16"),
+    }
+    digests = [digest(written)]
+    for name, change in others.items():
+        folder = write_features(tmp_path / name, LENGTHS)
+        with h5py.File(folder / "film_3.h5", "r+") as file:
+            change(file)
+        digests.append(digest(generate(folder, folder)))
+    assert len(set(digests)) == 4
+
+
+def copied(source: str, name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes((folder / source).read_bytes())
+
+
+def change_attribute(name: str, value: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        with h5py.File(folder / "film_3.h5", "r+") as file:
+            file.attrs[name] = value
+
+    return change
+
+
+def remove_films(folder: Path) -> None:
+    for path in folder.glob("film_*.h5"):
+        path.unlink()
+
+
+def cut_short(folder: Path) -> None:
+    (folder / "film_3.h5").write_bytes((folder / "film_3.h5").read_bytes()[:2000])
+
+
+@pytest.mark.parametrize(
+    ("damage", "more", "named"),
+    [
+        (None, ["--n_clips=1000"], "hold 113 clips of 9 frames, 1000 are needed: 7983 frames are missing, or 64 films"),
+        (None, ["--clip_length=300"], "the longest is 175 frames too short"),
+        (None, ["--n_tests=40"], "13 frames are missing"),
+        (None, ["--clip_margin=100", "--n_clips=5"], "train films: the films (1, "),
+        (None, ["--test_set_fraction=0"], "no test films"),
+        (None, ["--validation_set_fraction=0"], "no validation films"),
+        (None, ["--test_set_fraction=0.75"], "no train films"),
+        (None, ["--test_set_fraction=1.5"], "--test_set_fraction: 1.5 is out of range"),
+        (None, ["--test_set_fraction=nan"], "--test_set_fraction: nan"),
+        (None, ["--validation_set_fraction=-0.1"], "--validation_set_fraction"),
+        (None, ["--n_clip=3"], "--n_clips"),
+        (None, ["--n_samples_train=many"], "--n_samples_train: 'many'"),
+        (None, ["--n_samples_test=0"], "--n_samples_test"),
+        (None, ["--seed=-1"], "--seed"),
+        (None, ["--subsample=1.5"], "--subsample: '1.5'"),
+        (None, ["--old_probes=shown"], "'presented'"),
+        (None, ["--suffix=a/b"], "--suffix: 'a/b'"),
+        (None, ["--input_dir=nowhere"], "--input_dir nowhere: no such folder"),
+        (remove_films, [], "holds no feature file"),
+        (cut_short, [], "film_3.h5"),
+        (change_attribute("backbone", "resnet50"), [], "several backbones"),
+        (change_attribute("weights_sha256", "1" * 64), [], "several backbones or weights"),
+        (copied("film_3.h5", "film_99.h5"), [], "film_99.h5: holds the film 'film_3'"),
+        (lambda folder: (folder / "film_50.h5").write_text("text"), [], "film_50.h5"),
+    ],
+)
+def test_wrong_input_ends_in_one_line_and_touches_nothing(tmp_path, damage, more, named):
+    folder = write_features(tmp_path / "features", LENGTHS)
+    for split in SPLITS:
+        (folder / f"{split}_indices.h5").write_text(f"earlier {split}")
+    if damage:
+        damage(folder)
+    before = contents(tmp_path)
+    result = run_script("generate_dataset.py", *words(folder, folder, *more), cwd=tmp_path)
+    assert named in refusal(result)
+    assert contents(tmp_path) == before
+
+
+def test_wrong_input_makes_no_folder(tmp_path, bank):
+    refusal(run_script("generate_dataset.py", *words(bank, tmp_path / "new", "--n_clips=1000"), cwd=tmp_path))
+    assert not (tmp_path / "new").exists()
+
+
+def test_full_disk_is_told_in_one_line_and_leaves_the_earlier_files(tmp_path, bank):
+    output = generate(bank, tmp_path / "out", "--seed", 1)
+    before = contents(output)
+    result = run_script(
+        "generate_dataset.py",
+        *words(bank, output, "--n_samples_test=5000"),
+        cwd=tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "File too large" in result.stderr
+    assert contents(output) == before
+
+
+def test_file_in_the_folders_place_is_told_in_one_line(tmp_path, bank):
+    (tmp_path / "out").write_text("not a folder")
+    result = run_script("generate_dataset.py", *words(bank, tmp_path / "out"), cwd=tmp_path)
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert str(tmp_path / "out") in result.stderr
+    assert (tmp_path / "out").read_text() == "not a folder"
+
+
+def test_help_shows_the_published_protocol_as_default(tmp_path):
+    text = run_script("generate_dataset.py", "--help", cwd=tmp_path).stdout
+    shown = dict(re.findall(r"\n  --(\w+) [^(]*?\(default:\s(\w+)\)", text))
+    protocol = {"n_clips": "90", "clip_length": "300", "clip_margin": "150", "n_tests": "90", "subsample": "3"}
+    assert protocol.items() <= shown.items()
