@@ -14,6 +14,7 @@ import os
 import shlex
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 from recognition.command_line import ArgumentParser, Failure, InputError, nearest, run
@@ -63,7 +64,7 @@ def main() -> None:
     print(f"\ntest accuracy {scores['accuracy']:.3f}, d' {scores['d_prime']:.2f}, report: {report.resolve()}")
 
 
-def parse_arguments():
+def parse_arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="transformer", help="which of config-files/demo/ to train")
     parser.add_argument("--videos", type=Path, help="a folder with films of your own")

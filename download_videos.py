@@ -1,16 +1,4 @@
-"""Step 1: download the films of a list (see --help)."""
-
-import sys
-from itertools import groupby
-from pathlib import Path
-
-from tqdm import tqdm
-
-from recognition.command_line import ArgumentParser, number_between, run, whole_number
-from recognition.download import Manifest, Row, YtDlp, advice, download, read_films
-
-DESCRIPTION = """\
-Download the films of a list with yt-dlp, as <output_dir>/<video_id>.mp4.
+"""Step 1: download the films of a list with yt-dlp, as <output_dir>/<video_id>.mp4.
 
   python download_videos.py --n_videos 5                        the first five films, to see that it works
   python download_videos.py                                     all of them; four to five hours for those of sfd.csv
@@ -26,11 +14,36 @@ bot check the queue stops and the rest is marked skipped. Then wait an hour and 
 export the cookies of a browser that is logged in to YouTube (Netscape format) and pass them with --cookies.
 YouTube also needs a JavaScript runtime: install Deno (https://deno.com). FFmpeg is not needed.
 
-Exit status: 0 all films are there, 1 some failed or were skipped, 2 wrong input."""
+Exit status: 0 all films are there, 1 some failed or were skipped, 2 wrong input.
+"""
+
+import sys
+from argparse import Namespace
+from itertools import groupby
+from pathlib import Path
+
+from tqdm import tqdm
+
+from recognition.command_line import ArgumentParser, number_between, run, whole_number
+from recognition.download import Manifest, Row, YtDlp, advice, download, read_films
 
 
 def main() -> int:
-    parser = ArgumentParser(description=DESCRIPTION)
+    args = parse_arguments()
+    films = read_films(args.list)[: args.n_videos]
+    fetch = YtDlp(args.max_height, args.cookies)
+    manifest = Manifest(args.output_dir, films)
+    rows: list[Row] = []
+    with tqdm(total=len(films), unit="film") as bar:
+        for row in download(films, manifest, fetch, args.workers, args.sleep):
+            rows.append(row)
+            bar.set_postfix(failed=sum(row["status"] == "failed" for row in rows), refresh=False)
+            bar.update()
+    return report(rows, manifest.path)
+
+
+def parse_arguments() -> Namespace:
+    parser = ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--list", type=Path, default=Path("sfd.csv"), help="CSV file with the columns video_id, video_url, title")
     add("--output_dir", type=Path, default=Path("videos"), help="folder for the films and manifest.csv")
@@ -39,18 +52,7 @@ def main() -> int:
     add("--workers", type=whole_number(1), default=2, help="films downloaded at a time")
     add("--cookies", type=Path, help="a browser's cookies, exported as cookies.txt; needed for age-restricted films")
     add("--sleep", type=number_between(0, 3600), default=25, help="seconds each worker rests between two films")
-    arguments = parser.parse_args()
-
-    films = read_films(arguments.list)[: arguments.n_videos]
-    fetch = YtDlp(arguments.max_height, arguments.cookies)
-    manifest = Manifest(arguments.output_dir, films)
-    rows: list[Row] = []
-    with tqdm(total=len(films), unit="film") as bar:
-        for row in download(films, manifest, fetch, arguments.workers, arguments.sleep):
-            rows.append(row)
-            bar.set_postfix(failed=sum(row["status"] == "failed" for row in rows), refresh=False)
-            bar.update()
-    return report(rows, manifest.path)
+    return parser.parse_args()
 
 
 def report(rows: list[Row], manifest: Path) -> int:

@@ -8,6 +8,7 @@ with the scores, the training curve and the settings, into each run's folder.
 """
 
 import json
+from argparse import Namespace
 from pathlib import Path
 
 from recognition.command_line import ArgumentParser, InputError, run
@@ -38,7 +39,7 @@ def main() -> None:
         )
 
 
-def parse_arguments():
+def parse_arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, such as runs/transformer")
     return parser.parse_args()

@@ -9,6 +9,7 @@ none of them; equal arguments on equal features give equal bytes.
 """
 
 import hashlib
+from argparse import Namespace
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def main() -> None:
         print(f"{path}: {num_samples[split]} episodes from {len(films[split])} of {len(video_ids)} films")
 
 
-def parse_arguments():
+def parse_arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--input_dir", type=Path, default=Path("video-features"), help="folder with the feature files")
     parser.add_argument("--output_dir", type=Path, default=Path("video-features"), help="folder for the index files")

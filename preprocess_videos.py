@@ -12,6 +12,7 @@ interruption or with new films: finished films are kept.
 
 import os
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 from recognition.command_line import ArgumentParser, Failure, InputError, run, whole_number
@@ -66,7 +67,7 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def parse_arguments():
+def parse_arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--input_dir", type=Path, default=Path("videos"), help="folder with the films")
     parser.add_argument("--output_dir", type=Path, default=Path("video-features"), help="folder for the feature files")

@@ -10,6 +10,7 @@ environment.json and, at the end, test.json: the test episodes are read once, wi
 """
 
 import time
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ FRESH = 3  # keeps the seeds of fresh episodes apart from those that drew the sp
 
 
 def main() -> None:
-    args, config = parse_arguments()
+    args = parse_arguments()
+    config = args.config
     import torch
 
     from models import CONFIGS, build_model
@@ -93,7 +95,7 @@ def main() -> None:
         print(f"test accuracy {accuracy:.4f}, loss {loss:.4f}; all about the run is in {run.path}")
 
 
-def parse_arguments():
+def parse_arguments() -> Namespace:
     from recognition.config import describe_keys, load_config
 
     parser = ArgumentParser(
@@ -109,7 +111,8 @@ def parse_arguments():
         parser.error(f"unrecognized arguments: {' '.join(options)}")
     from models import CONFIGS, PUBLISHED_NAMES
 
-    return args, load_config(args.config_file, words, CONFIGS, PUBLISHED_NAMES)
+    args.config = load_config(args.config_file, words, CONFIGS, PUBLISHED_NAMES)
+    return args
 
 
 def check_folder(run, config, resume: bool) -> None:
