@@ -86,9 +86,12 @@ def test_no_film_is_in_two_splits_and_short_ones_are_in_none(written):
     assert "2 of 13 films are left out: shorter than 14 frames" in (written.parent / "log").read_text()
 
 
-def test_splits_hold_different_episodes(written):
-    study = [read_index(written / f"{split}_indices.h5").episodes.study for split in SPLITS]
-    assert len({part[:8].tobytes() for part in study}) == 3
+def test_splits_of_like_films_hold_different_episodes(tmp_path):
+    folder = write_features(tmp_path / "features", [80] * 12)
+    generate(folder, folder, "--test_set_fraction=0.34", "--validation_set_fraction=0.34")
+    indices = [read_index(folder / f"{split}_indices.h5") for split in SPLITS]
+    assert [len(index.video_ids) for index in indices] == [4, 4, 4]
+    assert len({index.episodes.study[:8].tobytes() for index in indices}) == 3
 
 
 def test_equal_arguments_give_equal_bytes_and_another_seed_does_not(tmp_path, bank, written):
