@@ -2,7 +2,7 @@
 
   python demo.py                              makes 24 films of 84 s and trains a transformer
   python demo.py --model mlstm                another model: a name in config-files/demo/
-  python demo.py --model lstm-easy            episodes of a single clip, for models that fail at ten
+  python demo.py --model lstm-easy            episodes of one short clip, for models that fail at ten
   python demo.py --videos my-films            the same on films of your own
 
 Everything is written below demo-run/ and what is finished there is not done again; remove the folder to start over.
@@ -22,9 +22,9 @@ from recognition.command_line import ArgumentParser, Failure, InputError, neares
 HERE = Path(os.path.relpath(Path(__file__).parent))
 NUM_FILMS, FILM_S, FPS = 24, 84, 6
 # An episode is ten clips of ten seconds, of which every second frame is shown, and ten old and ten new probes: the
-# published protocol made small. Films too short for it get the first smaller one that fits. Easy ones have one clip.
+# published protocol made small. Films too short for it get the first smaller one that fits.
 EPISODES = [(10, 60, 30), (5, 60, 30), (5, 30, 15), (3, 20, 10), (2, 10, 5)]  # clips, frames a clip, margin in frames
-EASY_EPISODES = [(1, 60, 30), (1, 30, 15), (1, 10, 5)]
+EASY_EPISODES = [(1, 30, 15), (1, 10, 5)]  # a clip of five seconds
 
 
 def main() -> None:

@@ -25,7 +25,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from recognition.command_line import ArgumentParser, number_between, run, whole_number
-from recognition.download import Manifest, Row, YtDlp, advice, download, read_films
+from recognition.download import YtDlp, advice, download
+from recognition.manifest import Manifest, Row, read_films
 
 
 def main() -> int:

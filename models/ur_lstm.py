@@ -10,7 +10,7 @@ from ur_lstm import URLSTM
 
 
 class URLSTMMixer(nn.Module):
-    """One layer of UR-LSTM. Its gates start with time scales from 1 to M frames and reach further as they learn."""
+    """One layer of UR-LSTM. Its gates start with time scales from 1 to M / 2 frames and reach further as they learn."""
 
     is_causal = True
 

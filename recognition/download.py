@@ -4,7 +4,6 @@ A film is fetched into `<folder>/.part/`, read to its end, synced to disk and re
 so nothing half-written ever bears a film's name, whatever is killed and whenever.
 """
 
-import csv
 import io
 import os
 import queue
@@ -15,13 +14,11 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
 
 from recognition.command_line import InputError
-from recognition.files import sha256, written_whole
+from recognition.files import sha256
+from recognition.manifest import Film, Manifest, Row, make_row
 
-COLUMNS = ("video_id", "title", "status", "reason", "message", "file", "size_bytes", "sha256", "duration_s")
-VIDEO_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 # A film is named after the container it is found to be in, by PyAV's name of it, never after what its address claims.
 SUFFIXES = {"mov,mp4,m4a,3gp,3g2,mj2": ".mp4", "matroska,webm": ".webm", "mpegts": ".ts", "avi": ".avi"}
 
@@ -50,69 +47,9 @@ NO_JAVASCRIPT = (
     'and pip install "yt-dlp[default]"'
 )
 
-Row = dict[str, str]
-
-
-class Film(NamedTuple):
-    """One row of the list. The address may be any that yt-dlp reads; the id alone names the file."""
-
-    video_id: str
-    video_url: str
-    title: str
-
 
 class Failure(Exception):
     """A film could not be had, for a reason already known: the class, then the message."""
-
-
-def read_films(path: Path) -> list[Film]:
-    """The films of a CSV file, in its order. InputError names the first row that is wrong."""
-    films = [Film(**row) for row in _read_csv(path, Film._fields)]
-    if not films:
-        raise InputError(f"{path} lists no film")
-    first_place: dict[str, int] = {}
-    for place, film in enumerate(films, start=1):
-        if not VIDEO_ID.fullmatch(film.video_id):
-            raise InputError(f"{path}, film {place}: video_id {film.video_id!r} is not 11 letters, digits, - or _")
-        if not re.fullmatch(r"https?://\S+", film.video_url):
-            raise InputError(f"{path}, film {place}: video_url {film.video_url!r} is not an http(s) address")
-        if first_place.setdefault(film.video_id, place) != place:
-            raise InputError(f"{path}, film {place}: {film.video_id} is film {first_place[film.video_id]} already")
-    return films
-
-
-class Manifest:
-    """`<folder>/manifest.csv`: one row for every film tried or skipped so far, in the order of the list.
-
-    Rows of films that are no longer listed are kept, at the end. The file is written whole at every change:
-    a kill loses the row of a film already in place at worst, and `download` finds such a film again.
-    """
-
-    def __init__(self, folder: Path, films: list[Film]):
-        self.folder = folder
-        self.path = folder / "manifest.csv"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot make the folder {folder}: {error.strerror}") from None
-        old = _read_csv(self.path, COLUMNS) if self.path.exists() else []
-        self.rows = {row["video_id"]: row for row in old}
-        self._order = list(dict.fromkeys([*(film.video_id for film in films), *self.rows]))
-
-    def is_done(self, film: Film) -> bool:
-        """Whether the film was fetched and its file is still there, as long as it was."""
-        row = self.rows.get(film.video_id)
-        if row is None or row["status"] != "done":
-            return False
-        file = self.folder / row["file"]
-        return file.is_file() and str(file.stat().st_size) == row["size_bytes"]
-
-    def record(self, *rows: Row) -> None:
-        self.rows.update({row["video_id"]: row for row in rows})
-        with written_whole(self.path) as part, open(part, "w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            table.writeheader()
-            table.writerows(self.rows[video_id] for video_id in self._order if video_id in self.rows)
 
 
 def download(
@@ -166,7 +103,7 @@ def download(
         stopped.set()
 
     message = "not tried, the queue had stopped"
-    skipped = [_row(todo.get(), "skipped", reason=reason, message=message) for _ in range(todo.qsize())]
+    skipped = [make_row(todo.get(), "skipped", reason=reason, message=message) for _ in range(todo.qsize())]
     manifest.record(*skipped)
     yield from skipped
     shutil.rmtree(part, ignore_errors=True)
@@ -200,7 +137,7 @@ def examine(path: Path) -> tuple[str, float]:
     import av
 
     try:
-        with av.open(str(path.absolute())) as container:
+        with av.open(str(path.absolute()), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise Failure("format", "what came holds no video stream")
             if not (suffix := SUFFIXES.get(container.format.name)):
@@ -289,7 +226,7 @@ def _attempt(film: Film, folder: Path, part: Path, fetch: Callable[[Film, Path],
             return row
     except Exception as error:  # whatever a site or yt-dlp did to this film, the others are still to be fetched
         reason, message = classify(error)
-        return _row(film, "failed", reason=reason, message=message)
+        return make_row(film, "failed", reason=reason, message=message)
 
 
 def _found(film: Film, manifest: Manifest) -> Row | None:
@@ -309,25 +246,7 @@ def _done(film: Film, path: Path) -> Row:
     suffix, duration_s = examine(path)
     size, digest = str(path.stat().st_size), sha256(path)
     file = f"{film.video_id}{suffix}"
-    return _row(film, "done", file=file, size_bytes=size, sha256=digest, duration_s=f"{duration_s:.3f}")
-
-
-def _row(film: Film, status: str, **fields: str) -> Row:
-    return {**dict.fromkeys(COLUMNS, ""), "video_id": film.video_id, "title": film.title, "status": status, **fields}
-
-
-def _read_csv(path: Path, columns: tuple[str, ...]) -> list[Row]:
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)  # a film may be called NA
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:  # not CSV, empty, or not UTF-8
-        raise InputError(f"{path} is not a table in CSV, UTF-8: {' '.join(str(error).split())}") from None
-    if missing := [column for column in columns if column not in table]:
-        raise InputError(f"{path} has no column {missing[0]}; it needs {', '.join(columns)}")
-    return table[list(columns)].fillna("").to_dict("records")
+    return make_row(film, "done", file=file, size_bytes=size, sha256=digest, duration_s=f"{duration_s:.3f}")
 
 
 def _read_cookies(path: Path) -> str:

@@ -18,8 +18,9 @@ import pytest
 import yt_dlp
 from yt_dlp.utils import DownloadError
 
-from recognition.download import Failure, Film, Manifest, YtDlp, advice, classify, download, examine, format_selector
+from recognition.download import Failure, YtDlp, advice, classify, download, examine, format_selector
 from recognition.files import sha256
+from recognition.manifest import Film, Manifest
 
 ROOT = Path(__file__).parent.parent
 IDS = [f"film-numb-{k}" for k in range(6)]

@@ -1,0 +1,175 @@
+"""The YAML schema: what loads, what is refused and in which words; every shipped file."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+
+from models import CONFIGS, MODELS, PUBLISHED_NAMES, build_model
+from recognition.command_line import InputError
+from recognition.config import RunConfig, describe_keys, dump_config, load_config
+
+MINIMAL = "model: {model: transformer}"
+SHIPPED = sorted((ROOT / "config-files").rglob("*.yaml"))
+DEMOS = [path for path in SHIPPED if path.parent.name == "demo"]
+
+# The keys and values of the published study's files.
+PUBLISHED = """
+show_timing: False
+logging:
+  wandb: False
+  wandb_project: "Memory task"
+  logfile: "log/run.log"
+dataset:
+  train_indices_file: "video-features/train_indices.npz"
+  test_indices_file: "video-features/test_indices.npz"
+  video_path: "video-features"
+  subsample: 3
+  repeat_test: 1
+  mmap: False
+model:
+  model: "{model}"
+  args: {args}
+  load: False
+  load_path: ""
+  save: True
+  save_path: "saved_models/model.pt"
+training:
+  learning_rate: 1e-4
+  n_epochs: 100
+  batch_size: 16
+  num_workers: 8
+"""
+PUBLISHED_ARGS = {
+    "TransformerEncoder": "{d_embed: 64, n_heads: 1, n_layers: 2, no_self: True}",
+    "xLSTM": "{num_heads: 1, proj_factor: 1, conv1d_kernel_size: 2, n_layers: 1}",
+    "Mamba": "{n_layers: 2, d_state: 64, d_conv: 4, expand: 2}",
+    "LSTM": "{n_layers: 2}",
+}
+
+
+def load(path: Path, *overrides: str) -> RunConfig:
+    return load_config(path, overrides, CONFIGS, PUBLISHED_NAMES)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_shipped_config_loads(path: Path):
+    config = load(path)
+    assert config.name == path.stem
+    head = path.read_text().partition("\ndataset:")[0]
+    assert all(word in head for word in ("python ", "Machine", "Score"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_has_a_demo(name: str):
+    assert name in {load(path).model.model for path in DEMOS}
+
+
+@pytest.mark.parametrize("path", [path for path in SHIPPED if path not in DEMOS], ids=lambda path: path.stem)
+def test_shipped_config_builds_a_model_of_the_published_scale(path: Path):
+    config = load(path)
+    model = build_model(config.model.model, CONFIGS[config.model.model](**config.model.args), 512, 180)
+    assert model.state_size(9000) > 0
+    assert model(torch.randn(1, 190, 512)).shape == (1, 180)
+
+
+@pytest.mark.parametrize("model", PUBLISHED_ARGS)
+def test_published_config_loads_unchanged(model: str, write_yaml: Callable):
+    config = load(write_yaml(PUBLISHED.format(model=model, args=PUBLISHED_ARGS[model])))
+    assert config.model.model == PUBLISHED_NAMES[model]
+    assert config.training.learning_rate == 1e-4
+    assert config.dataset.subsample == 3
+    assert config.dataset.mmap is False
+
+
+def test_published_defaults_are_the_published_transformer(write_yaml: Callable):
+    args = load(write_yaml(MINIMAL)).model.args
+    assert (args["d_embed"], args["n_layers"], args["n_heads"], args["no_self"]) == (64, 2, 1, True)
+
+
+def test_dumped_config_loads_back_equal(write_yaml: Callable):
+    config = load(write_yaml(PUBLISHED.format(model="xLSTM", args="{}")), "training.learning_rate=3e-5", "name=é")
+    assert load(write_yaml(dump_config(config), "again.yaml")) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {model: transformer}\nmodle: 1", "modle: unknown key; did you mean 'model'?"),
+        ("model: {model: transformer, arg: {}}", "model.arg: unknown key; did you mean 'args'?"),
+        ("model: {model: transformer, args: {n_head: 2}}", "model.args.n_head: unknown key; did you mean 'n_heads'?"),
+        ("model: {model: transfomer}", "model.model: unknown model 'transfomer'; did you mean 'transformer'?"),
+        ("model: {model: transformer, args: {n_heads: 3}}", "model.args: d_embed 64 cannot be shared among n_heads 3"),
+        (
+            "model: {model: mlstm, args: {d_embed: 0}}",
+            "model.args.d_embed: must be greater than or equal to 1, found 0",
+        ),
+        (
+            f"{MINIMAL}\ntraining: {{learning_rate: fast}}",
+            "training.learning_rate: must be a valid number, found 'fast'",
+        ),
+        (f"{MINIMAL}\ntraining: {{n_epochs: 1.5}}", "training.n_epochs: must be a valid integer, found 1.5"),
+        (f"{MINIMAL}\ntraining: {{learning_rate: .inf}}", "training.learning_rate: must be a finite number, found inf"),
+        (
+            f"{MINIMAL}\ntraining: {{schedule: cosin}}",
+            "training.schedule: must be 'constant' or 'cosine', found 'cosin'",
+        ),
+        (f"{MINIMAL}\ndataset: {{subsample: 0}}", "dataset.subsample: must be greater than or equal to 1, found 0"),
+        (f"{MINIMAL}\nlogging: {{wandb: 1}}", "logging.wandb: must be a valid boolean, found 1"),
+        (f"{MINIMAL}\ndataset: []", "dataset: must be a mapping, found []"),
+        (f"{MINIMAL}\nname: ../elsewhere", "name: must match pattern"),
+        ("training: {}", "model: is missing"),
+        ("- a\n- b", "must hold a mapping of keys to values"),
+        ("model: {", "not valid YAML"),
+        ("a: !!python/object:os.system x", "not valid YAML"),
+    ],
+)
+def test_wrong_config_is_refused_in_one_line_that_names_the_key(text: str, message: str, write_yaml: Callable):
+    path = write_yaml(text)
+    with pytest.raises(InputError) as error:
+        load(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(InputError, match=r"absent\.yaml: No such file"):
+        load(tmp_path / "absent.yaml")
+
+
+def test_overrides_win_over_the_file_and_later_ones_over_earlier(write_yaml: Callable):
+    path = write_yaml(f"{MINIMAL}\ntraining: {{learning_rate: 1e-2, batch_size: 4}}")
+    config = load(path, "training.learning_rate=1e-3", "--training.learning_rate=3e-4", "model.args.n_layers=5")
+    assert (config.training.learning_rate, config.training.batch_size) == (3e-4, 4)
+    assert config.model.args["n_layers"] == 5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.learning_rat=1", "training.learning_rat: unknown key; did you mean 'learning_rate'?"),
+        ("training.learning_rate", "'training.learning_rate' is not of the form key=value"),
+        ("name.first=x", "name is not a mapping"),
+        ("name=[", "the value is not valid YAML"),
+    ],
+)
+def test_wrong_override_is_refused(override: str, message: str, write_yaml: Callable):
+    path = write_yaml(f"name: n\n{MINIMAL}")
+    with pytest.raises(InputError) as error:
+        load(path, override)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("number", ["1e-3", "1.0e-3", "1E-3", ".1e-2", "0.001"])
+def test_numbers_in_every_notation_are_numbers(number: str, write_yaml: Callable):
+    assert load(write_yaml(f"{MINIMAL}\ntraining: {{learning_rate: {number}}}")).training.learning_rate == 1e-3
+
+
+def test_help_lists_every_key():
+    text = describe_keys()
+    for section, field in RunConfig.model_fields.items():
+        for key in getattr(field.annotation, "model_fields", {}):
+            assert f"{section}.{key} " in text
