@@ -17,7 +17,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from recognition.command_line import ArgumentParser, Failure, InputError, nearest, run
+from recognition.command_line import ArgumentParser, InputError, nearest, run
 
 HERE = Path(os.path.relpath(Path(__file__).parent))
 NUM_FILMS, FILM_S, FPS = 24, 84, 6
@@ -38,7 +38,7 @@ def main() -> None:
     # Status 1 means that some film could not be decoded: that is told, and the others serve.
     command("preprocess_videos.py", f"--input_dir={videos}", f"--output_dir={features}", "--weights=random:0", allow=1)
     for num_clips, clip_length, margin in EASY_EPISODES if is_easy else EPISODES:
-        status = command(
+        result = command(
             "generate_dataset.py",
             *(f"--input_dir={features}", f"--output_dir={features}"),
             *(f"--n_clips={num_clips}", f"--clip_length={clip_length}", f"--clip_margin={margin}", "--subsample=2"),
@@ -46,9 +46,11 @@ def main() -> None:
             *(f"--n_samples_train={2048 * times}", f"--n_samples_validation={256 * times}"),
             *(f"--n_samples_test={512 * times}", f"--suffix={suffix}"),
             allow=2,
+            stderr=subprocess.PIPE,
         )
-        if status == 0:
+        if result.returncode == 0:
             break
+        print(f"{result.stderr.strip()}\nSmaller episodes may fit:")
     else:
         raise InputError(f"{videos}: too few or too short films even for the smallest episodes")
     command(
@@ -91,16 +93,16 @@ def make_films(folder: Path) -> Path:
     return folder
 
 
-def command(script: str, *words: str, allow: int = 0) -> int:
-    """Run a script of this project as a user would, showing the command; returns its status.
+def command(script: str, *words: str, allow: int = 0, **options) -> subprocess.CompletedProcess[str]:
+    """Run a script of this project as a user would, showing the command.
 
-    Raises Failure if that is neither 0 nor `allow`.
+    Ends the demo with the script's status, its message having been printed, if that is neither 0 nor `allow`.
     """
     print(f"\n$ python {shlex.join([script, *words])}", flush=True)
-    status = subprocess.run([sys.executable, str(HERE / script), *words]).returncode
-    if status not in (0, allow):
-        raise Failure(f"{script} ended with status {status}; see above")
-    return status
+    result = subprocess.run([sys.executable, str(HERE / script), *words], text=True, **options)
+    if result.returncode not in (0, allow):
+        sys.exit(result.returncode)
+    return result
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ def evaluate(run, nearest_frames: dict[str, dict]):
         nearest_frames[key] = controls.nearest_frame(open_split(config.dataset, "validation"), test_set, fabric.device)
     return config, {
         "model": name,
+        "features": describe_features(Path(config.dataset.video_path) / f"{test_set.index.video_ids[0]}.h5"),
         "num_episodes": len(test_set),
         "num_study_frames": test_set.num_study_frames,
         "state_size": model.state_size(test_set.num_study_frames),
@@ -90,6 +91,16 @@ def evaluate(run, nearest_frames: dict[str, dict]):
         "n_between": int(between.sum()),
         "controls": {"nearest_frame": nearest_frames[key], "chance": controls.chance(is_old)},
     }
+
+
+def describe_features(path: Path) -> str | None:
+    """What a feature file says of the network behind it; None for the published data set, whose files say nothing."""
+    from recognition.feature_file import read_header
+
+    if not path.exists():
+        return None
+    header = read_header(path)
+    return f"{header.backbone} with weights {header.weights}"
 
 
 if __name__ == "__main__":

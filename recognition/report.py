@@ -16,7 +16,6 @@ def render_report(name: str, evaluation: dict[str, Any], metrics: list[dict[str,
     best = max(metrics, key=lambda line: (line["validation_accuracy"], -line["validation_loss"]))
     return templates.get_template("report.html").render(
         name=name,
-        evaluation=evaluation,
         scores=evaluation,
         rows=_rows(evaluation),
         curve=Markup(training_curve(metrics, evaluation["accuracy"])),
@@ -61,7 +60,7 @@ def _rows(evaluation: dict[str, Any]) -> list[tuple[str, str, str]]:
     """The table of scores: label, value, meaning."""
 
     def number(value: float | None, digits: int = 3) -> str:
-        return "none" if value is None else f"{value:.{digits}f}"
+        return "none" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
     controls = evaluation["controls"]
     return [

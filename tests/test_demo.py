@@ -39,6 +39,11 @@ def test_mistakes_are_told_before_anything_is_made(words: list[str], message: st
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_without_films_ends_with_the_message_of_the_step_that_needs_them(tmp_path: Path):
+    (tmp_path / "films").mkdir()
+    assert "films: holds no film" in refusal(run_script("demo.py", "--videos=films", cwd=tmp_path))
+
+
 def test_every_easy_demo_has_a_full_one():
     names = {path.stem for path in (ROOT / "config-files/demo").glob("*.yaml")}
     easy = {name for name in names if name.endswith("-easy")}

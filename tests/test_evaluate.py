@@ -120,6 +120,7 @@ def test_report_tells_the_scores_of_its_run(runs: Path):
     text, scores = (runs / "one/report.html").read_text(), scores_of(runs / "one")
     for name in ("accuracy", "hit_rate", "auc"):
         assert f"{scores[name]:.3f}" in text
+    assert "resnet18 with weights random:0" in text
     assert f"{scores['controls']['nearest_frame']['accuracy']:.3f}" in text
 
 
