@@ -76,6 +76,7 @@ def decode(path: str | Path, threads: int = 1) -> Iterator[tuple[np.ndarray, flo
             stream = _first_picture_stream(container)
             # One thread unless asked: FFmpeg's own threads have been seen to hang beside torch's in forked processes.
             stream.thread_type, stream.codec_context.thread_count = ("AUTO" if threads > 1 else "NONE"), threads
+            stream.codec_context.options = {"err_detect": "explode"}  # else FFmpeg paints over damage that it finds
             fps = float(stream.average_rate or 25)
             declared_s = float((stream.duration or 0) * stream.time_base)
             for packet in container.demux(stream):

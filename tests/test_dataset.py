@@ -134,7 +134,7 @@ def test_last_sixteenth_of_published_training_is_validation_and_not_trained_on(p
     assert [len(part) for part in (train, validation, test)] == [38, 2, 5]
     with np.load(published / "train_indices.npz") as file:
         clips, titles = file["clips"], file["titles"]
-    films = [torch.load(published / title.replace(".mp4", ".pt")) for title in titles]
+    films = [torch.load(published / title.replace(".mp4", ".pt"), weights_only=True) for title in titles]
     for part, first in [(train, 0), (validation, 38)]:
         features, is_old = part[np.arange(len(part))]
         for k, rows in enumerate(clips[first : first + len(part)]):

@@ -198,7 +198,9 @@ def test_training_starts_from_given_weights(train_here: Callable, tmp_path: Path
     train_here("model.save=true", f"model.save_path={weights}", name="first")
     still = ("model.load=true", f"model.load_path={weights}", "training.learning_rate=1e-30")
     run = train_here(*still, name="second")
-    torch.testing.assert_close(load_file(run / "checkpoints/best.safetensors"), dict(torch.load(weights)))
+    torch.testing.assert_close(
+        load_file(run / "checkpoints/best.safetensors"), dict(torch.load(weights, weights_only=True))
+    )
 
 
 def test_logfile_has_a_line_for_every_epoch(train_here: Callable, tmp_path: Path):

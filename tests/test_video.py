@@ -150,7 +150,7 @@ def test_film_that_ends_within_a_packet_is_refused(tmp_path, codec):
 def test_damage_in_the_middle_is_refused(tmp_path, film, share):
     content = bytearray(film.read_bytes())
     start = int(share * len(content))
-    content[start : start + 2000] = np.random.default_rng(0).bytes(2000)  # a few wrong bytes can pass for a picture
+    content[start : start + 2000] = bytes(2000)  # a lost block; wrong bytes of other kinds can pass for a picture
     (tmp_path / "film.mp4").write_bytes(content)
     with pytest.raises(DecodeError, match=r"after \d+ frames|frame \d+ is damaged"):
         list(decode(tmp_path / "film.mp4"))
