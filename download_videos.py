@@ -22,8 +22,6 @@ from argparse import Namespace
 from itertools import groupby
 from pathlib import Path
 
-from tqdm import tqdm
-
 from recognition.command_line import ArgumentParser, number_between, run, whole_number
 from recognition.download import YtDlp, advice, download
 from recognition.manifest import Manifest, Row, read_films
@@ -31,6 +29,8 @@ from recognition.manifest import Manifest, Row, read_films
 
 def main() -> int:
     args = parse_arguments()
+    from tqdm import tqdm
+
     films = read_films(args.list)[: args.n_videos]
     fetch = YtDlp(args.max_height, args.cookies)
     manifest = Manifest(args.output_dir, films)

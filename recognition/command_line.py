@@ -3,9 +3,14 @@
 import argparse
 import difflib
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+# In a log file every step of a progress bar stays: a few a minute will do. tqdm reads this when it is imported.
+if not sys.stderr.isatty():
+    os.environ.setdefault("TQDM_MININTERVAL", "30")
 
 
 class InputError(ValueError):

@@ -85,8 +85,9 @@ def train_epoch(
             total_loss += loss.item() * is_old.numel()
             num_correct += ((logits > 0) == (is_old > 0)).sum().item()
             num_answers += is_old.numel()
+            accuracy = num_correct / num_answers
+            bar.set_postfix(loss=f"{total_loss / num_answers:.4f}", accuracy=f"{accuracy:.4f}", refresh=False)
             bar.update()
-            bar.set_postfix(loss=f"{total_loss / num_answers:.4f}", accuracy=f"{num_correct / num_answers:.4f}")
             before = time.perf_counter()
     if show_timing:
         seconds = time.perf_counter() - started
