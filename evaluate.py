@@ -49,7 +49,7 @@ def evaluate(run, nearest_frames: dict[str, dict]):
     """Score one run with its best weights; returns its configuration and the content of evaluation.json."""
     import torch
 
-    from models import CONFIGS, PUBLISHED_NAMES, build_model
+    from models import CONFIGS, build_model
     from recognition import controls
     from recognition.config import load_config
     from recognition.dataset import open_split
@@ -57,7 +57,7 @@ def evaluate(run, nearest_frames: dict[str, dict]):
     from recognition.signal_detection import accuracy, summarise
     from recognition.training import answers, launch
 
-    config = load_config(run.config_file, [], CONFIGS, PUBLISHED_NAMES)
+    config = load_config(run.config_file)
     weights = run.load_best()
     fabric = launch(config.training.model_copy(update={"num_devices": 1}))
     test_set = open_split(config.dataset, "test")

@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def parse_arguments() -> Namespace:
-    from recognition.config import describe_keys, load_config
+    from recognition.config import check_model, describe_keys, load_config
 
     parser = ArgumentParser(
         description=__doc__,
@@ -109,22 +109,22 @@ def parse_arguments() -> Namespace:
     args, words = parser.parse_known_args()
     if options := [word for word in words if word.startswith("-") and "=" not in word]:
         parser.error(f"unrecognized arguments: {' '.join(options)}")
-    from models import CONFIGS, PUBLISHED_NAMES
+    config = load_config(args.config_file, words)
+    from models import CONFIGS, PUBLISHED_NAMES  # takes a second, for torch
 
-    args.config = load_config(args.config_file, words, CONFIGS, PUBLISHED_NAMES)
+    args.config = check_model(config, CONFIGS, PUBLISHED_NAMES, args.config_file)
     return args
 
 
 def check_folder(run, config, resume: bool) -> None:
     """Raise InputError if the run's folder is taken by another run, or by this one and --resume was not given."""
-    from models import CONFIGS, PUBLISHED_NAMES
     from recognition.config import load_config
 
     if not run.config_file.exists():
         return
     if not resume:
         raise InputError(f"{run.path} exists: go on with it by --resume, choose another name=..., or remove it")
-    run.check_same(config, load_config(run.config_file, [], CONFIGS, PUBLISHED_NAMES))
+    run.check_same(config, load_config(run.config_file))
 
 
 def load_weights(model, path: Path) -> None:

@@ -81,19 +81,10 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
 
 
-def load_config(
-    path: str | Path,
-    overrides: Sequence[str],
-    families: Mapping[str, type[BaseModel]],
-    other_names: Mapping[str, str],
-) -> RunConfig:
-    """Read a YAML file, apply overrides such as "training.learning_rate=3e-4", check everything and fill in defaults.
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML file, apply overrides such as "training.learning_rate=3e-4", check it and fill in defaults.
 
-    Args:
-        path: the file.
-        overrides: key=value, the value in YAML, with or without leading dashes; the last word on a key wins.
-        families: what may stand in model.args for each family of models.
-        other_names: names under which families are also known.
+    What stands in model.args is left to `check_model`. The last word on a key wins.
 
     Raises:
         InputError: with the full path of the first key that is wrong, what was found and what is allowed.
@@ -103,13 +94,30 @@ def load_config(
     for override in overrides:
         _apply(tree, override)
     config = _validate(RunConfig, tree, str(path), ())
+    return config.model_copy(update={"name": config.name or path.stem})
+
+
+def check_model(
+    config: RunConfig, families: Mapping[str, type[BaseModel]], other_names: Mapping[str, str], source: str | Path
+) -> RunConfig:
+    """Check the name of the model and its own settings, and fill in their defaults.
+
+    Args:
+        config: what `load_config` read.
+        families: what may stand in model.args for each family of models.
+        other_names: names under which families are also known.
+        source: the file, for messages.
+
+    Raises:
+        InputError: as `load_config`.
+    """
     family = other_names.get(config.model.model, config.model.model)
     if family not in families:
         hint = nearest(family, [*families, *other_names])
-        raise InputError(f"{path}: model.model: unknown model {family!r}; {hint}")
-    args = _validate(families[family], config.model.args, str(path), ("model", "args"))
+        raise InputError(f"{source}: model.model: unknown model {family!r}; {hint}")
+    args = _validate(families[family], config.model.args, str(source), ("model", "args"))
     model = config.model.model_copy(update={"model": family, "args": args.model_dump()})
-    return config.model_copy(update={"model": model, "name": config.name or path.stem})
+    return config.model_copy(update={"model": model})
 
 
 def describe_keys() -> str:

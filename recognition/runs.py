@@ -56,8 +56,8 @@ class Run:
 
     def check_same(self, config: RunConfig, stored: RunConfig) -> None:
         """Raise InputError if a resumed run would not be the one that was started, naming the first difference."""
-        started = dict(_flatten(stored.model_dump()))
-        for key, value in _flatten(config.model_dump()):
+        started = dict(_flatten(stored.model_dump(mode="json")))
+        for key, value in _flatten(config.model_dump(mode="json")):
             if not key.startswith(FREE_TO_CHANGE) and value != started.get(key):
                 raise InputError(
                     f"--resume: {self.path} was started with {key} = {started.get(key)!r}, now it is {value!r}; "

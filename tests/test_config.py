@@ -9,7 +9,7 @@ from conftest import ROOT
 
 from models import CONFIGS, MODELS, PUBLISHED_NAMES, build_model
 from recognition.command_line import InputError
-from recognition.config import RunConfig, describe_keys, dump_config, load_config
+from recognition.config import RunConfig, check_model, describe_keys, dump_config, load_config
 
 MINIMAL = "model: {model: transformer}"
 SHIPPED = sorted((ROOT / "config-files").rglob("*.yaml"))
@@ -51,7 +51,7 @@ PUBLISHED_ARGS = {
 
 
 def load(path: Path, *overrides: str) -> RunConfig:
-    return load_config(path, overrides, CONFIGS, PUBLISHED_NAMES)
+    return check_model(load_config(path, overrides), CONFIGS, PUBLISHED_NAMES, path)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))

@@ -134,10 +134,11 @@ def test_kills_at_random_moments_leave_the_same_run(train_here: Callable, small_
     assert_same_run(whole, tmp_path / "runs/killed")
 
 
-def test_resuming_a_finished_run_changes_nothing(train_here: Callable, tmp_path: Path):
-    run = train_here(name="one")
+def test_resuming_a_finished_run_changes_nothing(train_here: Callable, small_bank: Path, tmp_path: Path):
+    text = config_text(small_bank, "lstm", "{d_embed: 8, forget_bias_range: [0, 3]}")
+    run = train_here(text=text, name="one")
     shutil.copytree(run, tmp_path / "before")
-    train_here("--resume", name="one")
+    train_here("--resume", text=text, name="one")
     assert_same_run(run, tmp_path / "before")
 
 
