@@ -1,5 +1,6 @@
 # make demo              the whole pipeline on small films, in minutes      make demo MODEL=mlstm VIDEOS=my-films
 # make test              lint and the test suite
+# make bench             what is fast, as ratios against plain rivals; VIDEOS=folder measures preprocessing on those films
 # A virtual environment is made in .venv on first use; PYTHON=python takes the active environment as it is.
 
 MODEL = transformer
@@ -11,13 +12,16 @@ python = .venv/bin/python
 environment = .venv/ready
 endif
 
-.PHONY: demo test lint format environment
+.PHONY: demo test bench lint format environment
 
 demo: $(environment)
 	$(python) demo.py --model "$(MODEL)" $(if $(VIDEOS),--videos "$(VIDEOS)")
 
 test: lint
 	$(python) -m pytest -n auto
+
+bench: $(environment)
+	$(python) -m benchmarks $(if $(VIDEOS),--videos "$(VIDEOS)")
 
 lint: $(environment)
 	$(python) -m ruff check .

@@ -66,8 +66,8 @@ class FeatureBank:
     def gather(self, video: np.ndarray, frame: np.ndarray) -> Tensor:
         """Features of frames: video and frame of one shape (...) to (..., num_features), of the files' own dtype."""
         if self._flat is not None:
-            rows = torch.from_numpy(self._starts[video] + frame)
-            return self._flat.index_select(0, rows.reshape(-1)).reshape(*rows.shape, -1)
+            # numpy asks for huge pages where torch does not, and fetching pages would take most of the time.
+            return torch.from_numpy(self._flat.numpy().take(self._starts[video] + frame, axis=0))
         flat_video, flat_frame = np.reshape(video, -1), np.reshape(frame, -1)
         features = torch.empty(len(flat_video), self.num_features, dtype=self.dtype)
         view = features.numpy()

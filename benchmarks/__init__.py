@@ -1,0 +1,13 @@
+"""What is fast and how we know: see `python -m benchmarks --help`."""
+
+# Every case is a function of its own name in this module; it yields rows.
+CASES = {
+    "transformer": "transformer",
+    "ur_lstm": "ur_lstm",
+    "mlstm": "mlstm",
+    "mamba2": "mamba2",
+    "batch": "data",
+    "generate": "data",
+    "epoch": "data",
+    "preprocess": "films",
+}

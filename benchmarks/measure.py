@@ -1,0 +1,60 @@
+"""How the benchmarks measure: rival computations take turns in one run, memory is taken in a process of its own."""
+
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: how many times faster than its rival something is, and how much memory it takes of it."""
+
+    what: str
+    rival: str
+    ours_s: float
+    rival_s: float
+    wanted: float  # the speed ratio that was asked for
+    memory_share: float | None = None  # our peak memory over the rival's
+    wanted_memory_share: float | None = None
+    note: str = ""
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster ours is."""
+        return self.rival_s / self.ours_s
+
+
+def take_turns(functions: Sequence[Callable[[], object]], repeats: int = 3) -> list[float]:
+    """Median seconds of each function; they take turns, so that whatever slows the machine slows all of them.
+
+    Each runs once before, unmeasured.
+    """
+    for function in functions:
+        function()
+    seconds: list[list[float]] = [[] for _ in functions]
+    for _ in range(repeats):
+        for function, taken in zip(functions, seconds, strict=True):
+            started = time.perf_counter()
+            function()
+            taken.append(time.perf_counter() - started)
+    return [median(taken) for taken in seconds]
+
+
+def peak_memory(prepare: Callable[..., Callable[[], object]], *args: object) -> int:
+    """Bytes by which memory grows at its peak while the function runs that `prepare(*args)` returns.
+
+    Measured in a fresh process, so `prepare` must be importable.
+    """
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_grow, (prepare, args))
+
+
+def _grow(prepare: Callable[..., Callable[[], object]], args: tuple) -> int:
+    function = prepare(*args)
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    function()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
