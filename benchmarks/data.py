@@ -1,8 +1,10 @@
 """Episodes: drawing them, gathering their features, and what a whole epoch adds to the network's own work."""
 
+import io
 import random
 import tempfile
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +113,8 @@ def epoch() -> Iterator[Row]:
         for features, is_old in batches:
             F.binary_cross_entropy_with_logits(plain(features), is_old).backward()
 
-    whole, alone = take_turns([lambda: train_epoch(fabric, model, optimizer, dataset, config, 0), passes])
+    with redirect_stderr(io.StringIO()):  # the progress bar
+        whole, alone = take_turns([lambda: train_epoch(fabric, model, optimizer, dataset, config, 0), passes])
     yield Row("a training epoch", "its forward and backward passes alone", whole, alone, 0.91)
 
 

@@ -4,6 +4,7 @@ import multiprocessing
 import resource
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -49,8 +50,8 @@ def peak_memory(prepare: Callable[..., Callable[[], object]], *args: object) -> 
 
     Measured in a fresh process, so `prepare` must be importable.
     """
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_grow, (prepare, args))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_grow, prepare, args).result()
 
 
 def _grow(prepare: Callable[..., Callable[[], object]], args: tuple) -> int:

@@ -1,0 +1,99 @@
+"""How time and memory grow with the length of an episode, for every model at the published scale.
+
+python -m benchmarks.growth          writes docs/growth.svg and docs/growth.md, in about ten minutes on two cores
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks.measure import peak_memory
+from recognition.command_line import ArgumentParser, run
+
+ROOT = Path(__file__).parent.parent
+LENGTHS = [1_024, 2_048, 4_096, 8_192, 16_384, 32_768]
+CONFIGS = ["transformer", "lstm", "ur_lstm", "mlstm", "mamba-one_layer"]
+# Told apart also by the colour-blind, by marker and by shade.
+STYLES = [("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"), ("#555555", "v")]
+NUM_PROBES = 180
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, prog="python -m benchmarks.growth")
+    parser.add_argument("--output_dir", type=Path, default=ROOT / "docs", help="folder for the figure and the table")
+    args = parser.parse_args()
+    from tqdm import tqdm
+
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in CONFIGS}
+    for name, length in tqdm([(name, length) for name in CONFIGS for length in LENGTHS], unit="measurement"):
+        step = prepare(name, length)
+        started = time.perf_counter()
+        step()
+        found[name].append((time.perf_counter() - started, peak_memory(prepare, name, length) / 1e9))
+    args.output_dir.mkdir(exist_ok=True)
+    draw(found, args.output_dir / "growth.svg")
+    (args.output_dir / "growth.md").write_text(table(found))
+    print(f"written to {args.output_dir / 'growth.svg'} and {args.output_dir / 'growth.md'}")
+
+
+def prepare(name: str, num_frames: int) -> Callable[[], None]:
+    """A forward and backward pass of one episode of `num_frames` positions through a shipped configuration's model."""
+    from models import CONFIGS as SETTINGS
+    from models import PUBLISHED_NAMES, build_model
+    from recognition.config import check_model, load_config
+
+    path = ROOT / "config-files" / f"{name}.yaml"
+    config = check_model(load_config(path), SETTINGS, PUBLISHED_NAMES, path).model
+    torch.manual_seed(0)
+    model = build_model(config.model, SETTINGS[config.model](**config.args), 512, NUM_PROBES)
+    model(torch.randn(1, NUM_PROBES + 9, 512)).sum().backward()  # whatever happens once only
+    features = torch.randn(1, num_frames, 512)
+    return lambda: model(features).sum().backward()
+
+
+def table(found: dict[str, list[tuple[float, float]]]) -> str:
+    """The measurements as a page of Markdown."""
+    lines = [
+        "# How cost grows with the length of an episode",
+        "",
+        "One forward and backward pass of one episode through each model of `config-files/`, in float32 on "
+        f"{torch.get_num_threads()} CPU threads: seconds, and the gigabytes by which memory grows at its peak. Made by "
+        "`python -m benchmarks.growth`.",
+        "",
+        "![seconds and gigabytes against frames](growth.svg)",
+        "",
+        "| frames | " + " | ".join(found) + " |",
+        "|---" * (len(found) + 1) + "|",
+    ]
+    for k, length in enumerate(LENGTHS):
+        cells = [f"{values[k][0]:.2f} s, {values[k][1]:.2f} GB" for values in found.values()]
+        lines.append(f"| {length:,} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(found: dict[str, list[tuple[float, float]]], path: Path) -> None:
+    """Both measures against length, in doubling steps on both axes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    with plt.rc_context({"svg.hashsalt": "growth", "font.size": 11}):
+        figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+        for axis, measure, title, unit in ((axes[0], 0, "Time", "seconds"), (axes[1], 1, "Peak memory", "gigabytes")):
+            for (name, values), (colour, marker) in zip(found.items(), STYLES, strict=True):
+                axis.plot(LENGTHS, [value[measure] for value in values], color=colour, marker=marker, label=name)
+            axis.set(title=title, xlabel="frames of an episode", ylabel=unit, yscale="log")
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(LENGTHS, [f"{length // 1024}k" for length in LENGTHS])
+            axis.grid(alpha=0.3)
+            axis.spines[["top", "right"]].set_visible(False)
+        axes[0].legend(frameon=False)
+        figure.savefig(path, metadata={"Date": None})
+        plt.close(figure)
+
+
+if __name__ == "__main__":
+    run(main)
