@@ -78,12 +78,13 @@ def _states(
     state = torch.zeros_like(gain[:, :, 0])
     log_scale = torch.zeros_like(total[:, :, 0])
     states, log_scales = [], []
-    for n in range(total.shape[2]):
+    # Not gain[:, :, n]: the gradient of each index would fill a tensor of the size of all.
+    for n, (gain, total, peak) in enumerate(zip(*(x.unbind(2) for x in (gain, total, peak)), strict=True)):
         if n >= first:
             states.append(state)
             log_scales.append(log_scale)
-        carried = log_scale + total[:, :, n]
-        log_scale = torch.maximum(carried.detach(), peak[:, :, n]) if is_stabilised else log_scale
-        keep, add = torch.exp(carried - log_scale), torch.exp(peak[:, :, n] - log_scale)
-        state = keep[..., None, None] * state + add[..., None, None] * gain[:, :, n]
+        carried = log_scale + total
+        log_scale = torch.maximum(carried.detach(), peak) if is_stabilised else log_scale
+        keep, add = torch.exp(carried - log_scale), torch.exp(peak - log_scale)
+        state = keep[..., None, None] * state + add[..., None, None] * gain
     return torch.stack(states, 2), torch.stack(log_scales, 2)

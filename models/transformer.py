@@ -3,6 +3,8 @@
 Shapes: B episodes, T frames, R of them read, M model width, H heads, D = M / H.
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
@@ -67,18 +69,41 @@ class Transformer(nn.Module):
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, rows: int = 1024) -> Tensor:
         """Masked attention of the last R of T frames: (B, H, R, D) and twice (B, H, T, D) to (B, H, R, D).
 
-        A mask of T x T would dominate memory at T = 9,180, so masks are made for `rows` queries at a time.
+        A mask of T x T would dominate memory at T = 9,180, so attention goes `rows` queries at a time.
         """
         if not (self.no_self or self.is_causal):
             return F.scaled_dot_product_attention(queries, keys, values)
-        num_keys = keys.shape[2]
-        column = torch.arange(num_keys, device=keys.device)
-        mixed = []
-        for piece, row in zip(queries.split(rows, 2), column[num_keys - queries.shape[2] :].split(rows), strict=True):
+        masks = (self._shifted_masks if queries.is_cpu else self._masks)(queries, keys.shape[2], rows)
+        pieces = zip(queries.split(rows, 2), masks, strict=True)
+        mixed = [F.scaled_dot_product_attention(piece, keys, values, attn_mask=mask) for piece, mask in pieces]
+        return torch.cat(mixed, 2)
+
+    def _masks(self, queries: Tensor, num_keys: int, rows: int) -> Iterator[Tensor]:
+        """What each piece of `rows` queries sees: (rows, T), bool."""
+        column = torch.arange(num_keys, device=queries.device)
+        for row in column[num_keys - queries.shape[2] :].split(rows):
             row = row[:, None]
             visible = column <= row if self.is_causal else torch.ones_like(column == row)
             if self.no_self:
                 # The first of a causal sequence would see nothing at all: it alone may see itself.
                 visible = visible & ((column != row) | (self.is_causal & (row == 0)))
-            mixed.append(F.scaled_dot_product_attention(piece, keys, values, attn_mask=visible))
-        return torch.cat(mixed, 2)
+            yield visible
+
+    def _shifted_masks(self, queries: Tensor, num_keys: int, rows: int) -> Iterator[Tensor]:
+        """The same, to be added to the scores: windows of one mask that a piece further down sees further left.
+
+        On the CPU attention turns masks of bools into floats, and gradients keep them; of this one there are no copies.
+        GPU kernels want masks that start at round addresses.
+        """
+        num_read = queries.shape[2]
+        mask = queries.new_zeros(min(rows, num_read), num_keys + num_read)
+        if self.is_causal:
+            mask = mask.fill_(-torch.inf).triu(num_keys + (not self.no_self))
+        else:
+            mask.diagonal(num_keys).fill_(-torch.inf)
+        for start in range(0, num_read, rows):
+            piece = mask[: num_read - start, num_read - start :][:, :num_keys]
+            if self.is_causal and num_keys - num_read + start == 0:
+                piece = piece.clone()
+                piece[0, 0] = 0  # as above
+            yield piece

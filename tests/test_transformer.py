@@ -113,6 +113,30 @@ def test_pieces_of_rows_do_not_change_the_result(num_read, no_self, causal):
         torch.testing.assert_close(layer._attend(q[:, :, T - num_read :], k, v, rows), whole)
 
 
+@pytest.mark.parametrize(("no_self", "causal"), MASKS[:3])
+@pytest.mark.parametrize("num_read", [1, 10, T])
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_shifted_masks_hide_what_the_plain_ones_hide(rows, num_read, no_self, causal):
+    layer, queries = build(no_self=no_self, causal=causal), draw(1, 1, num_read, M)
+    plain, shifted = (list(make(queries, T, rows)) for make in (layer._masks, layer._shifted_masks))
+    assert len(plain) == len(shifted)
+    for visible, added in zip(plain, shifted, strict=True):
+        assert torch.equal(torch.zeros(visible.shape).masked_fill(~visible, -torch.inf), added)
+
+
+@pytest.mark.parametrize(("no_self", "causal"), MASKS[:3])
+@pytest.mark.parametrize("num_read", [10, T])
+def test_shifted_masks_give_the_outputs_and_gradients_of_plain_ones(num_read, no_self, causal):
+    plain, shifted = (build(no_self=no_self, causal=causal) for _ in range(2))
+    plain._shifted_masks = plain._masks
+    results = []
+    for layer in (plain, shifted):
+        q, k, v = (draw(3, B, 2, T, 8)[i].requires_grad_() for i in range(3))
+        y = layer._attend(q[:, :, T - num_read :], k, v, rows=16)
+        results.append([y, *torch.autograd.grad((y * draw(*y.shape)).sum(), (q, k, v))])
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+
+
 def test_key_bias_alone_gets_no_gradient():
     """It adds the same to all scores of a query, and softmax ignores that; the key bias is a third of a parameter."""
     layer = build().double()

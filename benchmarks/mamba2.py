@@ -1,0 +1,73 @@
+"""Our Mamba2 without its GPU kernel against the transformers library's, at the published scale."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from benchmarks.measure import Row, peak_memory, take_turns
+from benchmarks.peers import is_missing
+from models.mamba2 import Mamba2
+
+NUM_FRAMES, NUM_PROBES, WIDTH = 9180, 180, 512
+
+
+def mamba2() -> Iterator[Row]:
+    if is_missing("transformers"):
+        return
+    memory = peak_memory(prepare_transformers)
+    share = peak_memory(prepare_ours) / memory
+    share_probes = peak_memory(prepare_ours, NUM_FRAMES, NUM_PROBES) / memory
+    torch.testing.assert_close(prepare_ours(500)(), prepare_transformers(500)(), rtol=1e-4, atol=1e-4)
+    functions = [prepare_ours(), prepare_ours(num_last=NUM_PROBES), prepare_transformers()]
+    seconds, seconds_probes, transformers_seconds = take_turns(functions, repeats=3)
+    peer = "transformers' Mamba2Mixer, plain torch"
+    yield Row("Mamba2 block, T 9,180, forward and backward", peer, seconds, transformers_seconds, 4, share, 0.25)
+    note = "as in training's last block: the peer cannot leave out what is not read"
+    yield Row("  the last 180 alone", peer, seconds_probes, transformers_seconds, 4, share_probes, 0.25, note)
+
+
+def prepare_ours(num_frames: int = NUM_FRAMES, num_last: int | None = None) -> Callable[[], Tensor]:
+    mixer, x = _build(num_frames)
+
+    def step() -> Tensor:
+        y = mixer(x, num_last)
+        y.square().sum().backward()
+        return y
+
+    return step
+
+
+def prepare_transformers(num_frames: int = NUM_FRAMES) -> Callable[[], Tensor]:
+    from transformers import Mamba2Config
+    from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
+    from transformers.utils.logging import set_verbosity_error
+
+    set_verbosity_error()  # it warns of the kernels that it has no use for here
+    ours, x = _build(num_frames)
+    config = Mamba2Config(
+        hidden_size=WIDTH,
+        num_heads=len(ours.D),
+        head_dim=ours.headdim,
+        state_size=ours.d_state,
+        n_groups=1,
+        conv_kernel=4,
+        expand=2,
+        num_hidden_layers=1,
+        layer_norm_epsilon=ours.norm.eps,
+        use_bias=False,
+    )
+    mixer = Mamba2Mixer(config, layer_idx=0)
+    mixer.load_state_dict(ours.state_dict())
+
+    def step() -> Tensor:
+        y = mixer(x)
+        y.square().sum().backward()
+        return y
+
+    return step
+
+
+def _build(num_frames: int) -> tuple[Mamba2, Tensor]:
+    torch.manual_seed(0)
+    return Mamba2(Mamba2.Config(d_embed=WIDTH)), torch.randn(1, num_frames, WIDTH, requires_grad=True)

@@ -1,0 +1,79 @@
+"""Our mLSTM against the xlstm package's, in its parallel form, at the published scale."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.measure import Row, peak_memory, take_turns
+from benchmarks.peers import is_missing
+from models.mlstm import MLSTM
+from models.recogniser import ResidualBlock
+
+NUM_FRAMES, NUM_PROBES, WIDTH = 9180, 180, 512
+XLSTM_NAMES = {  # of ours
+    "conv1d.weight": "conv1d.conv.weight",
+    "conv1d.bias": "conv1d.conv.bias",
+    "q_proj": "q_proj.weight",
+    "k_proj": "k_proj.weight",
+    "v_proj": "v_proj.weight",
+    "input_gate.weight": "mlstm_cell.igate.weight",
+    "input_gate.bias": "mlstm_cell.igate.bias",
+    "forget_gate.weight": "mlstm_cell.fgate.weight",
+    "forget_gate.bias": "mlstm_cell.fgate.bias",
+    "skip": "learnable_skip",
+}
+
+
+def mlstm() -> Iterator[Row]:
+    if is_missing("xlstm"):
+        return
+    memory = peak_memory(prepare_xlstm)
+    share = peak_memory(prepare_ours) / memory
+    share_probes = peak_memory(prepare_ours, NUM_FRAMES, NUM_PROBES) / memory
+    torch.testing.assert_close(prepare_ours(500)(), prepare_xlstm(500)(), rtol=1e-4, atol=1e-4)
+    functions = [prepare_ours(), prepare_ours(num_last=NUM_PROBES), prepare_xlstm()]
+    seconds, seconds_probes, xlstm_seconds = take_turns(functions, repeats=1)  # long enough to be exact
+    peer = "xlstm's block stack, parallel form"
+    yield Row("mLSTM block, T 9,180, forward and backward", peer, seconds, xlstm_seconds, 8, share, 1 / 3)
+    note = "as in training: the peer cannot leave out what is not read"
+    yield Row("  the last 180 alone", peer, seconds_probes, xlstm_seconds, 8, share_probes, 1 / 3, note)
+
+
+def prepare_ours(num_frames: int = NUM_FRAMES, num_last: int | None = None) -> Callable[[], Tensor]:
+    mixer, x = _build(num_frames)
+    block, norm = ResidualBlock(mixer, WIDTH), nn.LayerNorm(WIDTH)
+
+    def step() -> Tensor:
+        y = norm(block(x, num_last))
+        y.square().sum().backward()
+        return y
+
+    return step
+
+
+def prepare_xlstm(num_frames: int = NUM_FRAMES) -> Callable[[], Tensor]:
+    from xlstm import mLSTMBlockConfig, mLSTMLayerConfig, xLSTMBlockStack, xLSTMBlockStackConfig
+
+    mixer, x = _build(num_frames)
+    layer = mLSTMLayerConfig(conv1d_kernel_size=2, num_heads=1, proj_factor=1.0)
+    stack = xLSTMBlockStack(
+        xLSTMBlockStackConfig(
+            mlstm_block=mLSTMBlockConfig(mlstm=layer), context_length=num_frames, num_blocks=1, embedding_dim=WIDTH
+        )
+    )
+    weights = {XLSTM_NAMES.get(name, name): weight for name, weight in mixer.state_dict().items()}
+    weights["mlstm_cell.outnorm.weight"] = weights.pop("norm_weight") - 1  # xlstm's norms keep what is beyond 1
+    stack.blocks[0].xlstm.load_state_dict(weights)
+
+    def step() -> Tensor:
+        y = stack(x)
+        y.square().sum().backward()
+        return y
+
+    return step
+
+
+def _build(num_frames: int) -> tuple[MLSTM, Tensor]:
+    torch.manual_seed(0)
+    return MLSTM(MLSTM.Config(forget_bias_range=(10.0, 12.0))), torch.randn(1, num_frames, WIDTH, requires_grad=True)
