@@ -1,7 +1,8 @@
 """UR-LSTM: an LSTM whose gates start spread over many time scales and can still move when they are nearly shut.
 
 Source: Gu, Gulcehre, Paine, Hoffman, Pascanu (2020), "Improving the Gating Mechanism of Recurrent Neural Networks",
-arXiv:1910.09890. This file needs torch alone: copy it into your own work.
+arXiv:1910.09890. This file needs torch alone: copy it into your own work. On the CPU it is many times faster with
+ur_lstm_kernel.py beside it and numba installed.
 
 Shapes: B sequences, T steps, I inputs, H hidden units. Per step, with a fixed bias b and rows in the order r, f, u, o:
 
@@ -12,6 +13,10 @@ Shapes: B sequences, T steps, I inputs, H hidden units. Per step, with a fixed b
     c_t = g c_{t-1} + (1 - g) tanh(a_u)
     h_t = sigmoid(a_o) tanh(c_t)
 """
+
+import functools
+import logging
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -81,8 +86,18 @@ class URLSTMCell(nn.Module):
         c = torch.lerp(torch.tanh(u), c, g)
         return torch.sigmoid(o) * torch.tanh(c), c
 
+    def read(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All steps from the input x (B, T, I): outputs (B, T, H) and the last h and c, compiled where that can be."""
+        can_compile = all(y.is_cpu and y.dtype == torch.float32 for y in (self.weight_hh, h, c))
+        if can_compile and not torch.compiler.is_compiling() and (scan := _compiled_scan()):
+            bias = self.bias + self.gate_bias()
+            return scan(x, self.weight_ih, bias, self.weight_hh, h, c, self.refine)
+        projected = nn.functional.linear(x, self.weight_ih, self.bias)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.scan(projected.to(c.dtype) + self.gate_bias(), h, c)
+
     def scan(self, projected: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All steps: projected (B, T, 4H) to outputs (B, T, H) and the last h and c."""
+        """All steps from the projected input (B, T, 4H): the plain loop, as the equations are written."""
         outputs = []
         for step in projected.unbind(1):
             h, c = self.step(step, h, c)
@@ -146,9 +161,7 @@ class URLSTM(nn.Module):
             state = zeros, zeros
         last_h, last_c = [], []
         for k, layer in enumerate(self.layers):
-            projected = nn.functional.linear(x if k == 0 else self.dropout(x), layer.weight_ih, layer.bias)
-            with torch.autocast(x.device.type, enabled=False):
-                x, h, c = self._scan(layer, projected.to(state[1].dtype) + layer.gate_bias(), state[0][k], state[1][k])
+            x, h, c = self._read(layer, x if k == 0 else self.dropout(x), state[0][k], state[1][k])
             last_h.append(h)
             last_c.append(c)
         return x if self.batch_first else x.transpose(0, 1), (torch.stack(last_h), torch.stack(last_c))
@@ -156,14 +169,27 @@ class URLSTM(nn.Module):
     def _state_dtype(self) -> torch.dtype:
         return self.layers[0].weight_hh.dtype
 
-    def _scan(self, layer: URLSTMCell, projected: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _read(self, layer: URLSTMCell, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if not (self.checkpoint_every and torch.is_grad_enabled()):
-            return layer.scan(projected, h, c)
+            return layer.read(x, h, c)
         outputs = []
-        for piece in projected.split(self.checkpoint_every, dim=1):
-            output, h, c = checkpoint(layer.scan, piece, h, c, use_reentrant=False)
+        for piece in x.split(self.checkpoint_every, dim=1):
+            output, h, c = checkpoint(layer.read, piece, h, c, use_reentrant=False)
             outputs.append(output)
         return torch.cat(outputs, 1), h, c
+
+
+@functools.cache
+def _compiled_scan() -> Callable | None:
+    """`scan` of ur_lstm_kernel.py, or None, said once, where it or numba is missing."""
+    try:
+        from ur_lstm_kernel import scan
+    except ImportError as error:
+        logging.getLogger(__name__).warning(
+            "UR-LSTM runs as a plain loop, many times slower on the CPU than compiled by numba: %s", error
+        )
+        return None
+    return scan
 
 
 def _uniform_gates(hidden_size: int) -> Tensor:

@@ -1,0 +1,231 @@
+"""The recurrence of ur_lstm.py compiled for the CPU by numba, forwards and backwards, in float32.
+
+Lay this file beside ur_lstm.py; nothing else is needed but numba. `scan` gives what `URLSTMCell.scan` gives.
+
+Shapes: B sequences, T steps, I inputs, H hidden units; gates in the order r, f, u, o as in ur_lstm.py.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+# Wider weights do not fit into a core's cache: every step then multiplies all sequences at once by torch's BLAS.
+MAX_COMPILED_WIDTH = 192
+# Steps whose pre-activations have their gradients in memory at once.
+PIECE = 1024
+
+# No flag here lets the compiler assume that numbers are finite: a NaN that comes in has to come out.
+# The kernels are not cached on disk: they compile in two seconds, and an installation may be read-only.
+_compile = njit(nogil=True, error_model="numpy", fastmath={"contract", "arcp", "nsz"})
+_inline = njit(inline="always", fastmath={"contract", "arcp", "nsz"})
+ONE, TWO = np.float32(1), np.float32(2)
+
+
+def scan(
+    x: Tensor, weight_ih: Tensor, bias: Tensor, weight_hh: Tensor, h: Tensor, c: Tensor, refine: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """All steps: x (B, T, I) and a state, each (B, H), to outputs (B, T, H) and the last h and c.
+
+    `bias` (4H,) includes the one that sets the first gates. As many threads as torch uses share the sequences.
+    """
+    return _Scan.apply(x, weight_ih, bias, weight_hh, h, c, refine)
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        x: Tensor,
+        weight_ih: Tensor,
+        bias: Tensor,
+        weight_hh: Tensor,
+        h0: Tensor,
+        c0: Tensor,
+        refine: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        gates = torch.nn.functional.linear(x, weight_ih).float().contiguous()  # (B, T, 4H), overwritten step by step
+        hs, cs = (gates.new_empty(*gates.shape[:2], h0.shape[1]) for _ in range(2))
+        h0, c0, w = h0.contiguous(), c0.contiguous(), weight_hh.T.contiguous()
+        arrays = [y.detach().numpy() for y in (gates, bias, w, h0, c0, hs, cs)]
+        if h0.shape[1] <= MAX_COMPILED_WIDTH:
+            _share(_forward, *arrays, refine, True, 0, x.shape[1], num_sequences=len(x))
+        else:
+            for t, (gate, h) in enumerate(zip(gates.unbind(1), [h0, *hs.unbind(1)], strict=False)):
+                gate.addmm_(h, w)
+                _forward(*arrays, refine, False, t, t + 1, 0, len(x))
+        ctx.save_for_backward(x, weight_ih, weight_hh, h0, c0, gates, hs, cs)
+        ctx.refine = refine
+        return hs, hs[:, -1].clone(), cs[:, -1].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, d_hs: Tensor, d_h: Tensor, d_c: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight_ih, weight_hh, h0, c0, gates, hs, cs = ctx.saved_tensors
+        (num_sequences, num_steps, width), num_inputs = hs.shape, x.shape[2]
+        d_hs, w, d_h, d_c = d_hs.contiguous(), weight_hh.contiguous(), d_h.clone(), d_c.clone()
+        d_weights = w.new_zeros(4 * width, num_inputs + width + 1)  # those of the inputs, of the outputs, of a bias
+        d_x = w.new_empty(x.shape) if ctx.needs_input_grad[0] else None
+        for stop in range(num_steps, 0, -PIECE):
+            start = max(0, stop - PIECE)
+            d_gates = w.new_empty(num_sequences, stop - start, 4 * width)
+            arrays = [y.numpy() for y in (gates, w, c0, cs, d_hs, d_h, d_c, d_gates)]
+            if width <= MAX_COMPILED_WIDTH:
+                _share(_backward, *arrays, ctx.refine, True, start, stop, start, num_sequences=num_sequences)
+            else:
+                for t in range(stop - 1, start - 1, -1):
+                    _backward(*arrays, ctx.refine, False, t, t + 1, start, 0, num_sequences)
+                    torch.mm(d_gates[:, t - start], w, out=d_h)
+            first = hs[:, start - 1] if start else h0
+            read = [x[:, start:stop], torch.cat([first[:, None], hs[:, start : stop - 1]], 1)]
+            read = torch.cat([*read, w.new_ones(num_sequences, stop - start, 1)], 2)
+            d_weights.addmm_(d_gates.flatten(0, 1).T, read.flatten(0, 1))
+            if d_x is not None:
+                d_x[:, start:stop] = d_gates @ weight_ih
+        d_weight_ih, d_weight_hh, d_bias = d_weights.split([num_inputs, width, 1], 1)
+        return d_x, d_weight_ih, d_bias[:, 0], d_weight_hh, d_h, d_c, None
+
+
+def _share(kernel: Callable, *args: object, num_sequences: int) -> None:
+    """Run the kernel on all sequences, shared among as many threads as torch uses."""
+    num_threads = min(torch.get_num_threads(), num_sequences)
+    cuts = [num_sequences * k // num_threads for k in range(num_threads + 1)]
+    if num_threads == 1:
+        kernel(*args, *cuts)
+    else:
+        list(_threads(os.getpid(), num_threads).map(lambda k: kernel(*args, cuts[k], cuts[k + 1]), range(num_threads)))
+
+
+@functools.cache
+def _threads(process_id: int, num_threads: int) -> ThreadPoolExecutor:
+    """Threads of this process: a forked one inherits none and starts its own."""
+    return ThreadPoolExecutor(num_threads, thread_name_prefix="ur_lstm")
+
+
+@_inline
+def _expm1(x):
+    """exp(x) - 1 to 2e-7 of itself, in operations that compilers turn into vector instructions.
+
+    x = n ln 2 + r with |r| <= ln 2 / 2, so exp(x) - 1 = 2^n (exp(r) - 1) + 2^n - 1; the polynomial is that of the
+    Cephes library.
+    """
+    x = np.float32(-87) if x < np.float32(-87) else x  # a NaN stays one
+    x = np.float32(87) if x > np.float32(87) else x
+    n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
+    r = x - n * np.float32(0.693147181)
+    p = np.float32(1.9875691500e-4)
+    p = p * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    p = p * r * r + r
+    power = np.int32((np.int32(n) + 127) << 23).view(np.float32)  # 2^n, written into the exponent's bits
+    return power * p + (power - ONE)
+
+
+@_inline
+def _sigmoid(x):
+    return ONE / (TWO + _expm1(-x))
+
+
+@_inline
+def _tanh(x):
+    e = _expm1(x + x)
+    return e / (e + TWO)
+
+
+@_inline
+def _quarters(row):
+    width = len(row) // 4
+    return row[:width], row[width : 2 * width], row[2 * width : 3 * width], row[3 * width :]
+
+
+@_compile
+def _add_product(out, t, v, s, m, start, stop):
+    """out[b, t] += v[b, s] @ m for b from start to stop; out (B, ., N), v (B, ., K), m (K, N).
+
+    Eight rows of m meet two sequences at a time, so that numbers in registers are used more than once.
+    """
+    spare = np.empty(m.shape[1], np.float32)
+    for k in range(0, m.shape[0] - 7, 8):
+        m0, m1, m2, m3, m4, m5, m6, m7 = m[k], m[k + 1], m[k + 2], m[k + 3], m[k + 4], m[k + 5], m[k + 6], m[k + 7]
+        for b in range(start, stop, 2):
+            is_pair = b + 1 < stop
+            p, q = out[b, t], out[b + 1, t] if is_pair else spare
+            x, y = v[b, s, k : k + 8], v[b + is_pair, s, k : k + 8]
+            x0, x1, x2, x3, x4, x5, x6, x7 = x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]
+            y0, y1, y2, y3, y4, y5, y6, y7 = y[0], y[1], y[2], y[3], y[4], y[5], y[6], y[7]
+            for j in range(m.shape[1]):
+                a0, a1, a2, a3, a4, a5, a6, a7 = m0[j], m1[j], m2[j], m3[j], m4[j], m5[j], m6[j], m7[j]
+                p[j] += x0 * a0 + x1 * a1 + x2 * a2 + x3 * a3 + x4 * a4 + x5 * a5 + x6 * a6 + x7 * a7
+                q[j] += y0 * a0 + y1 * a1 + y2 * a2 + y3 * a3 + y4 * a4 + y5 * a5 + y6 * a6 + y7 * a7
+    for k in range(m.shape[0] // 8 * 8, m.shape[0]):
+        row = m[k]
+        for b in range(start, stop):
+            p, x0 = out[b, t], v[b, s, k]
+            for j in range(m.shape[1]):
+                p[j] += x0 * row[j]
+
+
+@_compile
+def _forward(gates, bias, w, h0, c0, hs, cs, refine, multiply, start, stop, first, last):
+    """Steps `start` to `stop` of sequences `first` to `last`: W_ih x in `gates` becomes the gates, hs and cs are set.
+
+    w (H, 4H) is W_hh transposed. With `multiply` off W_hh h is in `gates` already.
+    """
+    width = h0.shape[1]
+    h0 = h0.reshape(len(h0), 1, width)
+    for t in range(start, stop):
+        if multiply:
+            if t:
+                _add_product(gates, t, hs, t - 1, w, first, last)
+            else:
+                _add_product(gates, t, h0, 0, w, first, last)
+        for b in range(first, last):
+            all_gates = gates[b, t]
+            for j in range(4 * width):
+                all_gates[j] += bias[j]
+            r, f, u, o = _quarters(all_gates)
+            before, c, h = cs[b, t - 1] if t else c0[b], cs[b, t], hs[b, t]
+            for i in range(width):
+                r[i], f[i], u[i], o[i] = _sigmoid(r[i]), _sigmoid(f[i]), _tanh(u[i]), _sigmoid(o[i])
+                g = TWO * r[i] * f[i] + (ONE - TWO * r[i]) * f[i] * f[i] if refine else f[i]
+                c[i] = u[i] + g * (before[i] - u[i])
+                h[i] = o[i] * _tanh(c[i])
+
+
+@_compile
+def _backward(gates, w, c0, cs, d_hs, d_h, d_c, d_gates, refine, multiply, start, stop, origin, first, last):
+    """Steps `stop` to `start` backwards: the gradients of the pre-activations go to `d_gates`, whose first step is
+    `origin`; those of the state after a step, d_h and d_c (B, H), become those of the state before it.
+
+    w (4H, H) is W_hh. With `multiply` off d_h is not brought across W_hh.
+    """
+    width = c0.shape[1]
+    d_h_steps = d_h.reshape(len(d_h), 1, width)
+    for t in range(stop - 1, start - 1, -1):
+        for b in range(first, last):
+            r, f, u, o = _quarters(gates[b, t])
+            d_r, d_f, d_u, d_o = _quarters(d_gates[b, t - origin])
+            before, c, d_out, d_h_b, d_c_b = cs[b, t - 1] if t else c0[b], cs[b, t], d_hs[b, t], d_h[b], d_c[b]
+            for i in range(width):
+                ri, fi, ui, oi, tanh_c = r[i], f[i], u[i], o[i], _tanh(c[i])
+                g = TWO * ri * fi + (ONE - TWO * ri) * fi * fi if refine else fi
+                d_h_i = d_h_b[i] + d_out[i]
+                d_h_b[i] = 0
+                d_c_i = d_c_b[i] + d_h_i * oi * (ONE - tanh_c * tanh_c)
+                d_c_b[i] = d_c_i * g
+                d_logit = d_c_i * (before[i] - ui) * fi * (ONE - fi)
+                d_r[i] = TWO * d_logit * ri * (ONE - ri) if refine else np.float32(0)
+                d_f[i] = TWO * d_logit * (ri + (ONE - TWO * ri) * fi) if refine else d_logit
+                d_u[i] = d_c_i * (ONE - g) * (ONE - ui * ui)
+                d_o[i] = d_h_i * tanh_c * oi * (ONE - oi)
+        if multiply:
+            _add_product(d_h_steps, 0, d_gates, t - origin, w, first, last)
