@@ -3,8 +3,33 @@
 Shapes: B episodes, H heads, T frames, K key width, V value width, N chunks, L frames a chunk.
 """
 
+from collections.abc import Callable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+State = tuple[Tensor, Tensor]  # the memory divided by exp(scale), (B, H, K, V), and the scale, (B, H)
+
+
+def in_segments(step: Callable, x: Tensor, num_last: int | None, size: int) -> Tensor:
+    """Run a causal layer over `size` frames at a time: x (B, T, M) to (B, num_last, M).
+
+    `step(x, num_last, state) -> (y, state)` does one segment; the first gets None for a state. Gradients keep the
+    inputs of each segment alone and compute it again, so that memory hardly grows with T, and caches serve better.
+    """
+    num_unread = 0 if num_last is None else x.shape[1] - num_last
+    outputs, state = [], None
+    for segment in x.split(size, 1):
+        num_read = min(max(segment.shape[1] - num_unread, 0), segment.shape[1])
+        num_unread -= segment.shape[1] - num_read
+        if torch.is_grad_enabled() and x.shape[1] > size:
+            y, state = checkpoint(step, segment, num_read, state, use_reentrant=False, preserve_rng_state=False)
+        else:
+            y, state = step(segment, num_read, state)
+        outputs.append(y)
+    return torch.cat(outputs, 1)
 
 
 def gated_linear_attention(
@@ -38,53 +63,84 @@ def gated_linear_attention(
     Sources: Beck et al. (2024), "xLSTM", arXiv:2405.04517, appendix A.3; Dao and Gu (2024), "Transformers are SSMs",
     arXiv:2405.21060, section 6.
     """
-    num_frames = v.shape[2]
-    num_last = num_frames if num_last is None else num_last
-    padding = -num_frames % chunk_size  # at the end, where a causal sum does not look
+    y, m, _ = continue_linear_attention(q, k, v, log_decay, log_input, num_last, None, chunk_size)
+    return y, m
 
-    def chunks(x: Tensor) -> Tensor:  # (B, H, T, ...) -> (B, H, N, L, ...)
+
+def continue_linear_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor,
+    log_input: Tensor | None,
+    num_last: int | None,
+    state: State | None,
+    chunk_size: int = 128,
+) -> tuple[Tensor, Tensor, State]:
+    """As `gated_linear_attention`, from the state that earlier frames left (None: from nothing); returns the last."""
+    num_last = v.shape[2] if num_last is None else num_last
+    sizes = [v.shape[2] - num_last, num_last]
+    if state is None:
+        state = v.new_zeros(*v.shape[:2], k.shape[3], v.shape[3]), v.new_zeros(v.shape[:2])
+    (k_before, k), (v_before, v), (decay_before, log_decay) = (x.split(sizes, 2) for x in (k, v, log_decay))
+    input_before, log_input = (None, None) if log_input is None else log_input.split(sizes, 2)
+    if sizes[0]:  # not read: one chunk, however long, of which the state alone is wanted
+        after = decay_before.flip(2).cumsum(2).flip(2)  # (B, H, T), sums from a frame on
+        to_end = F.pad(after[..., 1:], (0, 1)) + (0 if input_before is None else input_before)
+        gain, peak = _gain(k_before, v_before, to_end, input_before is not None)
+        state = _advance(*state, after[..., 0], gain, peak, input_before is not None)
+    if num_last == 0:
+        return v, log_decay, state
+    return _read(q[:, :, sizes[0] :], k, v, log_decay, log_input, state, chunk_size)
+
+
+def _read(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, log_input: Tensor | None, state: State, chunk_size: int
+) -> tuple[Tensor, Tensor, State]:
+    """y exp(-m) and m of all frames, and the state after them."""
+    num_frames = v.shape[2]
+    padding = -num_frames % chunk_size  # at the end; no decay and no gain leave the state as it is
+
+    def chunks(x: Tensor, value: float = 0.0) -> Tensor:  # (B, H, T, ...) -> (B, H, N, L, ...)
         pad = (0, 0, 0, padding) if x.ndim == 4 else (0, padding)
-        return torch.nn.functional.pad(x, pad).unflatten(2, (-1, chunk_size))
+        return F.pad(x, pad, value=value).unflatten(2, (-1, chunk_size))
 
     q, k, v, log_decay = chunks(q), chunks(k), chunks(v), chunks(log_decay)
     is_stabilised = log_input is not None
-    log_input = chunks(log_input) if is_stabilised else torch.zeros_like(log_decay)
+    log_input = chunks(log_input, -torch.inf) if is_stabilised else torch.zeros_like(log_decay)
     decay = log_decay.cumsum(-1)  # (B, H, N, L), from the chunk's start to each frame inclusive
     total = decay[..., -1]  # (B, H, N)
     to_end = total[..., None] - decay + log_input  # (B, H, N, L), weight of a frame in the state at the chunk's end
+    gain, peak = _gain(k, v, to_end, is_stabilised)
 
-    first = (num_frames - num_last) // chunk_size  # the first chunk that is read
-    state, log_scale = _states(k, v, total, to_end, first, is_stabilised)
+    states = [state]
+    # Not gain[:, :, n]: the gradient of each index would fill a tensor of the size of all.
+    for of_chunk in zip(*(x.unbind(2) for x in (total, gain, peak)), strict=True):
+        states.append(_advance(*states[-1], *of_chunk, is_stabilised))
+    *before, last = states
+    memory, log_scale = (torch.stack(x, 2) for x in zip(*before, strict=True))  # (B, H, N, K, V), (B, H, N)
 
-    q, k, v, decay, log_input = (x[:, :, first:] for x in (q, k, v, decay, log_input))
     within = decay[..., :, None] - decay[..., None, :] + log_input[..., None, :]  # (B, H, N, L, L)
     is_past = torch.ones(chunk_size, chunk_size, dtype=torch.bool, device=q.device).tril()
     within = within.masked_fill(~is_past, -torch.inf)
     before = decay + log_scale[..., None]  # (B, H, N, L)
     m = torch.maximum(within.detach().amax(-1), before.detach()) if is_stabilised else torch.zeros_like(before)
     weights = (q @ k.transpose(-1, -2)) * torch.exp(within - m[..., None])  # (B, H, N, L, L)
-    y = weights @ v + torch.exp(before - m)[..., None] * (q @ state)  # (B, H, N, L, V)
-
-    skipped = num_frames - num_last - first * chunk_size
-    return tuple(x.flatten(2, 3)[:, :, skipped : skipped + num_last] for x in (y, m))
+    y = weights @ v + torch.exp(before - m)[..., None] * (q @ memory)  # (B, H, N, L, V)
+    return *(x.flatten(2, 3)[:, :, :num_frames] for x in (y, m)), last
 
 
-def _states(
-    k: Tensor, v: Tensor, total: Tensor, to_end: Tensor, first: int, is_stabilised: bool
-) -> tuple[Tensor, Tensor]:
-    """The state before each chunk from `first` on, (B, H, N, K, V), divided by exp(log_scale), (B, H, N)."""
-    peak = to_end.detach().amax(-1) if is_stabilised else torch.zeros_like(total)
-    gain = k.transpose(-1, -2) @ (v * torch.exp(to_end - peak[..., None])[..., None])  # (B, H, N, K, V)
-    state = torch.zeros_like(gain[:, :, 0])
-    log_scale = torch.zeros_like(total[:, :, 0])
-    states, log_scales = [], []
-    # Not gain[:, :, n]: the gradient of each index would fill a tensor of the size of all.
-    for n, (gain, total, peak) in enumerate(zip(*(x.unbind(2) for x in (gain, total, peak)), strict=True)):
-        if n >= first:
-            states.append(state)
-            log_scales.append(log_scale)
-        carried = log_scale + total
-        log_scale = torch.maximum(carried.detach(), peak) if is_stabilised else log_scale
-        keep, add = torch.exp(carried - log_scale), torch.exp(peak - log_scale)
-        state = keep[..., None, None] * state + add[..., None, None] * gain
-    return torch.stack(states, 2), torch.stack(log_scales, 2)
+def _gain(k: Tensor, v: Tensor, to_end: Tensor, is_stabilised: bool) -> tuple[Tensor, Tensor]:
+    """What frames add to the state, (..., K, V), divided by exp(peak), (...): weights are exp(to_end), (..., L)."""
+    peak = to_end.detach().amax(-1) if is_stabilised else torch.zeros_like(to_end[..., 0])
+    return k.transpose(-1, -2) @ (v * torch.exp(to_end - peak[..., None])[..., None]), peak
+
+
+def _advance(
+    memory: Tensor, log_scale: Tensor, total: Tensor, gain: Tensor, peak: Tensor, is_stabilised: bool
+) -> State:
+    """The state after frames with this total decay and gain."""
+    carried = log_scale + total
+    log_scale = torch.maximum(carried.detach(), peak) if is_stabilised else log_scale
+    keep, add = torch.exp(carried - log_scale), torch.exp(peak - log_scale)
+    return keep[..., None, None] * memory + add[..., None, None] * gain, log_scale

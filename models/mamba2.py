@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from models.config import Count, MixerConfig, Range
-from models.linear_attention import gated_linear_attention
+from models.linear_attention import State, continue_linear_attention, in_segments
 
 try:
     from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
@@ -35,6 +35,7 @@ class Mamba2(nn.Module):
     """
 
     is_causal = True
+    segment, chunk = 512, 64  # frames at a time; these change speed, memory and rounding only
 
     class Config(MixerConfig):
         n_layers: Count = 2
@@ -75,36 +76,48 @@ class Mamba2(nn.Module):
 
     def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
         """x (B, T, M) to (B, T, M), or to the last `num_last` frames alone."""
-        num_read = x.shape[1] if num_last is None else num_last
+        has_kernel = x.is_cuda and mamba_chunk_scan_combined is not None
+        return in_segments(self._step, x, num_last, x.shape[1] if has_kernel else self.segment)
+
+    def _step(self, x: Tensor, num_last: int, state: tuple | None) -> tuple[Tensor, tuple]:
+        """One segment; the state is the convolution's past and the heads' memory."""
+        past, memory = state or (None, None)
+        num_unread, num_past = x.shape[1] - num_last, self.conv1d.kernel_size[0] - 1
         sizes = [self.d_inner, self.conv1d.in_channels, len(self.D)]
         z, mixed, dt = self.in_proj(x).split(sizes, dim=2)
-        mixed = F.silu(self.conv1d(mixed.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2))  # looks back only
-        values, b, c = mixed.split([self.d_inner, self.d_state, self.d_state], dim=2)
+        mixed = F.pad(mixed, (0, 0, num_past, 0)) if past is None else torch.cat([past, mixed], 1)
+        past = mixed[:, x.shape[1] :]
+        mixed = F.conv1d(mixed.transpose(1, 2), self.conv1d.weight, self.conv1d.bias, groups=mixed.shape[2])
+        values, b, c = F.silu(mixed.transpose(1, 2)).split([self.d_inner, self.d_state, self.d_state], dim=2)
         values = values.unflatten(2, (-1, self.headdim))  # (B, T, H, headdim)
-        y = self._scan(values, dt, b, c, num_read)  # (B, R, I)
-        return self.out_proj(self.norm(y, z[:, -num_read:]))
+        y, memory = self._scan(values, dt, b, c, num_last, memory)  # (B, R, I)
+        return self.out_proj(self.norm(y, z[:, num_unread:])), (past, memory)
 
     def state_size(self, num_frames: int) -> int:
         """Floats kept from study to probe: per head a headdim x S matrix; and the convolution's past."""
         return self.d_inner * self.d_state + (self.conv1d.kernel_size[0] - 1) * self.conv1d.in_channels
 
-    def _scan(self, values: Tensor, dt: Tensor, b: Tensor, c: Tensor, num_read: int) -> Tensor:
+    def _scan(
+        self, values: Tensor, dt: Tensor, b: Tensor, c: Tensor, num_read: int, memory: State | None
+    ) -> tuple[Tensor, State | None]:
         """The state-space recurrence: values (B, T, H, headdim), dt (B, T, H), b and c (B, T, S) to (B, R, I)."""
         A = -torch.exp(self.A_log.float())
+        num_unread = values.shape[1] - num_read
         if values.is_cuda and mamba_chunk_scan_combined is not None:
             y = mamba_chunk_scan_combined(
                 values, dt, A, b[:, :, None], c[:, :, None], 256, D=self.D, dt_bias=self.dt_bias, dt_softplus=True
             )
-            return y[:, -num_read:].flatten(2)
+            return y[:, num_unread:].flatten(2), None
         with torch.autocast(values.device.type, enabled=False):
             dt = F.softplus(dt.float() + self.dt_bias)  # (B, T, H)
             values = values.float().transpose(1, 2)  # (B, H, T, headdim)
             dt = dt.transpose(1, 2)  # (B, H, T)
-            y, _ = gated_linear_attention(
-                c.float()[:, None], b.float()[:, None], values * dt[..., None], dt * A[:, None], num_last=num_read
+            b, c = b.float()[:, None], c.float()[:, None]
+            y, _, memory = continue_linear_attention(
+                c, b, values * dt[..., None], dt * A[:, None], None, num_read, memory, self.chunk
             )
-            y = y + self.D[:, None, None] * values[:, :, -num_read:]
-            return y.transpose(1, 2).flatten(2)
+            y = y + self.D[:, None, None] * values[:, :, num_unread:]
+            return y.transpose(1, 2).flatten(2), memory
 
 
 class GatedRMSNorm(nn.Module):

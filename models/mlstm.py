@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from models.config import Count, MixerConfig, Range
-from models.linear_attention import gated_linear_attention
+from models.linear_attention import State, continue_linear_attention, in_segments
 
 BLOCK = 4  # queries, keys and values are projected in blocks of this width
 
@@ -29,6 +29,7 @@ class MLSTM(nn.Module):
     """
 
     is_causal = True
+    segment, chunk = 512, 256  # frames at a time; these change speed, memory and rounding only
 
     class Config(MixerConfig):
         num_heads: Count = 1
@@ -72,22 +73,28 @@ class MLSTM(nn.Module):
 
     def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
         """x (B, T, M) to (B, T, M), or to the last `num_last` frames alone."""
-        num_read = x.shape[1] if num_last is None else num_last
+        return in_segments(self._step, x, num_last, self.segment)
+
+    def _step(self, x: Tensor, num_last: int, state: tuple | None) -> tuple[Tensor, tuple]:
+        """One segment; the state is the convolution's past and the heads' memory."""
+        past, memory = state or (None, None)
+        num_unread, num_past = x.shape[1] - num_last, self.conv1d.kernel_size[0] - 1
         inner, gate = self.proj_up(x).chunk(2, dim=2)  # (B, T, I) each
-        shifted = F.pad(inner.transpose(1, 2), (self.conv1d.kernel_size[0] - 1, 0))  # looks back only
-        convolved = F.silu(self.conv1d(shifted)).transpose(1, 2)  # (B, T, I)
+        window = F.pad(inner, (0, 0, num_past, 0)) if past is None else torch.cat([past, inner], 1)
+        past = window[:, x.shape[1] :]
+        convolved = F.silu(self.conv1d(window.transpose(1, 2))).transpose(1, 2)  # (B, T, I)
         q, k = _headwise(convolved, self.q_proj), _headwise(convolved, self.k_proj)
         v = _headwise(inner, self.v_proj)
-        mixed = self._cell(q, k, v, num_read)  # (B, R, I)
-        convolved, gate = convolved[:, -num_read:], gate[:, -num_read:]
-        return self.proj_down((mixed + self.skip * convolved) * F.silu(gate))
+        mixed, memory = self._cell(q, k, v, num_last, memory)  # (B, R, I)
+        convolved, gate = convolved[:, num_unread:], gate[:, num_unread:]
+        return self.proj_down((mixed + self.skip * convolved) * F.silu(gate)), (past, memory)
 
     def state_size(self, num_frames: int) -> int:
         """Floats kept from study to probe: per head a D x D matrix, normaliser and scale; the convolution's past."""
         head = self.d_inner // self.num_heads
         return self.num_heads * (head * head + head + 1) + (self.conv1d.kernel_size[0] - 1) * self.d_inner
 
-    def _cell(self, q: Tensor, k: Tensor, v: Tensor, num_read: int) -> Tensor:
+    def _cell(self, q: Tensor, k: Tensor, v: Tensor, num_read: int, memory: State | None) -> tuple[Tensor, State]:
         """The gated memory and its norm: q, k, v (B, T, I) to (B, R, I)."""
         with torch.autocast(q.device.type, enabled=False):
             gates = torch.cat([q, k, v], 2).float()
@@ -96,11 +103,11 @@ class MLSTM(nn.Module):
             q, k, v = (x.float().unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
             k = k / math.sqrt(k.shape[3])
             v = F.pad(v, (0, 1), value=1.0)  # one more column of ones gathers the normaliser n . q
-            y, m = gated_linear_attention(q, k, v, log_forget, log_input, num_read)  # (B, H, R, D + 1), (B, H, R)
-            h, normaliser = y[..., :-1], y[..., -1]
+            y, m, memory = continue_linear_attention(q, k, v, log_forget, log_input, num_read, memory, self.chunk)
+            h, normaliser = y[..., :-1], y[..., -1]  # (B, H, R, D), (B, H, R)
             h = h / (torch.maximum(normaliser.abs(), torch.exp(-m)) + 1e-6)[..., None]
             h = F.layer_norm(h, h.shape[3:])  # each head by itself
-            return h.transpose(1, 2).flatten(2) * self.norm_weight
+            return h.transpose(1, 2).flatten(2) * self.norm_weight, memory
 
 
 def _headwise(x: Tensor, weight: Tensor) -> Tensor:

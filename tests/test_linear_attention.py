@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.linear_attention import gated_linear_attention
+from models.linear_attention import continue_linear_attention, gated_linear_attention
 
 B, H, K, V = 2, 3, 4, 5
 
@@ -54,6 +54,19 @@ def test_one_head_of_keys_and_queries_is_shared_by_all(chunk_size):
     y, m = gated_linear_attention(*inputs, chunk_size=chunk_size)
     expected = step_by_step(*inputs) * torch.exp(-m[..., None])
     torch.testing.assert_close(with_gradients(inputs, y), with_gradients(inputs, expected), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("spread", [None, 1.0, 300.0])
+@pytest.mark.parametrize("num_last", [0, 1, 40])
+def test_state_carries_on_where_earlier_frames_ended(num_last, spread):
+    inputs = require_gradients(draw(150, spread))
+    y, m, _ = continue_linear_attention(*inputs, num_last + 30, None, chunk_size=16)
+    early, late = zip(*((x, x) if x is None else x.split([120, 30], 2) for x in inputs), strict=True)
+    early_y, early_m, state = continue_linear_attention(*early, num_last, None, chunk_size=16)
+    late_y, late_m, _ = continue_linear_attention(*late, None, state, chunk_size=16)
+    torch.testing.assert_close(torch.cat([early_m, late_m], 2), m, rtol=1e-9, atol=1e-9)
+    in_two = with_gradients(inputs, torch.cat([early_y, late_y], 2))
+    torch.testing.assert_close(in_two, with_gradients(inputs, y), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("spread", [None, 1.0, 50.0])

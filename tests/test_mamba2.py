@@ -67,6 +67,20 @@ def test_outputs_and_gradients_equal_the_recurrence(settings):
     assert {name: error for name, error in errors.items() if not error < 2e-5} == {}
 
 
+@pytest.mark.parametrize("num_last", [None, 1, 20, 60])
+@pytest.mark.parametrize("segment", [1, 20, 100])
+def test_segments_change_neither_outputs_nor_gradients(segment, num_last):
+    layer, x = build(**SMALL), draw(B, T, M).requires_grad_()
+    results = []
+    for layer.segment in (T, segment):
+        results.append(with_gradients([x, *layer.parameters()], layer(x, num_last)))
+    errors = relative_errors(["y", "x", *dict(layer.named_parameters())], *reversed(results))
+    # Rounding alone; A's gradient is a small difference of large sums.
+    assert {name: error for name, error in errors.items() if not error < 2e-4} == {}
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x, num_last), results[1][0])
+
+
 def test_names_and_shapes_are_those_of_the_source():
     shapes = {name: tuple(parameter.shape) for name, parameter in build(d_embed=64).named_parameters()}
     assert shapes == {

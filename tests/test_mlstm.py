@@ -90,6 +90,22 @@ def test_outputs_and_gradients_equal_the_recurrence(settings, spread, is_stabili
     assert {name: error for name, error in errors.items() if not error < 2e-4} == {}
 
 
+@pytest.mark.parametrize("num_last", [None, 1, 20, 60])
+@pytest.mark.parametrize("segment", [1, 20, 100])
+def test_segments_change_neither_outputs_nor_gradients(segment, num_last):
+    layer, x = build(**SMALL), draw(B, T, M).requires_grad_()
+    open_gates(layer, 1.0)
+    results = []
+    for layer.segment in (T, segment):
+        results.append(with_gradients([x, *layer.parameters()], layer(x, num_last)))
+    errors = relative_errors(["y", "x", *dict(layer.named_parameters())], *reversed(results))
+    assert errors.pop("y") < 1e-5
+    # Looser: as above, and fewer outputs leave less of the gates' gradients.
+    assert {name: error for name, error in errors.items() if not error < 1e-3} == {}
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x, num_last), results[1][0])
+
+
 def test_input_gates_beyond_floating_point_equal_the_stabilised_recurrence():
     layer, x = build(**SMALL), draw(B, T, M)
     open_gates(layer, 1000.0)
