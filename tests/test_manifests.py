@@ -51,6 +51,11 @@ def test_pixi_s_gpu_environment_adds_what_the_gpu_extra_adds():
     assert found == required(project["optional-dependencies"]["gpu"])
 
 
+def test_pixi_s_bench_environment_adds_what_the_bench_extra_adds():
+    project, pixi = read_toml("pyproject.toml")["project"], read_toml("pixi.toml")
+    assert in_pixi(pixi["feature"]["bench"]) == required(project["optional-dependencies"]["bench"])
+
+
 def test_pixi_has_a_task_for_every_step():
     tasks = read_toml("pixi.toml")["tasks"]
     assert {"download", "preprocess", "generate", "train", "evaluate", "demo", "test", "lint"} <= tasks.keys()
