@@ -52,13 +52,13 @@ class _Scan(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         gates = torch.nn.functional.linear(x, weight_ih).float().contiguous()  # (B, T, 4H), overwritten step by step
         hs, cs = (gates.new_empty(*gates.shape[:2], h0.shape[1]) for _ in range(2))
-        h0, c0, w = h0.contiguous(), c0.contiguous(), weight_hh.T.contiguous()
+        h0, c0, w, w_t = h0.contiguous(), c0.contiguous(), weight_hh.contiguous(), weight_hh.T.contiguous()
         arrays = [y.detach().numpy() for y in (gates, bias, w, h0, c0, hs, cs)]
         if h0.shape[1] <= MAX_COMPILED_WIDTH:
             _share(_forward, *arrays, refine, True, 0, x.shape[1], num_sequences=len(x))
         else:
             for t, (gate, h) in enumerate(zip(gates.unbind(1), [h0, *hs.unbind(1)], strict=False)):
-                gate.addmm_(h, w)
+                gate.addmm_(h, w_t)
                 _forward(*arrays, refine, False, t, t + 1, 0, len(x))
         ctx.save_for_backward(x, weight_ih, weight_hh, h0, c0, gates, hs, cs)
         ctx.refine = refine
@@ -69,27 +69,30 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: FunctionCtx, d_hs: Tensor, d_h: Tensor, d_c: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_ih, weight_hh, h0, c0, gates, hs, cs = ctx.saved_tensors
         (num_sequences, num_steps, width), num_inputs = hs.shape, x.shape[2]
-        d_hs, w, d_h, d_c = d_hs.contiguous(), weight_hh.contiguous(), d_h.clone(), d_c.clone()
-        d_weights = w.new_zeros(4 * width, num_inputs + width + 1)  # those of the inputs, of the outputs, of a bias
+        d_hs, d_h, d_c, w, w_t = d_hs.contiguous(), d_h.clone(), d_c.clone(), weight_hh, weight_hh.T.contiguous()
+        d_weight_ih, d_weight_hh, d_bias = (
+            w.new_zeros(4 * width, num_inputs),
+            torch.zeros_like(w),
+            w.new_zeros(4 * width),
+        )
         d_x = w.new_empty(x.shape) if ctx.needs_input_grad[0] else None
         for stop in range(num_steps, 0, -PIECE):
             start = max(0, stop - PIECE)
             d_gates = w.new_empty(num_sequences, stop - start, 4 * width)
-            arrays = [y.numpy() for y in (gates, w, c0, cs, d_hs, d_h, d_c, d_gates)]
+            arrays = [y.numpy() for y in (gates, w_t, c0, cs, d_hs, d_h, d_c, d_gates)]
             if width <= MAX_COMPILED_WIDTH:
                 _share(_backward, *arrays, ctx.refine, True, start, stop, start, num_sequences=num_sequences)
             else:
                 for t in range(stop - 1, start - 1, -1):
                     _backward(*arrays, ctx.refine, False, t, t + 1, start, 0, num_sequences)
                     torch.mm(d_gates[:, t - start], w, out=d_h)
-            first = hs[:, start - 1] if start else h0
-            read = [x[:, start:stop], torch.cat([first[:, None], hs[:, start : stop - 1]], 1)]
-            read = torch.cat([*read, w.new_ones(num_sequences, stop - start, 1)], 2)
-            d_weights.addmm_(d_gates.flatten(0, 1).T, read.flatten(0, 1))
+            d_flat, before = d_gates.flatten(0, 1), hs[:, start - 1] if start else h0
+            d_weight_ih.addmm_(d_flat.T, x[:, start:stop].flatten(0, 1).float())
+            d_weight_hh.addmm_(d_flat.T, torch.cat([before[:, None], hs[:, start : stop - 1]], 1).flatten(0, 1))
+            d_bias += d_flat.sum(0)
             if d_x is not None:
                 d_x[:, start:stop] = d_gates @ weight_ih
-        d_weight_ih, d_weight_hh, d_bias = d_weights.split([num_inputs, width, 1], 1)
-        return d_x, d_weight_ih, d_bias[:, 0], d_weight_hh, d_h, d_c, None
+        return d_x, d_weight_ih, d_bias, d_weight_hh, d_h, d_c, None
 
 
 def _share(kernel: Callable, *args: object, num_sequences: int) -> None:
@@ -147,38 +150,43 @@ def _quarters(row):
     return row[:width], row[width : 2 * width], row[2 * width : 3 * width], row[3 * width :]
 
 
-@_compile
+@njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})  # sums in any order
 def _add_product(out, t, v, s, m, start, stop):
-    """out[b, t] += v[b, s] @ m for b from start to stop; out (B, ., N), v (B, ., K), m (K, N).
+    """out[b, t] += m @ v[b, s] for b from start to stop; out (B, ., N), v (B, ., K), m (N, K).
 
-    Eight rows of m meet two sequences at a time, so that numbers in registers are used more than once.
+    Four sequences meet four rows of m at a time, so that each number read is used four times and all sums stay in
+    registers. Where fewer are left the last one stands in for the missing, and its sums are stored again.
     """
-    spare = np.empty(m.shape[1], np.float32)
-    for k in range(0, m.shape[0] - 7, 8):
-        m0, m1, m2, m3, m4, m5, m6, m7 = m[k], m[k + 1], m[k + 2], m[k + 3], m[k + 4], m[k + 5], m[k + 6], m[k + 7]
-        for b in range(start, stop, 2):
-            is_pair = b + 1 < stop
-            p, q = out[b, t], out[b + 1, t] if is_pair else spare
-            x, y = v[b, s, k : k + 8], v[b + is_pair, s, k : k + 8]
-            x0, x1, x2, x3, x4, x5, x6, x7 = x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]
-            y0, y1, y2, y3, y4, y5, y6, y7 = y[0], y[1], y[2], y[3], y[4], y[5], y[6], y[7]
-            for j in range(m.shape[1]):
-                a0, a1, a2, a3, a4, a5, a6, a7 = m0[j], m1[j], m2[j], m3[j], m4[j], m5[j], m6[j], m7[j]
-                p[j] += x0 * a0 + x1 * a1 + x2 * a2 + x3 * a3 + x4 * a4 + x5 * a5 + x6 * a6 + x7 * a7
-                q[j] += y0 * a0 + y1 * a1 + y2 * a2 + y3 * a3 + y4 * a4 + y5 * a5 + y6 * a6 + y7 * a7
-    for k in range(m.shape[0] // 8 * 8, m.shape[0]):
-        row = m[k]
-        for b in range(start, stop):
-            p, x0 = out[b, t], v[b, s, k]
-            for j in range(m.shape[1]):
-                p[j] += x0 * row[j]
+    for b in range(start, stop, 4):
+        b1, b2, b3 = min(b + 1, stop - 1), min(b + 2, stop - 1), min(b + 3, stop - 1)
+        v0, v1, v2, v3 = v[b, s], v[b1, s], v[b2, s], v[b3, s]
+        p, q, r, o = out[b, t], out[b1, t], out[b2, t], out[b3, t]
+        end = len(m) - 1
+        for j in range(0, len(m), 4):
+            j1, j2, j3 = min(j + 1, end), min(j + 2, end), min(j + 3, end)
+            m0, m1, m2, m3 = m[j], m[j1], m[j2], m[j3]
+            p0, p1, p2, p3 = p[j], p[j1], p[j2], p[j3]
+            q0, q1, q2, q3 = q[j], q[j1], q[j2], q[j3]
+            r0, r1, r2, r3 = r[j], r[j1], r[j2], r[j3]
+            o0, o1, o2, o3 = o[j], o[j1], o[j2], o[j3]
+            for k in range(m.shape[1]):
+                x0, x1, x2, x3 = v0[k], v1[k], v2[k], v3[k]
+                y0, y1, y2, y3 = m0[k], m1[k], m2[k], m3[k]
+                p0, p1, p2, p3 = p0 + x0 * y0, p1 + x0 * y1, p2 + x0 * y2, p3 + x0 * y3
+                q0, q1, q2, q3 = q0 + x1 * y0, q1 + x1 * y1, q2 + x1 * y2, q3 + x1 * y3
+                r0, r1, r2, r3 = r0 + x2 * y0, r1 + x2 * y1, r2 + x2 * y2, r3 + x2 * y3
+                o0, o1, o2, o3 = o0 + x3 * y0, o1 + x3 * y1, o2 + x3 * y2, o3 + x3 * y3
+            p[j], p[j1], p[j2], p[j3] = p0, p1, p2, p3
+            q[j], q[j1], q[j2], q[j3] = q0, q1, q2, q3
+            r[j], r[j1], r[j2], r[j3] = r0, r1, r2, r3
+            o[j], o[j1], o[j2], o[j3] = o0, o1, o2, o3
 
 
 @_compile
 def _forward(gates, bias, w, h0, c0, hs, cs, refine, multiply, start, stop, first, last):
     """Steps `start` to `stop` of sequences `first` to `last`: W_ih x in `gates` becomes the gates, hs and cs are set.
 
-    w (H, 4H) is W_hh transposed. With `multiply` off W_hh h is in `gates` already.
+    w (4H, H) is W_hh. With `multiply` off W_hh h is in `gates` already.
     """
     width = h0.shape[1]
     h0 = h0.reshape(len(h0), 1, width)
@@ -206,7 +214,7 @@ def _backward(gates, w, c0, cs, d_hs, d_h, d_c, d_gates, refine, multiply, start
     """Steps `stop` to `start` backwards: the gradients of the pre-activations go to `d_gates`, whose first step is
     `origin`; those of the state after a step, d_h and d_c (B, H), become those of the state before it.
 
-    w (4H, H) is W_hh. With `multiply` off d_h is not brought across W_hh.
+    w (H, 4H) is W_hh transposed. With `multiply` off d_h is not brought across W_hh.
     """
     width = c0.shape[1]
     d_h_steps = d_h.reshape(len(d_h), 1, width)
@@ -219,7 +227,6 @@ def _backward(gates, w, c0, cs, d_hs, d_h, d_c, d_gates, refine, multiply, start
                 ri, fi, ui, oi, tanh_c = r[i], f[i], u[i], o[i], _tanh(c[i])
                 g = TWO * ri * fi + (ONE - TWO * ri) * fi * fi if refine else fi
                 d_h_i = d_h_b[i] + d_out[i]
-                d_h_b[i] = 0
                 d_c_i = d_c_b[i] + d_h_i * oi * (ONE - tanh_c * tanh_c)
                 d_c_b[i] = d_c_i * g
                 d_logit = d_c_i * (before[i] - ui) * fi * (ONE - fi)
@@ -227,5 +234,6 @@ def _backward(gates, w, c0, cs, d_hs, d_h, d_c, d_gates, refine, multiply, start
                 d_f[i] = TWO * d_logit * (ri + (ONE - TWO * ri) * fi) if refine else d_logit
                 d_u[i] = d_c_i * (ONE - g) * (ONE - ui * ui)
                 d_o[i] = d_h_i * tanh_c * oi * (ONE - oi)
+            d_h_b[:] = 0
         if multiply:
             _add_product(d_h_steps, 0, d_gates, t - origin, w, first, last)
