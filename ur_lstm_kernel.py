@@ -50,16 +50,21 @@ class _Scan(torch.autograd.Function):
         c0: Tensor,
         refine: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        gates = torch.nn.functional.linear(x, weight_ih).float().contiguous()  # (B, T, 4H), overwritten step by step
-        hs, cs = (gates.new_empty(*gates.shape[:2], h0.shape[1]) for _ in range(2))
+        (num_sequences, num_steps, _), width = x.shape, h0.shape[1]
+        gates = _empty(num_sequences, num_steps, 4 * width)  # at first W_ih x, then overwritten step by step
+        if torch.is_autocast_enabled("cpu"):
+            gates.copy_(torch.nn.functional.linear(x, weight_ih))
+        else:
+            torch.mm(x.flatten(0, 1), weight_ih.T, out=gates.flatten(0, 1))
+        hs, cs = _empty(num_sequences, num_steps, width), _empty(num_sequences, num_steps, width)
         h0, c0, w, w_t = h0.contiguous(), c0.contiguous(), weight_hh.contiguous(), weight_hh.T.contiguous()
         arrays = [y.detach().numpy() for y in (gates, bias, w, h0, c0, hs, cs)]
-        if h0.shape[1] <= MAX_COMPILED_WIDTH:
-            _share(_forward, *arrays, refine, True, 0, x.shape[1], num_sequences=len(x))
+        if width <= MAX_COMPILED_WIDTH:
+            _share(_forward, *arrays, refine, True, 0, num_steps, num_sequences=num_sequences)
         else:
             for t, (gate, h) in enumerate(zip(gates.unbind(1), [h0, *hs.unbind(1)], strict=False)):
                 gate.addmm_(h, w_t)
-                _forward(*arrays, refine, False, t, t + 1, 0, len(x))
+                _forward(*arrays, refine, False, t, t + 1, 0, num_sequences)
         ctx.save_for_backward(x, weight_ih, weight_hh, h0, c0, gates, hs, cs)
         ctx.refine = refine
         return hs, hs[:, -1].clone(), cs[:, -1].clone()
@@ -70,15 +75,11 @@ class _Scan(torch.autograd.Function):
         x, weight_ih, weight_hh, h0, c0, gates, hs, cs = ctx.saved_tensors
         (num_sequences, num_steps, width), num_inputs = hs.shape, x.shape[2]
         d_hs, d_h, d_c, w, w_t = d_hs.contiguous(), d_h.clone(), d_c.clone(), weight_hh, weight_hh.T.contiguous()
-        d_weight_ih, d_weight_hh, d_bias = (
-            w.new_zeros(4 * width, num_inputs),
-            torch.zeros_like(w),
-            w.new_zeros(4 * width),
-        )
-        d_x = w.new_empty(x.shape) if ctx.needs_input_grad[0] else None
+        d_x = _empty(*x.shape) if ctx.needs_input_grad[0] else None
+        d_weight_ih, d_weight_hh, d_bias = (torch.zeros(4 * width, *size) for size in ([num_inputs], [width], []))
         for stop in range(num_steps, 0, -PIECE):
             start = max(0, stop - PIECE)
-            d_gates = w.new_empty(num_sequences, stop - start, 4 * width)
+            d_gates = _empty(num_sequences, stop - start, 4 * width)
             arrays = [y.numpy() for y in (gates, w_t, c0, cs, d_hs, d_h, d_c, d_gates)]
             if width <= MAX_COMPILED_WIDTH:
                 _share(_backward, *arrays, ctx.refine, True, start, stop, start, num_sequences=num_sequences)
@@ -93,6 +94,11 @@ class _Scan(torch.autograd.Function):
             if d_x is not None:
                 d_x[:, start:stop] = d_gates @ weight_ih
         return d_x, d_weight_ih, d_bias, d_weight_hh, d_h, d_c, None
+
+
+def _empty(*shape: int) -> Tensor:
+    """Memory by numpy, which asks for huge pages: otherwise a tenth of the time would go into mapping small ones."""
+    return torch.from_numpy(np.empty(shape, np.float32))
 
 
 def _share(kernel: Callable, *args: object, num_sequences: int) -> None:
