@@ -32,7 +32,7 @@ def prepare_ours(num_frames: int = NUM_FRAMES, num_last: int | None = None) -> C
 
     def step() -> Tensor:
         y = mixer(x, num_last)
-        y.square().sum().backward()
+        (y * torch.linspace(-1, 1, WIDTH)).sum().backward()
         return y
 
     return step
@@ -62,7 +62,7 @@ def prepare_transformers(num_frames: int = NUM_FRAMES) -> Callable[[], Tensor]:
 
     def step() -> Tensor:
         y = mixer(x)
-        y.square().sum().backward()
+        (y * torch.linspace(-1, 1, WIDTH)).sum().backward()
         return y
 
     return step
@@ -70,4 +70,5 @@ def prepare_transformers(num_frames: int = NUM_FRAMES) -> Callable[[], Tensor]:
 
 def _build(num_frames: int) -> tuple[Mamba2, Tensor]:
     torch.manual_seed(0)
-    return Mamba2(Mamba2.Config(d_embed=WIDTH)), torch.randn(1, num_frames, WIDTH, requires_grad=True)
+    config = Mamba2.Config(d_embed=WIDTH, A_init_range=(0.0005, 0.005))
+    return Mamba2(config), torch.randn(1, num_frames, WIDTH, requires_grad=True)
