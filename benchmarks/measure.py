@@ -1,7 +1,6 @@
 """How the benchmarks measure: rival computations take turns in one run, memory is taken in a process of its own."""
 
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -56,6 +55,13 @@ def peak_memory(prepare: Callable[..., Callable[[], object]], *args: object) -> 
 
 def _grow(prepare: Callable[..., Callable[[], object]], args: tuple) -> int:
     function = prepare(*args)
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    before = _memory("VmRSS")
     function()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    return _memory("VmHWM") - before
+
+
+def _memory(name: str) -> int:
+    """Bytes that Linux tells of this process: VmRSS is held now, VmHWM was at its peak."""
+    # Not getrusage: its peak begins with that of the process from which this one was started.
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)]
+    return int(line.split()[1]) * 1024
