@@ -1,6 +1,6 @@
 """Measure what is fast against its plain rivals, side by side, and write the table to benchmarks/results.json.
 
-python -m benchmarks                     everything that runs on the CPU, in under ten minutes
+python -m benchmarks                     everything that runs on the CPU
 python -m benchmarks transformer mlstm   some of it
 """
 

@@ -1,6 +1,6 @@
 """How time and memory grow with the length of an episode, for every model at the published scale.
 
-python -m benchmarks.growth          writes docs/growth.svg and docs/growth.md, in about ten minutes on two cores
+python -m benchmarks.growth          writes docs/growth.svg and docs/growth.md
 """
 
 import time
