@@ -13,23 +13,39 @@ from torch.utils.checkpoint import checkpoint
 State = tuple[Tensor, Tensor]  # the memory divided by exp(scale), (B, H, K, V), and the scale, (B, H)
 
 
-def in_segments(step: Callable, x: Tensor, num_last: int | None, size: int) -> Tensor:
+def in_segments(project: Callable, step: Callable, x: Tensor, num_last: int | None, size: int) -> Tensor:
     """Run a causal layer over `size` frames at a time: x (B, T, M) to (B, num_last, M).
 
-    `step(x, num_last, state) -> (y, state)` does one segment; the first gets None for a state. Gradients keep the
-    inputs of each segment alone and compute it again, so that memory hardly grows with T, and caches serve better.
+    `step(project(x), num_last, state) -> (y, state)` does one segment; the first gets None for a state. Gradients keep
+    the projected inputs of each segment alone and compute the step again, which is cheap beside the projection: so
+    memory grows little with T, and caches serve better.
     """
     num_unread = 0 if num_last is None else x.shape[1] - num_last
     outputs, state = [], None
     for segment in x.split(size, 1):
         num_read = min(max(segment.shape[1] - num_unread, 0), segment.shape[1])
         num_unread -= segment.shape[1] - num_read
+        projected = project(segment)
         if torch.is_grad_enabled() and x.shape[1] > size:
-            y, state = checkpoint(step, segment, num_read, state, use_reentrant=False, preserve_rng_state=False)
+            y, state = checkpoint(step, projected, num_read, state, use_reentrant=False, preserve_rng_state=False)
         else:
-            y, state = step(segment, num_read, state)
+            y, state = step(projected, num_read, state)
         outputs.append(y)
     return torch.cat(outputs, 1)
+
+
+def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Convolve every channel with the K - 1 frames before it: x (B, T, C), weight (C, 1, K) and bias (C,) to (B, T, C).
+
+    `past` (B, K - 1, C) holds the frames before x, None for zeros; the one for the next frames is returned too.
+    """
+    # A sum of K shifted products: conv1d takes three times as long backwards.
+    num_frames, num_past = x.shape[1], weight.shape[2] - 1
+    x = F.pad(x, (0, 0, num_past, 0)) if past is None else torch.cat([past, x], 1)
+    y = bias
+    for k in range(num_past + 1):
+        y = torch.addcmul(y, x[:, k : k + num_frames], weight[:, 0, k])
+    return y, x[:, num_frames:].clone()  # a view would keep all of x
 
 
 def gated_linear_attention(
@@ -39,8 +55,9 @@ def gated_linear_attention(
     log_decay: Tensor,
     log_input: Tensor | None = None,
     num_last: int | None = None,
+    state: State | None = None,
     chunk_size: int = 128,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, State]:
     """Read a state S_t = exp(log_decay_t) S_{t-1} + exp(log_input_t) k_t v_t^T with queries: y_t = S_t^T q_t.
 
     Equal to y_t = sum over s <= t of exp(b_t - b_s + log_input_s) (q_t . k_s) v_s with b the running sum of log_decay.
@@ -54,30 +71,17 @@ def gated_linear_attention(
         log_decay: (B, H, T), at most 0.
         log_input: (B, H, T), or None for 0.
         num_last: compute y for the last `num_last` frames only; all if None.
+        state: what earlier frames left, None for nothing.
         chunk_size: L. Changes speed and rounding only.
 
     Returns:
-        y exp(-m), (B, H, num_last, V), and m, (B, H, num_last). m is a constant to autograd: what is computed from
-        y exp(-m) and m together must not depend on the choice of m. Without log_input, m is 0.
+        y exp(-m), (B, H, num_last, V); m, (B, H, num_last); and the state after the last frame. m is a constant to
+        autograd: what is computed from y exp(-m) and m together must not depend on the choice of m. Without log_input,
+        m is 0.
 
     Sources: Beck et al. (2024), "xLSTM", arXiv:2405.04517, appendix A.3; Dao and Gu (2024), "Transformers are SSMs",
     arXiv:2405.21060, section 6.
     """
-    y, m, _ = continue_linear_attention(q, k, v, log_decay, log_input, num_last, None, chunk_size)
-    return y, m
-
-
-def continue_linear_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    log_decay: Tensor,
-    log_input: Tensor | None,
-    num_last: int | None,
-    state: State | None,
-    chunk_size: int = 128,
-) -> tuple[Tensor, Tensor, State]:
-    """As `gated_linear_attention`, from the state that earlier frames left (None: from nothing); returns the last."""
     num_last = v.shape[2] if num_last is None else num_last
     sizes = [v.shape[2] - num_last, num_last]
     if state is None:
@@ -102,8 +106,9 @@ def _read(
     padding = -num_frames % chunk_size  # at the end; no decay and no gain leave the state as it is
 
     def chunks(x: Tensor, value: float = 0.0) -> Tensor:  # (B, H, T, ...) -> (B, H, N, L, ...)
-        pad = (0, 0, 0, padding) if x.ndim == 4 else (0, padding)
-        return F.pad(x, pad, value=value).unflatten(2, (-1, chunk_size))
+        if padding:
+            x = F.pad(x, (0, 0, 0, padding) if x.ndim == 4 else (0, padding), value=value)
+        return x.unflatten(2, (-1, chunk_size))
 
     q, k, v, log_decay = chunks(q), chunks(k), chunks(v), chunks(log_decay)
     is_stabilised = log_input is not None
@@ -120,13 +125,19 @@ def _read(
     *before, last = states
     memory, log_scale = (torch.stack(x, 2) for x in zip(*before, strict=True))  # (B, H, N, K, V), (B, H, N)
 
-    within = decay[..., :, None] - decay[..., None, :] + log_input[..., None, :]  # (B, H, N, L, L)
+    within = decay[..., :, None] - decay[..., None, :]  # (B, H, N, L, L)
+    if is_stabilised:
+        within = within + log_input[..., None, :]
     is_past = torch.ones(chunk_size, chunk_size, dtype=torch.bool, device=q.device).tril()
     within = within.masked_fill(~is_past, -torch.inf)
     before = decay + log_scale[..., None]  # (B, H, N, L)
-    m = torch.maximum(within.detach().amax(-1), before.detach()) if is_stabilised else torch.zeros_like(before)
-    weights = (q @ k.transpose(-1, -2)) * torch.exp(within - m[..., None])  # (B, H, N, L, L)
-    y = weights @ v + torch.exp(before - m)[..., None] * (q @ memory)  # (B, H, N, L, V)
+    if is_stabilised:
+        m = torch.maximum(within.detach().amax(-1), before.detach())
+        within, before = within - m[..., None], before - m
+    else:
+        m = torch.zeros_like(before)
+    y = ((q @ k.transpose(-1, -2)) * torch.exp(within)) @ v  # (B, H, N, L, V)
+    y = y + (q * torch.exp(before)[..., None]) @ memory
     return *(x.flatten(2, 3)[:, :, :num_frames] for x in (y, m)), last
 
 

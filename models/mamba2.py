@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from models.config import Count, MixerConfig, Range
-from models.linear_attention import State, continue_linear_attention, in_segments
+from models.linear_attention import State, causal_conv1d, gated_linear_attention, in_segments
 
 try:
     from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
@@ -77,18 +77,16 @@ class Mamba2(nn.Module):
     def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
         """x (B, T, M) to (B, T, M), or to the last `num_last` frames alone."""
         has_kernel = x.is_cuda and mamba_chunk_scan_combined is not None
-        return in_segments(self._step, x, num_last, x.shape[1] if has_kernel else self.segment)
+        return in_segments(self.in_proj, self._step, x, num_last, x.shape[1] if has_kernel else self.segment)
 
-    def _step(self, x: Tensor, num_last: int, state: tuple | None) -> tuple[Tensor, tuple]:
+    def _step(self, projected: Tensor, num_last: int, state: tuple | None) -> tuple[Tensor, tuple]:
         """One segment; the state is the convolution's past and the heads' memory."""
         past, memory = state or (None, None)
-        num_unread, num_past = x.shape[1] - num_last, self.conv1d.kernel_size[0] - 1
+        num_unread = projected.shape[1] - num_last
         sizes = [self.d_inner, self.conv1d.in_channels, len(self.D)]
-        z, mixed, dt = self.in_proj(x).split(sizes, dim=2)
-        mixed = F.pad(mixed, (0, 0, num_past, 0)) if past is None else torch.cat([past, mixed], 1)
-        past = mixed[:, x.shape[1] :]
-        mixed = F.conv1d(mixed.transpose(1, 2), self.conv1d.weight, self.conv1d.bias, groups=mixed.shape[2])
-        values, b, c = F.silu(mixed.transpose(1, 2)).split([self.d_inner, self.d_state, self.d_state], dim=2)
+        z, mixed, dt = projected.split(sizes, dim=2)
+        mixed, past = causal_conv1d(mixed, self.conv1d.weight, self.conv1d.bias, past)
+        values, b, c = F.silu(mixed).split([self.d_inner, self.d_state, self.d_state], dim=2)
         values = values.unflatten(2, (-1, self.headdim))  # (B, T, H, headdim)
         y, memory = self._scan(values, dt, b, c, num_last, memory)  # (B, R, I)
         return self.out_proj(self.norm(y, z[:, num_unread:])), (past, memory)
@@ -113,7 +111,7 @@ class Mamba2(nn.Module):
             values = values.float().transpose(1, 2)  # (B, H, T, headdim)
             dt = dt.transpose(1, 2)  # (B, H, T)
             b, c = b.float()[:, None], c.float()[:, None]
-            y, _, memory = continue_linear_attention(
+            y, _, memory = gated_linear_attention(
                 c, b, values * dt[..., None], dt * A[:, None], None, num_read, memory, self.chunk
             )
             y = y + self.D[:, None, None] * values[:, :, num_unread:]

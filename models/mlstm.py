@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from models.config import Count, MixerConfig, Range
-from models.linear_attention import State, continue_linear_attention, in_segments
+from models.linear_attention import State, causal_conv1d, gated_linear_attention, in_segments
 
 BLOCK = 4  # queries, keys and values are projected in blocks of this width
 
@@ -29,7 +29,7 @@ class MLSTM(nn.Module):
     """
 
     is_causal = True
-    segment, chunk = 512, 256  # frames at a time; these change speed, memory and rounding only
+    segment, chunk = 1024, 128  # frames at a time; these change speed, memory and rounding only
 
     class Config(MixerConfig):
         num_heads: Count = 1
@@ -73,16 +73,15 @@ class MLSTM(nn.Module):
 
     def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
         """x (B, T, M) to (B, T, M), or to the last `num_last` frames alone."""
-        return in_segments(self._step, x, num_last, self.segment)
+        return in_segments(self.proj_up, self._step, x, num_last, self.segment)
 
-    def _step(self, x: Tensor, num_last: int, state: tuple | None) -> tuple[Tensor, tuple]:
+    def _step(self, projected: Tensor, num_last: int, state: tuple | None) -> tuple[Tensor, tuple]:
         """One segment; the state is the convolution's past and the heads' memory."""
         past, memory = state or (None, None)
-        num_unread, num_past = x.shape[1] - num_last, self.conv1d.kernel_size[0] - 1
-        inner, gate = self.proj_up(x).chunk(2, dim=2)  # (B, T, I) each
-        window = F.pad(inner, (0, 0, num_past, 0)) if past is None else torch.cat([past, inner], 1)
-        past = window[:, x.shape[1] :]
-        convolved = F.silu(self.conv1d(window.transpose(1, 2))).transpose(1, 2)  # (B, T, I)
+        num_unread = projected.shape[1] - num_last
+        inner, gate = projected.chunk(2, dim=2)  # (B, T, I) each
+        convolved, past = causal_conv1d(inner, self.conv1d.weight, self.conv1d.bias, past)
+        convolved = F.silu(convolved)  # (B, T, I)
         q, k = _headwise(convolved, self.q_proj), _headwise(convolved, self.k_proj)
         v = _headwise(inner, self.v_proj)
         mixed, memory = self._cell(q, k, v, num_last, memory)  # (B, R, I)
@@ -103,7 +102,7 @@ class MLSTM(nn.Module):
             q, k, v = (x.float().unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
             k = k / math.sqrt(k.shape[3])
             v = F.pad(v, (0, 1), value=1.0)  # one more column of ones gathers the normaliser n . q
-            y, m, memory = continue_linear_attention(q, k, v, log_forget, log_input, num_read, memory, self.chunk)
+            y, m, memory = gated_linear_attention(q, k, v, log_forget, log_input, num_read, memory, self.chunk)
             h, normaliser = y[..., :-1], y[..., -1]  # (B, H, R, D), (B, H, R)
             h = h / (torch.maximum(normaliser.abs(), torch.exp(-m)) + 1e-6)[..., None]
             h = F.layer_norm(h, h.shape[3:])  # each head by itself

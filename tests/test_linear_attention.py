@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.linear_attention import continue_linear_attention, gated_linear_attention
+from models.linear_attention import gated_linear_attention
 
 B, H, K, V = 2, 3, 4, 5
 
@@ -42,7 +42,7 @@ def require_gradients(inputs: list[Tensor | None], dtype: torch.dtype = torch.fl
 @pytest.mark.parametrize(("num_frames", "num_last"), [(63, None), (129, 1), (129, 17), (150, 40), (1, None)])
 def test_outputs_and_gradients_equal_the_recurrence(num_frames, num_last, chunk_size, spread):
     inputs = require_gradients(draw(num_frames, spread))
-    y, m = gated_linear_attention(*inputs, num_last=num_last, chunk_size=chunk_size)
+    y, m, _ = gated_linear_attention(*inputs, num_last=num_last, chunk_size=chunk_size)
     expected = step_by_step(*inputs)[:, :, num_frames - y.shape[2] :] * torch.exp(-m[..., None])
     assert not m.requires_grad
     torch.testing.assert_close(with_gradients(inputs, y), with_gradients(inputs, expected), rtol=1e-9, atol=1e-9)
@@ -51,7 +51,7 @@ def test_outputs_and_gradients_equal_the_recurrence(num_frames, num_last, chunk_
 @pytest.mark.parametrize("chunk_size", [1, 16, 128])
 def test_one_head_of_keys_and_queries_is_shared_by_all(chunk_size):
     inputs = require_gradients(draw(63, 1.0, num_key_heads=1))
-    y, m = gated_linear_attention(*inputs, chunk_size=chunk_size)
+    y, m, _ = gated_linear_attention(*inputs, chunk_size=chunk_size)
     expected = step_by_step(*inputs) * torch.exp(-m[..., None])
     torch.testing.assert_close(with_gradients(inputs, y), with_gradients(inputs, expected), rtol=1e-9, atol=1e-9)
 
@@ -60,10 +60,10 @@ def test_one_head_of_keys_and_queries_is_shared_by_all(chunk_size):
 @pytest.mark.parametrize("num_last", [0, 1, 40])
 def test_state_carries_on_where_earlier_frames_ended(num_last, spread):
     inputs = require_gradients(draw(150, spread))
-    y, m, _ = continue_linear_attention(*inputs, num_last + 30, None, chunk_size=16)
+    y, m, _ = gated_linear_attention(*inputs, num_last + 30, chunk_size=16)
     early, late = zip(*((x, x) if x is None else x.split([120, 30], 2) for x in inputs), strict=True)
-    early_y, early_m, state = continue_linear_attention(*early, num_last, None, chunk_size=16)
-    late_y, late_m, _ = continue_linear_attention(*late, None, state, chunk_size=16)
+    early_y, early_m, state = gated_linear_attention(*early, num_last, chunk_size=16)
+    late_y, late_m, _ = gated_linear_attention(*late, state=state, chunk_size=16)
     torch.testing.assert_close(torch.cat([early_m, late_m], 2), m, rtol=1e-9, atol=1e-9)
     in_two = with_gradients(inputs, torch.cat([early_y, late_y], 2))
     torch.testing.assert_close(in_two, with_gradients(inputs, y), rtol=1e-9, atol=1e-9)
@@ -73,7 +73,7 @@ def test_state_carries_on_where_earlier_frames_ended(num_last, spread):
 def test_float32_loses_little(spread):
     exact = require_gradients(draw(263, spread))
     inputs = require_gradients(exact, torch.float32)
-    y, m = gated_linear_attention(*inputs)
+    y, m, _ = gated_linear_attention(*inputs)
     expected = step_by_step(*exact) * torch.exp(-m[..., None].double())
     # Exponents are differences of sums near 200, where neighbours in float32 are 1.5e-5 apart.
     close = {"rtol": 1e-4, "atol": 1e-4, "check_dtype": False}
@@ -83,28 +83,28 @@ def test_float32_loses_little(spread):
 @pytest.mark.parametrize("level", [-1000.0, 1000.0])
 def test_input_weights_beyond_floating_point_stay_finite(level):
     inputs = require_gradients(draw(63, 50.0), torch.float32)
-    y, m = gated_linear_attention(*inputs[:4], inputs[4] + level, chunk_size=16)
+    y, m, _ = gated_linear_attention(*inputs[:4], inputs[4] + level, chunk_size=16)
     assert all(x.isfinite().all() for x in [m, *with_gradients(inputs, y)])
 
 
 def test_common_factor_of_the_input_weights_is_all_in_the_scale():
     *inputs, log_input = draw(63, 50.0)
-    near, near_m = gated_linear_attention(*inputs, log_input + 100, chunk_size=16)
-    far, far_m = gated_linear_attention(*inputs, log_input + 1000, chunk_size=16)
+    near, near_m, _ = gated_linear_attention(*inputs, log_input + 100, chunk_size=16)
+    far, far_m, _ = gated_linear_attention(*inputs, log_input + 1000, chunk_size=16)
     torch.testing.assert_close((far, far_m), (near, near_m + 900), rtol=1e-9, atol=1e-9)
 
 
 def test_without_input_weights_nothing_is_scaled():
     q, k, v, log_decay, _ = draw(63, None)
-    y, m = gated_linear_attention(q, k, v, log_decay, chunk_size=16)
+    y, m, _ = gated_linear_attention(q, k, v, log_decay, chunk_size=16)
     assert not m.any()
-    scaled, m = gated_linear_attention(q, k, v, log_decay, torch.zeros_like(log_decay), chunk_size=16)
+    scaled, m, _ = gated_linear_attention(q, k, v, log_decay, torch.zeros_like(log_decay), chunk_size=16)
     torch.testing.assert_close(scaled * torch.exp(m[..., None]), y, rtol=1e-9, atol=1e-9)
 
 
 def test_memory_without_decay_keeps_the_first_frame():
     q, k, v, log_decay, _ = draw(300, None)
     v[:, :, 1:] = 0
-    y, _ = gated_linear_attention(q, k, v, torch.zeros_like(log_decay))
+    y, _, _ = gated_linear_attention(q, k, v, torch.zeros_like(log_decay))
     expected = (q[:, :, -1] * k[:, :, 0]).sum(-1, keepdim=True) * v[:, :, 0]
     torch.testing.assert_close(y[:, :, -1], expected, rtol=1e-9, atol=1e-9)

@@ -101,7 +101,7 @@ def test_segments_change_neither_outputs_nor_gradients(segment, num_last):
     errors = relative_errors(["y", "x", *dict(layer.named_parameters())], *reversed(results))
     assert errors.pop("y") < 1e-5
     # Looser: as above, and fewer outputs leave less of the gates' gradients.
-    assert {name: error for name, error in errors.items() if not error < 1e-3} == {}
+    assert {name: error for name, error in errors.items() if not error < 2e-3} == {}
     with torch.no_grad():
         torch.testing.assert_close(layer(x, num_last), results[1][0])
 
