@@ -9,12 +9,14 @@ tells nothing. No frame is probed twice.
 Shape letters: N episodes, C clips, P probes, V videos.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 BLOCK = 1024  # episodes drawn together; changing it changes the episodes of a seed
+NUM_THREADS = 2  # more of them wait for Python's lock
 EPISODE_ROUNDS, DRAW_ROUNDS = 20, 200  # attempts where the films barely have room
 _NOWHERE = 1 << 40
 
@@ -63,10 +65,13 @@ def draw_episodes(num_frames: np.ndarray, spec: EpisodeSpec, num_episodes: int, 
     """
     num_frames = np.asarray(num_frames, np.int64)
     check_room(num_frames, spec)
-    blocks = [
-        _draw_block(num_frames, spec, np.random.default_rng((*seed, block)))
-        for block in range(-(-num_episodes // BLOCK))
-    ]
+    with ThreadPoolExecutor(NUM_THREADS) as pool:  # numpy computes beside other threads
+        blocks = list(
+            pool.map(
+                lambda block: _draw_block(num_frames, spec, np.random.default_rng((*seed, block))),
+                range(-(-num_episodes // BLOCK)),
+            )
+        )
     return Episodes(*(np.concatenate(field)[:num_episodes] for field in zip(*blocks, strict=True)))
 
 
@@ -152,9 +157,14 @@ def _draw_clips(num_frames: np.ndarray, spec: EpisodeSpec, num: int, rng: np.ran
             film = rng.integers(0, len(num_frames), len(row))
             # A clip that starts less than one length before or after an earlier one would overlap it.
             is_same = video[row, :clip] == film[:, None]
-            lows = np.sort(np.where(is_same, start[row, :clip] - length + 1, _NOWHERE), 1)[:, : is_same.sum(1).max()]
-            num_starts = np.maximum(num_frames[film] - length + 1, 0)
-            free, place = _free_places(lows, 2 * length - 1, num_starts, rng)
+            shared = np.flatnonzero(is_same.any(1))
+            lows = np.where(is_same[shared], start[row[shared], :clip] - length + 1, _NOWHERE)
+            lows = np.sort(lows, 1)[:, : is_same[shared].sum(1).max(initial=0)]
+            free = np.maximum(num_frames[film] - length + 1, 0)
+            begins, covered = _merge(lows, 2 * length - 1, free[shared])
+            free[shared] -= covered.sum(1)
+            place = rng.integers(0, np.maximum(free, 1))
+            place[shared] = _step_over(place[shared], begins, covered)
             found = free > 0
             video[row[found], clip], start[row[found], clip] = film[found], place[found]
             row = row[~found]  # the film is full: draw another
@@ -165,15 +175,28 @@ def _draw_clips(num_frames: np.ndarray, spec: EpisodeSpec, num: int, rng: np.ran
 
 
 class _SortedClips:
-    """The clips of `num` episodes, sorted within each by film and place, and what lies between them."""
+    """The clips of `num` episodes, sorted within each by film and place, and what lies between them.
+
+    A film is named by the column of its first clip.
+    """
 
     def __init__(self, num_frames: np.ndarray, video: np.ndarray, start: np.ndarray, spec: EpisodeSpec):
-        self.num_frames, self.video, self.start, self.spec = num_frames, video, start, spec
-        self.count = (video[:, :, None] == video[:, None, :]).sum(-1)  # (num, C) clips of the same film
-        is_first = np.diff(video, axis=1, prepend=-2) != 0
-        row, column = np.nonzero(is_first)
+        self.video, self.start, self.spec = video, start, spec
+        row, column = np.nonzero(np.diff(video, axis=1, prepend=-2))
+        self.count = np.zeros(video.shape, np.int64)  # (num, C) clips of a film
+        self.count[row, column] = np.diff(row * video.shape[1] + column, append=video.size)
+        later = column[:, None] + np.arange(self.count.max())
+        is_same = later < (column + self.count[row, column])[:, None]
+        starts = start[row[:, None], np.minimum(later, start.shape[1] - 1)]
+        lows = np.where(is_same, starts - spec.clip_margin, _NOWHERE)
+        limit = num_frames[video[row, column]]
+        # F films of all episodes: where frames near clips begin and how many they are (F, K), how many are far (F,).
+        self._begins, self._covered = _merge(lows, spec.clip_length + 2 * spec.clip_margin, limit)
+        self._far = limit - self._covered.sum(1)
+        self._film = np.zeros(video.shape, np.int64)  # (num, C), counted as these
+        self._film[row, column] = np.arange(len(row))
         num_far = np.zeros(video.shape, np.int64)
-        num_far[row, column] = self.far_places(row, column, None)[0]
+        num_far[row, column] = self._far
         # Only films with frames of both kinds are probed; one column stands for each of them.
         is_choice = num_far > 0
         self.num_choices = is_choice.sum(1)
@@ -186,15 +209,11 @@ class _SortedClips:
         """Places within a clip where an old probe may lie."""
         return np.arange(0, self.spec.clip_length, self.spec.subsample if self.spec.old_probes == "presented" else 1)
 
-    def far_places(self, row: np.ndarray, column: np.ndarray, rng: np.random.Generator | None):
-        """For films given by their first column: how many frames are far from all clips, and one of them at random."""
-        spec = self.spec
-        later = column[:, None] + np.arange(self.count[row, column].max())
-        is_same = later < (column + self.count[row, column])[:, None]
-        starts = self.start[row[:, None], np.minimum(later, self.start.shape[1] - 1)]
-        lows = np.where(is_same, starts - spec.clip_margin, _NOWHERE)
-        limit = self.num_frames[self.video[row, column]]
-        return _free_places(lows, spec.clip_length + 2 * spec.clip_margin, limit, rng)
+    def draw_far(self, row: np.ndarray, column: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """One of the frames of each film that are far from all its clips."""
+        film = self._film[row, column]
+        place = rng.integers(0, np.maximum(self._far[film], 1))
+        return _step_over(place, self._begins[film], self._covered[film])
 
 
 def _draw_probes(clips: _SortedClips, spec: EpisodeSpec, old: bool, rng: np.random.Generator):
@@ -211,30 +230,32 @@ def _draw_probes(clips: _SortedClips, spec: EpisodeSpec, old: bool, rng: np.rand
             clip = column + rng.integers(0, clips.count[row, column])
             frame = clips.start[row, clip] + rng.choice(clips.old_offsets, len(row))
         else:
-            _, frame = clips.far_places(row, column, rng)
+            frame = clips.draw_far(row, column, rng)
         probes[row, slot] = np.stack([clips.video[row, column], frame], 1)
-        row, slot = np.nonzero(_is_repeated(probes) & is_feasible[:, None])  # these are drawn again
+        drawn = np.unique(row)
+        row, slot = np.nonzero(_is_repeated(probes[drawn]))  # these are drawn again
+        row = drawn[row]
     is_feasible[row] = False
     return probes, is_feasible
 
 
-def _free_places(lows: np.ndarray, width: int, limit: np.ndarray, rng: np.random.Generator | None):
-    """Count the places in [0, limit) outside the intervals [low, low + width), and draw one of them.
+def _merge(lows: np.ndarray, width: int, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The parts of [0, limit) that the intervals [low, low + width) cover, as disjoint ones.
 
-    lows (R, K) ascending, _NOWHERE where there is none; limit (R,). Returns the count (R,) and a place (R,) drawn
-    uniformly, meaningless where the count is 0.
+    lows (R, K) ascending, _NOWHERE where there is none; limit (R,). Returns where they begin and how many places they
+    cover, (R, K) each.
     """
-    highs = np.clip(lows + width, 0, limit[:, None])
+    highs = np.minimum(lows + width, limit[:, None])
     begins = np.clip(lows, 0, limit[:, None])
-    begins[:, 1:] = np.maximum(begins[:, 1:], highs[:, :-1])
-    covered = highs - begins
-    free = limit - covered.sum(1)
-    if rng is None:
-        return free, None
-    place = rng.integers(0, np.maximum(free, 1))
-    for k in range(lows.shape[1]):
-        place += np.where(place >= begins[:, k], covered[:, k], 0)
-    return free, place
+    np.maximum(begins[:, 1:], highs[:, :-1], out=begins[:, 1:])
+    return begins, np.maximum(highs - begins, 0)
+
+
+def _step_over(place: np.ndarray, begins: np.ndarray, covered: np.ndarray) -> np.ndarray:
+    """The place-th free places (R,) as places among all, given what `_merge` returned."""
+    for begin, num_covered in zip(begins.T, covered.T, strict=True):
+        place = place + np.where(place >= begin, num_covered, 0)
+    return place
 
 
 def _is_repeated(probes: np.ndarray) -> np.ndarray:
