@@ -33,7 +33,7 @@ def main() -> None:
     check_folder(run, config, args.resume)
     fabric = launch(config.training)
     train_set, validation_set, test_set = (
-        open_split(config.dataset, split) for split in ("train", "validation", "test")
+        open_split(config.dataset, split, fabric.device) for split in ("train", "validation", "test")
     )
     if min(len(train_set), config.training.batch_size) % fabric.world_size:
         raise InputError("training.batch_size: must be a multiple of training.num_devices, and not exceed the episodes")
@@ -46,15 +46,16 @@ def main() -> None:
         model.standardise(*train_set.bank.statistics())
     if config.model.load:
         load_weights(model, Path(config.model.load_path))
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.training.learning_rate, weight_decay=config.training.weight_decay
-    )
+    # Losses scaled for float16 must be unscaled before clipping, which a fused step does too late.
+    fused = fabric.strategy.precision.precision != "16-mixed"
+    rate, decay = config.training.learning_rate, config.training.weight_decay
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=fused)
     num_study = train_set.num_study_frames
     fabric.print(
         f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters, carries {model.state_size(num_study):,} "
         f"floats from {num_study:,} study frames to the probes\n"
-        f"{len(train_set):,} training, {len(validation_set):,} validation, {len(test_set):,} test episodes, features "
-        f"{'in memory' if train_set.bank.in_memory else 'memory-mapped'}; {fabric.world_size} x {fabric.device}, "
+        f"{len(train_set):,} training, {len(validation_set):,} validation, {len(test_set):,} test episodes, "
+        f"{train_set.bank}; {fabric.world_size} x {fabric.device}, "
         f"precision {fabric.strategy.precision.precision}"
     )
     if note := validation_note(config.dataset):

@@ -106,7 +106,7 @@ def epoch() -> Iterator[Row]:
     fabric = Fabric(accelerator="cpu", devices=1)
     config = TrainingConfig(batch_size=16, num_workers=0, n_epochs=100, gradient_clip=1.0)
     plain = build_model("transformer", CONFIGS["transformer"](), 512, dataset.num_probes)
-    model, optimizer = fabric.setup(plain, torch.optim.AdamW(plain.parameters()))
+    model, optimizer = fabric.setup(plain, torch.optim.AdamW(plain.parameters(), fused=True))
     batches = [dataset[np.arange(k, k + 16)] for k in range(0, len(dataset), 16)]
 
     def passes() -> None:
@@ -127,7 +127,7 @@ def make_dataset(folder: Path, lengths: list[int], num_features: int, spec: Epis
             features = np.random.default_rng(k).standard_normal((length, num_features), np.float32)
             spool.append(features, np.arange(length) / 30)
             spool.finish(header)
-    bank = FeatureBank(folder, names, memory_map=False)
+    bank = FeatureBank(folder, names, place="memory")
     episodes = draw_episodes(np.array(lengths), spec, num, (0,))
     index = EpisodeIndex(folder, episodes, names, np.array(lengths), spec)
     return EpisodeDataset(index, bank, spec.subsample)

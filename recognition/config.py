@@ -37,7 +37,10 @@ class DatasetConfig(Section):
         None, ge=1, description="show every k-th frame of a clip; as the index says if not given"
     )
     repeat_test: int = Field(1, ge=1, description="show each probe so many times in a row and read the last showing")
-    mmap: bool | None = Field(None, description="memory-map the features; by their size if not given")
+    bank: Literal["auto", "gpu", "memory", "mapped"] = Field(
+        "auto", description="where the features are held; auto takes the first of the others that has twice the room"
+    )
+    mmap: bool | None = Field(None, description="the published study's word for bank: true is mapped, false is memory")
     fresh_episodes: bool = Field(False, description="draw new training episodes from the training films every epoch")
     standardise: bool = Field(
         False, description="scale features to unit length, then each to mean 0 and deviation 1 over the training films"

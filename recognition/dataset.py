@@ -16,6 +16,8 @@ from recognition.episodes import Episodes, draw_episodes, study_frames
 from recognition.feature_bank import FeatureBank
 from recognition.index_file import EpisodeIndex, check_lengths, read_index
 
+CPU = torch.device("cpu")
+
 
 class EpisodeDataset(Dataset):
     """The episodes of one split. Indexed with an array of episode numbers (B,), it gives a batch:
@@ -49,8 +51,8 @@ class EpisodeDataset(Dataset):
         self.episodes = draw_episodes(self.bank.num_frames, self.index.spec, len(self), seed)
 
 
-def open_split(config: DatasetConfig, split: str) -> EpisodeDataset:
-    """Open the episodes of "train", "validation" or "test" and the features of their films.
+def open_split(config: DatasetConfig, split: str, device: torch.device = CPU) -> EpisodeDataset:
+    """Open the episodes of "train", "validation" or "test" and the features of their films, for a model on `device`.
 
     The published data set has no validation episodes: the last sixteenth of its training episodes takes their place,
     and is left out of "train". Raises InputError for files that are missing, damaged or do not fit together.
@@ -70,7 +72,12 @@ def open_split(config: DatasetConfig, split: str) -> EpisodeDataset:
         raise InputError(
             f"dataset.fresh_episodes: {index.path} does not say how its episodes were drawn; set it to false"
         )
-    bank = FeatureBank(config.video_path, index.video_ids, index.video_num_frames, config.mmap)
+    if config.bank == "gpu" and device.type != "cuda":
+        raise InputError(f"dataset.bank: gpu, but the model runs on the {device.type}; set it to auto")
+    place = None if config.bank == "auto" else config.bank
+    if place is None and config.mmap is not None:
+        place = "mapped" if config.mmap else "memory"
+    bank = FeatureBank(config.video_path, index.video_ids, index.video_num_frames, place, device)
     try:
         check_lengths(index.episodes, bank.num_frames)
     except ValueError as error:
@@ -104,11 +111,20 @@ def batches(
     return [part[rank::world] for part in parts if len(part) > rank]
 
 
-def loader(
-    dataset: EpisodeDataset, numbers: list[np.ndarray], num_workers: int, pin_memory: bool = False
-) -> DataLoader:
-    """Gather batches ahead of their use, in `num_workers` processes; 0 gathers each when it is asked for."""
-    return DataLoader(dataset, sampler=numbers, batch_size=None, num_workers=num_workers, pin_memory=pin_memory)
+def loader(dataset: EpisodeDataset, numbers: list[np.ndarray], num_workers: int, device: torch.device) -> DataLoader:
+    """Gather batches ahead of their use, in `num_workers` processes; 0 gathers each when it is asked for.
+
+    What goes to a GPU waits in pinned memory, from where it is copied while the GPU computes. Where the bank is on the
+    GPU itself, nothing is gathered ahead: that takes less time there than a copy would.
+    """
+    is_on_gpu = dataset.bank.place == "gpu"
+    return DataLoader(
+        dataset,
+        sampler=numbers,
+        batch_size=None,
+        num_workers=0 if is_on_gpu else num_workers,
+        pin_memory=device.type == "cuda" and not is_on_gpu,
+    )
 
 
 def _index_path(config: DatasetConfig, split: str) -> Path:

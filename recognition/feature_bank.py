@@ -3,7 +3,9 @@
 import itertools
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,19 +15,23 @@ from tqdm import tqdm
 from recognition.command_line import InputError
 from recognition.feature_file import DamagedFile, map_features, read_header
 
+PIECE_BYTES = 1 << 23  # gathered by one thread; a thread is not worth its start for less
+Place = Literal["gpu", "memory", "mapped"]
+
 
 class FeatureBank:
     """Features of films by [video, frame], for all frames of an episode or a batch at once.
 
-    Each film is `folder`/<video_id>.h5 or, in the published data set, `folder`/<video_id>.pt. Held in memory as one
-    flat tensor, or memory-mapped film by film; either way it can be shared with forked worker processes, which hold
-    no HDF5 handle.
+    Each film is `folder`/<video_id>.h5 or, in the published data set, `folder`/<video_id>.pt. Held as one flat tensor
+    on the GPU or in memory, or memory-mapped film by film; in the latter two places it can be shared with forked
+    worker processes, which hold no HDF5 handle.
 
     Args:
         folder: where the feature files are.
         video_ids: the films, in the order in which an index numbers them.
         num_frames: (V,) what the index says of their lengths, or None if it does not say.
-        memory_map: True or False; None holds the bank in memory if it takes less than half of this machine's.
+        place: where to hold the features; None takes the first of the three that has twice the room.
+        device: the GPU meant by "gpu"; on the CPU, "gpu" is "memory".
 
     Raises:
         InputError: a film is missing, damaged or of another length than `num_frames` says.
@@ -36,7 +42,8 @@ class FeatureBank:
         folder: str | Path,
         video_ids: Sequence[str],
         num_frames: np.ndarray | None = None,
-        memory_map: bool | None = None,
+        place: Place | None = None,
+        device: torch.device = torch.device("cpu"),
     ):
         films = [_map_film(Path(folder), video_id) for video_id in video_ids]
         lengths = np.array([len(film) for film in films])
@@ -52,22 +59,21 @@ class FeatureBank:
         self.num_bytes = int(lengths.sum()) * self.num_features * self.dtype.itemsize
         if any(film.shape[1] != self.num_features or film.dtype != films[0].dtype for film in films):
             raise InputError(f"{folder}: the films' features differ in number or type; preprocess all of them alike")
-        if memory_map is None:
-            memory_map = self.num_bytes > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+        self.place = place or choose_place(self.num_bytes, device)
         self._starts = np.concatenate([[0], np.cumsum(lengths)])
-        self._films = films if memory_map else None
-        self._flat = None if memory_map else self._read_all(films)
+        self._films = films if self.place == "mapped" else None
+        self._flat = None
+        if self.place != "mapped":
+            self._flat = self._read_all(films, device if self.place == "gpu" else torch.device("cpu"))
 
-    @property
-    def in_memory(self) -> bool:
-        """Whether the bank is one tensor in memory."""
-        return self._flat is not None
+    def __str__(self) -> str:
+        where = {"gpu": "on the GPU", "memory": "in memory", "mapped": "memory-mapped"}[self.place]
+        return f"{self.num_bytes / 1e9:.2f} GB of features {where}"
 
     def gather(self, video: np.ndarray, frame: np.ndarray) -> Tensor:
         """Features of frames: video and frame of one shape (...) to (..., num_features), of the files' own dtype."""
         if self._flat is not None:
-            # numpy asks for huge pages where torch does not, and fetching pages would take most of the time.
-            return torch.from_numpy(self._flat.numpy().take(self._starts[video] + frame, axis=0))
+            return self._gather_flat(torch.from_numpy(self._starts[video] + frame))
         flat_video, flat_frame = np.reshape(video, -1), np.reshape(frame, -1)
         features = torch.empty(len(flat_video), self.num_features, dtype=self.dtype)
         view = features.numpy()
@@ -76,6 +82,20 @@ class FeatureBank:
             view[begin:end] = self._films[flat_video[begin]][flat_frame[begin:end]]
         return features.reshape(*np.shape(video), -1)
 
+    def _gather_flat(self, rows: Tensor) -> Tensor:
+        """Features of frames by their places in the flat tensor: (...) to (..., num_features)."""
+        if self._flat.is_cuda:
+            return self._flat[rows.to(self._flat.device)]
+        # numpy asks for huge pages where torch does not, and fetching pages would take most of the time.
+        flat, order = self._flat.numpy(), rows.flatten().numpy()
+        features = np.empty((len(order), self.num_features), flat.dtype)
+        num_threads = min(torch.get_num_threads(), 1 + features.nbytes // PIECE_BYTES)
+        parts = zip(np.array_split(order, num_threads), np.array_split(features, num_threads), strict=True)
+        with ThreadPoolExecutor(num_threads) as pool:
+            # Rows outside are impossible, and any other mode would copy once more.
+            list(pool.map(lambda part: flat.take(part[0], axis=0, out=part[1], mode="clip"), parts))
+        return torch.from_numpy(features).unflatten(0, rows.shape)
+
     def statistics(self, num_frames: int = 100_000) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (num_features,) of unit-length features, over up to `num_frames` even frames."""
         rows = np.linspace(0, self._starts[-1] - 1, min(num_frames, self._starts[-1])).astype(np.int64)
@@ -83,12 +103,21 @@ class FeatureBank:
         features = torch.nn.functional.normalize(self.gather(video, rows - self._starts[video]).float(), dim=1)
         return features.mean(0), features.std(0)
 
-    def _read_all(self, films: list[np.ndarray]) -> Tensor:
-        flat = torch.empty(int(self._starts[-1]), self.num_features, dtype=self.dtype)
+    def _read_all(self, films: list[np.ndarray], device: torch.device) -> Tensor:
+        flat = torch.empty(int(self._starts[-1]), self.num_features, dtype=self.dtype, device=device)
         show_bar = self.num_bytes > 1 << 30
         for k, film in enumerate(tqdm(films, "reading features", unit="film", disable=not show_bar)):
-            flat.numpy()[self._starts[k] : self._starts[k + 1]] = film
+            flat[self._starts[k] : self._starts[k + 1]] = torch.from_numpy(np.array(film))
         return flat
+
+
+def choose_place(num_bytes: int, device: torch.device) -> Place:
+    """Where features of this size go: the GPU, else this machine's memory, if they take at most half; else the disk."""
+    if device.type == "cuda" and num_bytes <= torch.cuda.mem_get_info(device)[0] / 2:
+        return "gpu"
+    if num_bytes <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2:
+        return "memory"
+    return "mapped"
 
 
 def _map_film(folder: Path, video_id: str) -> np.ndarray:

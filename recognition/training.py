@@ -63,7 +63,7 @@ def train_epoch(
     name = f"epoch {epoch + 1}/{config.n_epochs}"
     with tqdm(total=len(order), desc=name, unit="step", leave=False, disable=not fabric.is_global_zero) as bar:
         before = time.perf_counter()
-        for step, batch in enumerate(loader(dataset, order, config.num_workers, fabric.device.type == "cuda")):
+        for step, batch in enumerate(loader(dataset, order, config.num_workers, fabric.device)):
             features, is_old = fabric.to_device(batch)
             waited += time.perf_counter() - before
             step += epoch * len(order)
@@ -109,7 +109,7 @@ def answers(
     """Ask a model about this process's share of the episodes: yields logits and is_old, (B, P) each, in their order."""
     order = batches(len(dataset), config.batch_size, None, fabric.global_rank, fabric.world_size)
     model.eval()
-    for batch in loader(dataset, order, config.num_workers):
+    for batch in loader(dataset, order, config.num_workers, fabric.device):
         features, is_old = fabric.to_device(batch)
         with fabric.autocast():
             yield model(features).float(), is_old

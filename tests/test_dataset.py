@@ -10,7 +10,7 @@ from conftest import write_features
 
 from recognition.command_line import InputError
 from recognition.config import DatasetConfig
-from recognition.dataset import EpisodeDataset, batches, loader, open_split, validation_note
+from recognition.dataset import CPU, EpisodeDataset, batches, loader, open_split, validation_note
 from recognition.episodes import Episodes, EpisodeSpec, draw_episodes
 from recognition.index_file import write_index
 
@@ -218,7 +218,7 @@ def test_processes_share_each_batch_without_overlap(num, size, world, seed):
 def test_worker_processes_give_the_same_batches(small_bank, mmap):
     dataset = open_split(config_of(small_bank, mmap=mmap), "train")
     numbers = batches(len(dataset), 5, (0, 1))
-    alone, workers = (list(loader(dataset, numbers, num_workers)) for num_workers in (0, 2))
+    alone, workers = (list(loader(dataset, numbers, num_workers, CPU)) for num_workers in (0, 2))
     assert len(alone) == len(workers) == 4
     for k, number in enumerate(numbers):
         for field in range(2):
@@ -226,8 +226,22 @@ def test_worker_processes_give_the_same_batches(small_bank, mmap):
             torch.testing.assert_close(dataset[number][field], alone[k][field], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("settings", "place"),
+    [({}, "memory"), ({"mmap": False}, "memory"), ({"mmap": True}, "mapped"), ({"bank": "mapped"}, "mapped"),
+     ({"bank": "memory", "mmap": True}, "memory")],
+)  # fmt: skip
+def test_bank_is_held_where_the_settings_say(small_bank, settings, place):
+    assert open_split(config_of(small_bank, **settings), "test").bank.place == place
+
+
+def test_bank_for_a_gpu_is_refused_to_a_model_on_the_cpu(small_bank):
+    with pytest.raises(InputError, match=r"^dataset\.bank: gpu, but the model runs on the cpu; set it to auto$"):
+        open_split(config_of(small_bank, bank="gpu"), "test")
+
+
 def test_worker_processes_see_fresh_episodes(small_bank):
     dataset = open_split(config_of(small_bank), "train")
     dataset.draw_fresh((0, 3, 7))
-    features, _ = next(iter(loader(dataset, batches(24, 24), 1)))
+    features, _ = next(iter(loader(dataset, batches(24, 24), 1, CPU)))
     np.testing.assert_array_equal(features.numpy(), gathered_plainly(dataset, small_bank, 2, 1))

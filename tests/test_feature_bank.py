@@ -11,7 +11,7 @@ from conftest import write_features
 from torch import Tensor
 
 from recognition.command_line import InputError
-from recognition.feature_bank import FeatureBank
+from recognition.feature_bank import FeatureBank, choose_place
 
 LENGTHS = [30, 41, 5, 63]
 IDS = [f"film_{k}" for k in (3, 0, 2, 1)]  # an index numbers films in its own order
@@ -42,9 +42,9 @@ def random_frames(num_frames: np.ndarray, *shape: int) -> tuple[np.ndarray, np.n
 def complaint(folder: Path, ids: list[str] = IDS, num_frames: list[int] | None = None) -> str:
     """The one line in which a bank is refused, however it would be held."""
     lines = []
-    for memory_map in (False, True):
+    for place in ("memory", "mapped"):
         with pytest.raises(InputError) as error:
-            FeatureBank(folder, ids, num_frames, memory_map)
+            FeatureBank(folder, ids, num_frames, place)
         lines.append(str(error.value))
     assert lines[0] == lines[1]
     assert len(lines[0].splitlines()) == 1
@@ -56,11 +56,11 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return write_features(tmp_path / "features", LENGTHS, dtype=request.param)
 
 
-@pytest.mark.parametrize("memory_map", [False, True])
-def test_frames_are_those_of_the_files(folder, memory_map):
+@pytest.mark.parametrize("place", ["memory", "mapped"])
+def test_frames_are_those_of_the_files(folder, place):
     films = read_plainly(folder)
-    bank = FeatureBank(folder, IDS, np.array([63, 30, 5, 41]), memory_map)
-    assert bank.in_memory is not memory_map
+    bank = FeatureBank(folder, IDS, np.array([63, 30, 5, 41]), place)
+    assert bank.place == place
     assert (bank.num_frames.tolist(), bank.num_features) == ([63, 30, 5, 41], 16)
     assert bank.num_bytes == sum(film.nbytes for film in films)
     for shape in [(7,), (4, 50), (2, 3, 5), (1, 1)]:
@@ -71,33 +71,60 @@ def test_frames_are_those_of_the_files(folder, memory_map):
         np.testing.assert_array_equal(features.reshape(-1, 16).numpy(), expected)
 
 
-@pytest.mark.parametrize("memory_map", [False, True])
-def test_first_and_last_frames_are_of_their_own_film(folder, memory_map):
-    bank, films = FeatureBank(folder, IDS, None, memory_map), read_plainly(folder)
+@pytest.mark.parametrize("place", ["memory", "mapped"])
+def test_first_and_last_frames_are_of_their_own_film(folder, place):
+    bank, films = FeatureBank(folder, IDS, None, place), read_plainly(folder)
     for k, film in enumerate(films):
         ends = bank.gather(np.array([k, k]), np.array([0, len(film) - 1]))
         np.testing.assert_array_equal(ends.numpy(), film[[0, -1]])
 
 
-@pytest.mark.parametrize("memory_map", [False, True])
-def test_gathered_features_are_a_copy(folder, memory_map):
-    bank, frames = FeatureBank(folder, IDS, None, memory_map), (np.array([1, 1]), np.array([0, 3]))
+@pytest.mark.parametrize("place", ["memory", "mapped"])
+def test_gathered_features_are_a_copy(folder, place):
+    bank, frames = FeatureBank(folder, IDS, None, place), (np.array([1, 1]), np.array([0, 3]))
     before = bank.gather(*frames).clone()
     bank.gather(*frames).zero_()
     torch.testing.assert_close(bank.gather(*frames), before, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("memory_map", [False, True])
-def test_published_tensors_are_read_as_feature_files_are(tmp_path, folder, memory_map):
-    published = FeatureBank(publish(tmp_path / "published", read_plainly(folder)), IDS, None, memory_map)
-    ours = FeatureBank(folder, IDS, None, memory_map)
+@pytest.mark.parametrize("place", ["memory", "mapped"])
+def test_published_tensors_are_read_as_feature_files_are(tmp_path, folder, place):
+    published = FeatureBank(publish(tmp_path / "published", read_plainly(folder)), IDS, None, place)
+    ours = FeatureBank(folder, IDS, None, place)
     assert published.dtype == torch.float32
     frames = random_frames(ours.num_frames, 3, 40)
     torch.testing.assert_close(published.gather(*frames), ours.gather(*frames).float(), rtol=0, atol=0)
 
 
 def test_small_bank_is_held_in_memory_unless_told_otherwise(folder):
-    assert FeatureBank(folder, IDS).in_memory
+    bank = FeatureBank(folder, IDS)
+    assert (bank.place, str(bank)) == ("memory", "0.00 GB of features in memory")
+
+
+def test_bank_goes_where_it_takes_at_most_half(monkeypatch):
+    monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.get)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (600_000, 700_000))
+    places = [choose_place(n, torch.device("cuda")) for n in (300_000, 300_001, 2_048_000, 2_048_001)]
+    assert places == ["gpu", "memory", "memory", "mapped"]
+    assert choose_place(300_000, torch.device("cpu")) == "memory"
+
+
+def test_threads_gather_what_one_gathers(folder, monkeypatch):
+    bank = FeatureBank(folder, IDS)
+    frames = random_frames(bank.num_frames, 5, 101)
+    expected = bank.gather(*frames)
+    monkeypatch.setattr("recognition.feature_bank.PIECE_BYTES", 1000)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 3)
+    torch.testing.assert_close(bank.gather(*frames), expected, rtol=0, atol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_bank_on_the_gpu_gathers_what_one_in_memory_gathers(folder):
+    on_gpu, expected = FeatureBank(folder, IDS, None, "gpu", torch.device("cuda")), FeatureBank(folder, IDS)
+    frames = random_frames(expected.num_frames, 5, 101)
+    assert on_gpu.gather(*frames).is_cuda
+    torch.testing.assert_close(on_gpu.gather(*frames).cpu(), expected.gather(*frames), rtol=0, atol=0)
 
 
 def statistics_of(rows: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -106,9 +133,9 @@ def statistics_of(rows: np.ndarray) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(rows.mean(0)).float(), torch.from_numpy(rows.std(0, ddof=1)).float()
 
 
-@pytest.mark.parametrize("memory_map", [False, True])
-def test_statistics_are_those_of_unit_length_features(folder, memory_map):
-    bank, rows = FeatureBank(folder, IDS, None, memory_map), np.concatenate(read_plainly(folder))
+@pytest.mark.parametrize("place", ["memory", "mapped"])
+def test_statistics_are_those_of_unit_length_features(folder, place):
+    bank, rows = FeatureBank(folder, IDS, None, place), np.concatenate(read_plainly(folder))
     torch.testing.assert_close(bank.statistics(), statistics_of(rows))
     some = [int(k * (len(rows) - 1) / 19) for k in range(20)]
     torch.testing.assert_close(bank.statistics(20), statistics_of(rows[some]))
