@@ -1,6 +1,7 @@
 # make demo              the whole pipeline on small films, in minutes      make demo MODEL=mlstm VIDEOS=my-films
 # make test              lint and the test suite
 # make bench             what is fast, as ratios against plain rivals; VIDEOS=folder measures preprocessing on those films
+# make bench-gpu         the same of the models on a GPU
 # A virtual environment is made in .venv on first use; PYTHON=python takes the active environment as it is.
 
 MODEL = transformer
@@ -12,7 +13,7 @@ python = .venv/bin/python
 environment = .venv/ready
 endif
 
-.PHONY: demo test bench lint format environment
+.PHONY: demo test bench bench-gpu lint format environment
 
 demo: $(environment)
 	$(python) demo.py --model "$(MODEL)" $(if $(VIDEOS),--videos "$(VIDEOS)")
@@ -22,6 +23,9 @@ test: lint
 
 bench: $(environment)
 	$(python) -m benchmarks $(if $(VIDEOS),--videos "$(VIDEOS)")
+
+bench-gpu: $(environment)
+	$(python) -m benchmarks --device cuda
 
 lint: $(environment)
 	$(python) -m ruff check .

@@ -21,7 +21,7 @@ from recognition.index_file import EpisodeIndex
 SPEC = EpisodeSpec()  # the published protocol
 
 
-def generate() -> Iterator[Row]:
+def generate(device: str) -> Iterator[Row]:
     """Drawing the published 20,480 episodes from 1,000 films, and half as many."""
     num_frames = np.random.default_rng(0).integers(5_000, 40_000, 1_000)
     few = 512  # plain loops take their time, the same for every episode
@@ -66,7 +66,7 @@ def draw_plainly(num_frames: list[int], spec: EpisodeSpec, rng: random.Random) -
     return clips, probes
 
 
-def batch() -> Iterator[Row]:
+def batch(device: str) -> Iterator[Row]:
     """A batch of 16 published episodes from a bank of 24 films of 20,000 frames, float16."""
     with tempfile.TemporaryDirectory() as folder:
         dataset = make_dataset(Path(folder), [20_000] * 24, 512, SPEC, 64)
@@ -92,7 +92,7 @@ def gather_plainly(films: list[torch.Tensor], episodes: Episodes, numbers: np.nd
     return torch.stack(sequences)
 
 
-def epoch() -> Iterator[Row]:
+def epoch(device: str) -> Iterator[Row]:
     """A training epoch of the demo's transformer against its forward and backward passes on batches already there."""
     from lightning_fabric import Fabric
 
@@ -103,15 +103,17 @@ def epoch() -> Iterator[Row]:
     spec = EpisodeSpec(num_clips=10, clip_length=60, clip_margin=30, num_tests=10, subsample=2)
     with tempfile.TemporaryDirectory() as folder:
         dataset = make_dataset(Path(folder), [504] * 14, 512, spec, 1024)
-    fabric = Fabric(accelerator="cpu", devices=1)
+    fabric = Fabric(accelerator=device, devices=1, precision="32-true" if device == "cpu" else "bf16-mixed")
     config = TrainingConfig(batch_size=16, num_workers=0, n_epochs=100, gradient_clip=1.0)
     plain = build_model("transformer", CONFIGS["transformer"](), 512, dataset.num_probes)
     model, optimizer = fabric.setup(plain, torch.optim.AdamW(plain.parameters(), fused=True))
-    batches = [dataset[np.arange(k, k + 16)] for k in range(0, len(dataset), 16)]
+    batches = [fabric.to_device(dataset[np.arange(k, k + 16)]) for k in range(0, len(dataset), 16)]
 
     def passes() -> None:
         for features, is_old in batches:
-            F.binary_cross_entropy_with_logits(plain(features), is_old).backward()
+            with fabric.autocast():
+                logits = plain(features)
+            F.binary_cross_entropy_with_logits(logits.float(), is_old).backward()
 
     with redirect_stderr(io.StringIO()):  # the progress bar
         whole, alone = take_turns([lambda: train_epoch(fabric, model, optimizer, dataset, config, 0), passes])

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 BATCH_SIZE = 64
 
 
-def preprocess(videos: Path | None = None) -> Iterator[Row]:
+def preprocess(device: str, videos: Path | None) -> Iterator[Row]:
     """Frames a second from end to end, of a folder of films or of eight synthetic ones, against the parts alone.
 
     Decoding and network share the cores, so the best to be had is D N / (D + N) for D decoded and N computed frames a

@@ -28,17 +28,17 @@ def main() -> None:
 
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in CONFIGS}
     for name, length in tqdm([(name, length) for name in CONFIGS for length in LENGTHS], unit="measurement"):
-        step = prepare(name, length)
+        step = prepare("cpu", name, length)
         started = time.perf_counter()
         step()
-        found[name].append((time.perf_counter() - started, peak_memory(prepare, name, length) / 1e9))
+        found[name].append((time.perf_counter() - started, peak_memory(prepare, "cpu", name, length) / 1e9))
     args.output_dir.mkdir(exist_ok=True)
     draw(found, args.output_dir / "growth.svg")
     (args.output_dir / "growth.md").write_text(table(found))
     print(f"written to {args.output_dir / 'growth.svg'} and {args.output_dir / 'growth.md'}")
 
 
-def prepare(name: str, num_frames: int) -> Callable[[], None]:
+def prepare(device: str, name: str, num_frames: int) -> Callable[[], None]:
     """A forward and backward pass of one episode of `num_frames` positions through a shipped configuration's model."""
     from models import CONFIGS as SETTINGS
     from models import PUBLISHED_NAMES, build_model
@@ -47,9 +47,9 @@ def prepare(name: str, num_frames: int) -> Callable[[], None]:
     path = ROOT / "config-files" / f"{name}.yaml"
     config = check_model(load_config(path), SETTINGS, PUBLISHED_NAMES, path).model
     torch.manual_seed(0)
-    model = build_model(config.model, SETTINGS[config.model](**config.args), 512, NUM_PROBES)
-    model(torch.randn(1, NUM_PROBES + 9, 512)).sum().backward()  # whatever happens once only
-    features = torch.randn(1, num_frames, 512)
+    model = build_model(config.model, SETTINGS[config.model](**config.args), 512, NUM_PROBES).to(device)
+    model(torch.randn(1, NUM_PROBES + 9, 512, device=device)).sum().backward()  # whatever happens once only
+    features = torch.randn(1, num_frames, 512, device=device)
     return lambda: model(features).sum().backward()
 
 

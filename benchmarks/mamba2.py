@@ -5,21 +5,22 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Row, peak_memory, take_turns
+from benchmarks.measure import Row, peak_memory, precision, take_turns
 from benchmarks.peers import is_missing
 from models.mamba2 import Mamba2
 
 NUM_FRAMES, NUM_PROBES, WIDTH = 9180, 180, 512
 
 
-def mamba2() -> Iterator[Row]:
+def mamba2(device: str) -> Iterator[Row]:
     if is_missing("transformers"):
         return
-    memory = peak_memory(prepare_transformers)
-    share = peak_memory(prepare_ours) / memory
-    share_probes = peak_memory(prepare_ours, NUM_FRAMES, NUM_PROBES) / memory
-    torch.testing.assert_close(prepare_ours(500)(), prepare_transformers(500)(), rtol=1e-4, atol=1e-4)
-    functions = [prepare_ours(), prepare_ours(num_last=NUM_PROBES), prepare_transformers()]
+    memory = peak_memory(prepare_transformers, device)
+    share = peak_memory(prepare_ours, device) / memory
+    share_probes = peak_memory(prepare_ours, device, NUM_FRAMES, NUM_PROBES) / memory
+    close = 1e-4 if device == "cpu" else 0.05
+    torch.testing.assert_close(prepare_ours(device, 500)(), prepare_transformers(device, 500)(), rtol=close, atol=close)
+    functions = [prepare_ours(device), prepare_ours(device, num_last=NUM_PROBES), prepare_transformers(device)]
     seconds, seconds_probes, transformers_seconds = take_turns(functions, repeats=3)
     peer = "transformers' Mamba2Mixer, plain torch"
     yield Row("Mamba2 block, T 9,180, forward and backward", peer, seconds, transformers_seconds, 4, share, 0.25)
@@ -27,24 +28,25 @@ def mamba2() -> Iterator[Row]:
     yield Row("  the last 180 alone", peer, seconds_probes, transformers_seconds, 4, share_probes, 0.25, note)
 
 
-def prepare_ours(num_frames: int = NUM_FRAMES, num_last: int | None = None) -> Callable[[], Tensor]:
-    mixer, x = _build(num_frames)
+def prepare_ours(device: str, num_frames: int = NUM_FRAMES, num_last: int | None = None) -> Callable[[], Tensor]:
+    mixer, x = _build(device, num_frames)
 
     def step() -> Tensor:
-        y = mixer(x, num_last)
-        (y * torch.linspace(-1, 1, WIDTH)).sum().backward()
+        with precision(device):
+            y = mixer(x, num_last)
+        (y * torch.linspace(-1, 1, WIDTH, device=device)).sum().backward()
         return y
 
     return step
 
 
-def prepare_transformers(num_frames: int = NUM_FRAMES) -> Callable[[], Tensor]:
+def prepare_transformers(device: str, num_frames: int = NUM_FRAMES) -> Callable[[], Tensor]:
     from transformers import Mamba2Config
     from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
     from transformers.utils.logging import set_verbosity_error
 
     set_verbosity_error()  # it warns of the kernels that it has no use for here
-    ours, x = _build(num_frames)
+    ours, x = _build(device, num_frames)
     config = Mamba2Config(
         hidden_size=WIDTH,
         num_heads=len(ours.D),
@@ -59,16 +61,18 @@ def prepare_transformers(num_frames: int = NUM_FRAMES) -> Callable[[], Tensor]:
     )
     mixer = Mamba2Mixer(config, layer_idx=0)
     mixer.load_state_dict(ours.state_dict())
+    mixer.to(device)
 
     def step() -> Tensor:
-        y = mixer(x)
-        (y * torch.linspace(-1, 1, WIDTH)).sum().backward()
+        with precision(device):
+            y = mixer(x)
+        (y * torch.linspace(-1, 1, WIDTH, device=device)).sum().backward()
         return y
 
     return step
 
 
-def _build(num_frames: int) -> tuple[Mamba2, Tensor]:
+def _build(device: str, num_frames: int) -> tuple[Mamba2, Tensor]:
     torch.manual_seed(0)
     config = Mamba2.Config(d_embed=WIDTH, A_init_range=(0.0005, 0.005))
-    return Mamba2(config), torch.randn(1, num_frames, WIDTH, requires_grad=True)
+    return Mamba2(config).to(device), torch.randn(1, num_frames, WIDTH).to(device).requires_grad_()

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import torch
+
 
 @dataclass(frozen=True)
 class Row:
@@ -35,26 +37,42 @@ def take_turns(functions: Sequence[Callable[[], object]], repeats: int = 3) -> l
     """
     for function in functions:
         function()
+        _wait_for_gpu()
     seconds: list[list[float]] = [[] for _ in functions]
     for _ in range(repeats):
         for function, taken in zip(functions, seconds, strict=True):
             started = time.perf_counter()
             function()
+            _wait_for_gpu()
             taken.append(time.perf_counter() - started)
     return [median(taken) for taken in seconds]
 
 
-def peak_memory(prepare: Callable[..., Callable[[], object]], *args: object) -> int:
-    """Bytes by which memory grows at its peak while the function runs that `prepare(*args)` returns.
+def peak_memory(prepare: Callable[..., Callable[[], object]], device: str, *args: object) -> int:
+    """Bytes by which memory grows at its peak while the function runs that `prepare(device, *args)` returns.
 
     Measured in a fresh process, so `prepare` must be importable.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_grow, prepare, args).result()
+        return pool.submit(_grow, prepare, device, args).result()
 
 
-def _grow(prepare: Callable[..., Callable[[], object]], args: tuple) -> int:
-    function = prepare(*args)
+def precision(device: str) -> torch.autocast:
+    """What the models are measured in: float32 on the CPU, bfloat16 by autocast on a GPU."""
+    return torch.autocast(device, torch.bfloat16, enabled=device != "cpu")
+
+
+def _wait_for_gpu() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _grow(prepare: Callable[..., Callable[[], object]], device: str, args: tuple) -> int:
+    function = prepare(device, *args)
+    if device != "cpu":
+        before = torch.cuda.memory_allocated()
+        function()
+        return torch.cuda.max_memory_allocated() - before
     before = _memory("VmRSS")
     function()
     return _memory("VmHWM") - before

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import Row, peak_memory, take_turns
+from benchmarks.measure import Row, peak_memory, precision, take_turns
 from benchmarks.peers import is_missing
 from models.mlstm import MLSTM
 from models.recogniser import ResidualBlock
@@ -25,14 +25,15 @@ XLSTM_NAMES = {  # of ours
 }
 
 
-def mlstm() -> Iterator[Row]:
+def mlstm(device: str) -> Iterator[Row]:
     if is_missing("xlstm"):
         return
-    memory = peak_memory(prepare_xlstm)
-    share = peak_memory(prepare_ours) / memory
-    share_probes = peak_memory(prepare_ours, NUM_FRAMES, NUM_PROBES) / memory
-    torch.testing.assert_close(prepare_ours(500)(), prepare_xlstm(500)(), rtol=1e-4, atol=1e-4)
-    functions = [prepare_ours(), prepare_ours(num_last=NUM_PROBES), prepare_xlstm()]
+    memory = peak_memory(prepare_xlstm, device)
+    share = peak_memory(prepare_ours, device) / memory
+    share_probes = peak_memory(prepare_ours, device, NUM_FRAMES, NUM_PROBES) / memory
+    close = 1e-4 if device == "cpu" else 0.05
+    torch.testing.assert_close(prepare_ours(device, 500)(), prepare_xlstm(device, 500)(), rtol=close, atol=close)
+    functions = [prepare_ours(device), prepare_ours(device, num_last=NUM_PROBES), prepare_xlstm(device)]
     seconds, seconds_probes, xlstm_seconds = take_turns(functions, repeats=1)  # long enough to be exact
     peer = "xlstm's block stack, parallel form"
     yield Row("mLSTM block, T 9,180, forward and backward", peer, seconds, xlstm_seconds, 8, share, 1 / 3)
@@ -40,22 +41,23 @@ def mlstm() -> Iterator[Row]:
     yield Row("  the last 180 alone", peer, seconds_probes, xlstm_seconds, 8, share_probes, 1 / 3, note)
 
 
-def prepare_ours(num_frames: int = NUM_FRAMES, num_last: int | None = None) -> Callable[[], Tensor]:
-    mixer, x = _build(num_frames)
-    block, norm = ResidualBlock(mixer, WIDTH), nn.LayerNorm(WIDTH)
+def prepare_ours(device: str, num_frames: int = NUM_FRAMES, num_last: int | None = None) -> Callable[[], Tensor]:
+    mixer, x = _build(device, num_frames)
+    block, norm = ResidualBlock(mixer, WIDTH).to(device), nn.LayerNorm(WIDTH, device=device)
 
     def step() -> Tensor:
-        y = norm(block(x, num_last))
-        (y * torch.linspace(-1, 1, WIDTH)).sum().backward()
+        with precision(device):
+            y = norm(block(x, num_last))
+        (y * torch.linspace(-1, 1, WIDTH, device=device)).sum().backward()
         return y
 
     return step
 
 
-def prepare_xlstm(num_frames: int = NUM_FRAMES) -> Callable[[], Tensor]:
+def prepare_xlstm(device: str, num_frames: int = NUM_FRAMES) -> Callable[[], Tensor]:
     from xlstm import mLSTMBlockConfig, mLSTMLayerConfig, xLSTMBlockStack, xLSTMBlockStackConfig
 
-    mixer, x = _build(num_frames)
+    mixer, x = _build(device, num_frames)
     layer = mLSTMLayerConfig(conv1d_kernel_size=2, num_heads=1, proj_factor=1.0)
     stack = xLSTMBlockStack(
         xLSTMBlockStackConfig(
@@ -65,15 +67,18 @@ def prepare_xlstm(num_frames: int = NUM_FRAMES) -> Callable[[], Tensor]:
     weights = {XLSTM_NAMES.get(name, name): weight for name, weight in mixer.state_dict().items()}
     weights["mlstm_cell.outnorm.weight"] = weights.pop("norm_weight") - 1  # xlstm's norms keep what is beyond 1
     stack.blocks[0].xlstm.load_state_dict(weights)
+    stack.to(device)
 
     def step() -> Tensor:
-        y = stack(x)
-        (y * torch.linspace(-1, 1, WIDTH)).sum().backward()
+        with precision(device):
+            y = stack(x)
+        (y * torch.linspace(-1, 1, WIDTH, device=device)).sum().backward()
         return y
 
     return step
 
 
-def _build(num_frames: int) -> tuple[MLSTM, Tensor]:
+def _build(device: str, num_frames: int) -> tuple[MLSTM, Tensor]:
     torch.manual_seed(0)
-    return MLSTM(MLSTM.Config(forget_bias_range=(10.0, 12.0))), torch.randn(1, num_frames, WIDTH, requires_grad=True)
+    x = torch.randn(1, num_frames, WIDTH).to(device).requires_grad_()
+    return MLSTM(MLSTM.Config(forget_bias_range=(10.0, 12.0))).to(device), x

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measure import Row, peak_memory, take_turns
+from benchmarks.measure import Row, peak_memory, precision, take_turns
 from models.transformer import Transformer
 
 NUM_FRAMES, NUM_PROBES, WIDTH = 9180, 180, 64
@@ -19,49 +19,53 @@ TORCH_NAMES = {  # of ours, in order
 }
 
 
-def transformer() -> Iterator[Row]:
-    share = peak_memory(prepare_ours) / peak_memory(prepare_torchs)
-    ours, theirs = prepare_ours(), prepare_torchs()
-    torch.testing.assert_close(ours(), theirs(), rtol=1e-4, atol=1e-4)
+def transformer(device: str) -> Iterator[Row]:
+    share = peak_memory(prepare_ours, device) / peak_memory(prepare_torchs, device)
+    ours, theirs = prepare_ours(device), prepare_torchs(device)
+    close = 1e-4 if device == "cpu" else 0.05
+    torch.testing.assert_close(ours(), theirs(), rtol=close, atol=close)
     seconds = take_turns([ours, theirs], repeats=5)
-    yield Row(
-        "transformer, T 9,180, forward and backward", "nn.TransformerEncoder, dense mask", *seconds, 3, share, 0.5
-    )
+    wanted = 3 if device == "cpu" else 6
+    what = "transformer, T 9,180, forward and backward"
+    yield Row(what, "nn.TransformerEncoder, dense mask", *seconds, wanted, share, 0.5)
 
 
-def prepare_ours() -> Callable[[], Tensor]:
-    first, last, x = _build()
+def prepare_ours(device: str) -> Callable[[], Tensor]:
+    first, last, x = _build(device)
 
     def step() -> Tensor:
-        y = last(first(x), NUM_PROBES)
-        (y * torch.linspace(-1, 1, WIDTH)).sum().backward()
+        with precision(device):
+            y = last(first(x), NUM_PROBES)
+        (y * torch.linspace(-1, 1, WIDTH, device=device)).sum().backward()
         return y
 
     return step
 
 
-def prepare_torchs() -> Callable[[], Tensor]:
-    *layers, x = _build()
+def prepare_torchs(device: str) -> Callable[[], Tensor]:
+    *layers, x = _build(device)
     layer = nn.TransformerEncoderLayer(WIDTH, 1, 2 * WIDTH, dropout=0.0, batch_first=True)
-    encoder = nn.TransformerEncoder(layer, len(layers), enable_nested_tensor=False)
+    encoder = nn.TransformerEncoder(layer, len(layers), enable_nested_tensor=False).to(device)
     for ours, theirs in zip(layers, encoder.layers, strict=True):
         weights = ours.state_dict().items()
         theirs.load_state_dict({_torch_name(name): weight for name, weight in weights})
     # Of floats: torch would turn a mask of bools into one at every call.
-    mask = torch.zeros(NUM_FRAMES, NUM_FRAMES).fill_diagonal_(-torch.inf)
+    mask = torch.zeros(NUM_FRAMES, NUM_FRAMES, device=device).fill_diagonal_(-torch.inf)
 
     def step() -> Tensor:
-        y = encoder(x, mask)[:, -NUM_PROBES:]
-        (y * torch.linspace(-1, 1, WIDTH)).sum().backward()
+        with precision(device):
+            y = encoder(x, mask)[:, -NUM_PROBES:]
+        (y * torch.linspace(-1, 1, WIDTH, device=device)).sum().backward()
         return y
 
     return step
 
 
-def _build() -> tuple[Transformer, Transformer, Tensor]:
+def _build(device: str) -> tuple[Transformer, Transformer, Tensor]:
     torch.manual_seed(0)
     config = Transformer.Config(d_embed=WIDTH)
-    return Transformer(config), Transformer(config), torch.randn(1, NUM_FRAMES, WIDTH)
+    x = torch.randn(1, NUM_FRAMES, WIDTH).to(device)
+    return Transformer(config).to(device), Transformer(config).to(device), x
 
 
 def _torch_name(name: str) -> str:
