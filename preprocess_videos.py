@@ -48,17 +48,20 @@ def main() -> int:
         except DecodeError:
             return 0
 
+    on_gpu = device.type == "cuda"
+    batch_size = args.batch_size or (64 if on_gpu else 16)  # larger ones leave a CPU's caches
+    workers = choose_workers(on_gpu, len(todo)) if args.workers is None else args.workers
     failures: list[Outcome] = []
     try:
         with tqdm(total=sum(map(claimed_frames, todo)), unit="frame", smoothing=0.05, disable=not todo) as bar:
-            for result in extract(todo, args.output_dir, backbone, args.batch_size, args.workers, args.dtype):
+            for result in extract(todo, args.output_dir, backbone, batch_size, workers, args.dtype):
                 if isinstance(result, int):
                     bar.update(result)
                 elif result.failure:
                     failures.append(result)
                     bar.write(f"{result.video}: {result.failure}", file=sys.stderr)
     except torch.cuda.OutOfMemoryError:
-        raise InputError(f"--batch_size {args.batch_size}: too much for the memory of {device}; try half") from None
+        raise InputError(f"--batch_size {batch_size}: too much for the memory of {device}; try half") from None
 
     num_films, num_frames = write_lists(args.output_dir, failures)
     print(f"{args.output_dir}: {num_films} films, {num_frames} frames; list in {args.output_dir / 'videos.csv'}")
@@ -73,13 +76,14 @@ def parse_arguments() -> Namespace:
     parser.add_argument("--output_dir", type=Path, default=Path("video-features"), help="folder for the feature files")
     parser.add_argument("--backbone", default="resnet18", help="name of a classifier in torchvision.models")
     parser.add_argument("--weights", default="DEFAULT", help="DEFAULT (ImageNet, downloaded), random:SEED or a file")
-    parser.add_argument("--batch_size", type=whole_number(1), default=64, help="frames the network sees at once")
+    parser.add_argument(
+        "--batch_size", type=whole_number(1), help="frames the network sees at once; 64 on a GPU, 16 on a CPU"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
         "--workers",
         type=whole_number(0),
-        default=max(1, min(8, (os.cpu_count() or 2) - 1)),
-        help="processes that decode; 0 decodes in this one, between batches",
+        help="processes that decode and, on a CPU, run the network; 0 does both in this one; by the number of cores",
     )
     parser.add_argument(
         "--dtype",
@@ -100,6 +104,14 @@ def choose_device(name: str):
         return device
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
+
+
+def choose_workers(on_gpu: bool, num_films: int) -> int:
+    """As many processes as there are cores. A CPU with a single film does better with all its threads in one."""
+    num_cores = len(os.sched_getaffinity(0))
+    if on_gpu:
+        return max(1, min(16, num_cores - 1))
+    return 0 if num_films <= 1 else min(num_cores, num_films)
 
 
 def is_finished(video: Path, output_dir: Path, backbone, dtype: str) -> bool:

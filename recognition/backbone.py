@@ -6,6 +6,7 @@ from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
 
 from recognition.command_line import InputError, nearest
 
@@ -51,7 +52,10 @@ class Preprocessing:
 
     def normalise(self, frames: Tensor) -> Tensor:
         """(N, 3, crop, crop) uint8 to float32 with ImageNet's mean and standard deviation taken out."""
-        return F.normalize(F.convert_image_dtype(frames, torch.float32), self.preset.mean, self.preset.std)
+        mean, deviation = (
+            255 * torch.tensor(x, device=frames.device)[:, None, None] for x in (self.preset.mean, self.preset.std)
+        )
+        return frames.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(deviation)
 
 
 class Backbone:
@@ -74,7 +78,9 @@ class Backbone:
         network, self.weights = _load(name, weights)
         self.weights_sha256 = state_digest(network.state_dict())
         self.num_features = _cut_last_linear(network, name)
-        self.network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        # Batch norms become part of the convolutions before them, and channels lie together: the same sums, faster.
+        network = fuse(network.eval().requires_grad_(False))
+        self.network = network.to(device, memory_format=torch.channels_last)
         self.preprocessing = Preprocessing(name)
         self.compute_dtype = fast_dtype(device) if fast else torch.float32
 
@@ -82,7 +88,6 @@ class Backbone:
     def features(self, frames: Tensor) -> Tensor:
         """(N, 3, crop, crop) uint8 from `Preprocessing.crop` to features (N, num_features) float32 on the CPU."""
         frames = self.preprocessing.normalise(frames.to(self.device, non_blocking=True))
-        frames = frames.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32):
             return self.network(frames).flatten(1).float().cpu()
 

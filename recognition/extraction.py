@@ -1,4 +1,8 @@
-"""Films in, feature files out: worker processes decode and crop while this process runs the network."""
+"""Films in, feature files out.
+
+Beside a GPU, worker processes decode and crop while this process runs the network. On a CPU each worker runs the
+network too, on its own frames and with a single thread: nothing waits for another core, and only features are sent.
+"""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,17 +15,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from recognition.backbone import Backbone, Preprocessing
+from recognition.backbone import Backbone
 from recognition.feature_file import FeatureHeader, FeatureSpool
 from recognition.files import sha256
 from recognition.video import DECODER, DecodeError, decode, probe
 
 
 class FrameBatch(NamedTuple):
-    """Some frames of one film, ready for the network."""
+    """Some frames of one film: as the network takes them or, where workers run it, their features."""
 
     film: int
-    frames: Tensor  # (N, 3, crop, crop) uint8
+    frames: Tensor  # (N, 3, crop, crop) uint8, or (N, D) float32
     times: Tensor  # (N,) seconds
 
 
@@ -49,40 +53,47 @@ class Outcome:
 class FilmFrames(IterableDataset):
     """Decodes films: yields each film's `FrameBatch`es and then its `FilmEnd`.
 
-    Workers take the next film from a common counter, so a long film does not hold up the others.
+    Workers take the next film from a common counter, large files first, so that none is left with a long one at the
+    end. On a CPU they run the network as well.
     """
 
-    def __init__(self, videos: list[Path], backbone: str, batch_size: int):
+    def __init__(self, videos: list[Path], backbone: Backbone, batch_size: int):
         self.videos, self.backbone, self.batch_size = videos, backbone, batch_size
-        self.next_film = torch.multiprocessing.Value("q", 0)
+        self.order = sorted(range(len(videos)), key=lambda film: -videos[film].stat().st_size)
+        self.num_taken = torch.multiprocessing.Value("q", 0)
 
     def __iter__(self) -> Iterator[FrameBatch | FilmEnd]:
-        preprocessing = Preprocessing(self.backbone)
         while True:
-            with self.next_film.get_lock():
-                film = self.next_film.value
-                self.next_film.value += 1
-            if film >= len(self.videos):
+            with self.num_taken.get_lock():
+                place = self.num_taken.value
+                self.num_taken.value += 1
+            if place >= len(self.order):
                 return
-            yield from self._read(film, preprocessing)
+            yield from self._read(self.order[place])
 
-    def _read(self, film: int, preprocessing: Preprocessing) -> Iterator[FrameBatch | FilmEnd]:
+    def _read(self, film: int) -> Iterator[FrameBatch | FilmEnd]:
         path, height, width = self.videos[film], 0, 0
         frames: list[Tensor] = []
         times: list[float] = []
         try:
             for image, time_s in decode(path):
                 height, width = image.shape[:2]
-                frames.append(preprocessing.crop(torch.from_numpy(image).permute(2, 0, 1)))
+                frames.append(self.backbone.preprocessing.crop(torch.from_numpy(image).permute(2, 0, 1)))
                 times.append(time_s)
                 if len(frames) == self.batch_size:
-                    yield FrameBatch(film, torch.stack(frames), torch.tensor(times, dtype=torch.float64))
+                    yield self._batch(film, frames, times)
                     frames, times = [], []
             if frames:
-                yield FrameBatch(film, torch.stack(frames), torch.tensor(times, dtype=torch.float64))
+                yield self._batch(film, frames, times)
             yield FilmEnd(film, "", sha256(path), probe(path).fps, width, height)
         except DecodeError as error:
             yield FilmEnd(film, str(error))
+
+    def _batch(self, film: int, frames: list[Tensor], times: list[float]) -> FrameBatch:
+        batch = torch.stack(frames)
+        if self.backbone.device.type == "cpu":
+            batch = self.backbone.features(batch)
+        return FrameBatch(film, batch, torch.tensor(times, dtype=torch.float64))
 
 
 def extract(
@@ -94,12 +105,15 @@ def extract(
     wait for the network and features are kept on disk until their film is whole. A film's batches are cut at the
     same frames whatever the number of workers, so its features are the same too.
     """
+    on_gpu = backbone.device.type == "cuda"
+    # Batches are fetched from the workers in turn; one that is ahead must not wait. Frames take room, features do not.
+    num_waiting = 2 if on_gpu else 256
     loader = DataLoader(
-        FilmFrames(videos, backbone.name, batch_size),
+        FilmFrames(videos, backbone, batch_size),
         batch_size=None,
         num_workers=workers,
-        prefetch_factor=2 if workers else None,
-        pin_memory=backbone.device.type == "cuda",
+        prefetch_factor=num_waiting if workers else None,
+        pin_memory=on_gpu,
     )
     with ExitStack() as stack:
         spools: dict[int, FeatureSpool] = {}
@@ -109,7 +123,8 @@ def extract(
                 spools[item.film] = stack.enter_context(FeatureSpool(path, np.dtype(dtype)))
             spool = spools[item.film]
             if isinstance(item, FrameBatch):
-                spool.append(backbone.features(item.frames).numpy(), item.times.numpy())
+                features = backbone.features(item.frames) if on_gpu else item.frames
+                spool.append(features.numpy(), item.times.numpy())
                 yield len(item.frames)
                 continue
             header = None if item.failure else _header(item, videos[item.film], spool, backbone, dtype)
