@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from recognition.command_line import InputError
 from recognition.feature_file import DamagedFile, map_features, read_header
 
+NOBODY_ELSE = 3  # references that sys.getrefcount counts: the list's, the loop's and its own
 PIECE_BYTES = 1 << 23  # gathered by one thread; a thread is not worth its start for less
 Place = Literal["gpu", "memory", "mapped"]
 
@@ -61,6 +63,7 @@ class FeatureBank:
             raise InputError(f"{folder}: the films' features differ in number or type; preprocess all of them alike")
         self.place = place or choose_place(self.num_bytes, device)
         self._starts = np.concatenate([[0], np.cumsum(lengths)])
+        self._buffers: list[np.ndarray] = []
         self._films = films if self.place == "mapped" else None
         self._flat = None
         if self.place != "mapped":
@@ -86,15 +89,26 @@ class FeatureBank:
         """Features of frames by their places in the flat tensor: (...) to (..., num_features)."""
         if self._flat.is_cuda:
             return self._flat[rows.to(self._flat.device)]
-        # numpy asks for huge pages where torch does not, and fetching pages would take most of the time.
         flat, order = self._flat.numpy(), rows.flatten().numpy()
-        features = np.empty((len(order), self.num_features), flat.dtype)
+        features = self._buffer(len(order))
         num_threads = min(torch.get_num_threads(), 1 + features.nbytes // PIECE_BYTES)
         parts = zip(np.array_split(order, num_threads), np.array_split(features, num_threads), strict=True)
         with ThreadPoolExecutor(num_threads) as pool:
             # Rows outside are impossible, and any other mode would copy once more.
             list(pool.map(lambda part: flat.take(part[0], axis=0, out=part[1], mode="clip"), parts))
         return torch.from_numpy(features).unflatten(0, rows.shape)
+
+    def _buffer(self, num_frames: int) -> np.ndarray:
+        """Memory for features, (num_frames, D), of an earlier batch that nobody holds any more, or new.
+
+        Getting new memory from the system takes longer than filling it. numpy asks for huge pages, torch does not.
+        """
+        for buffer in self._buffers:
+            if len(buffer) == num_frames and sys.getrefcount(buffer) == NOBODY_ELSE:
+                return buffer
+        buffer = np.empty((num_frames, self.num_features), self._flat.numpy().dtype)
+        self._buffers = [*self._buffers[-1:], buffer]
+        return buffer
 
     def statistics(self, num_frames: int = 100_000) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (num_features,) of unit-length features, over up to `num_frames` even frames."""

@@ -118,6 +118,26 @@ def test_threads_gather_what_one_gathers(folder, monkeypatch):
     torch.testing.assert_close(bank.gather(*frames), expected, rtol=0, atol=0)
 
 
+def test_batches_that_are_held_stay_as_they_are_while_more_are_gathered(folder):
+    bank = FeatureBank(folder, IDS)
+    frames = [random_frames(bank.num_frames, 7 + k % 2, 4) for k in range(12)]
+    expected = [bank.gather(*at).clone() for at in frames]
+    held = [bank.gather(*at)[1:, 2] for at in frames]  # a view alone holds on to its batch
+    for part, whole in zip(held, expected, strict=True):
+        torch.testing.assert_close(part, whole[1:, 2], rtol=0, atol=0)
+
+
+def test_memory_of_a_batch_that_nobody_holds_serves_for_the_next(folder):
+    bank = FeatureBank(folder, IDS)
+    at = random_frames(bank.num_frames, 7, 4)
+    first = bank.gather(*at)
+    place = first.data_ptr()
+    second = bank.gather(*at)
+    assert second.data_ptr() != place
+    del first
+    assert bank.gather(*at).data_ptr() == place
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_bank_on_the_gpu_gathers_what_one_in_memory_gathers(folder):
