@@ -69,41 +69,57 @@ class Transformer(nn.Module):
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, rows: int = 1024) -> Tensor:
         """Masked attention of the last R of T frames: (B, H, R, D) and twice (B, H, T, D) to (B, H, R, D).
 
-        A mask of T x T would dominate memory at T = 9,180, so attention goes `rows` queries at a time.
+        A mask of T x T would dominate memory at T = 9,180, so attention goes `rows` queries at a time. Going backwards
+        torch's CPU kernel has one thread for each head: where heads are few, several pieces go beside each other, as
+        if they were heads.
         """
-        if not (self.no_self or self.is_causal):
-            return F.scaled_dot_product_attention(queries, keys, values)
-        masks = (self._shifted_masks if queries.is_cpu else self._masks)(queries, keys.shape[2], rows)
-        pieces = zip(queries.split(rows, 2), masks, strict=True)
-        mixed = [F.scaled_dot_product_attention(piece, keys, values, attn_mask=mask) for piece, mask in pieces]
-        return torch.cat(mixed, 2)
+        heads, num_read, num_keys = queries.shape[:2], queries.shape[2], keys.shape[2]
+        beside = max(1, torch.get_num_threads() // heads.numel()) if queries.is_cpu else 1
+        queries = F.pad(queries.flatten(0, 1), (0, 0, 0, -num_read % beside))
+        keys, values = (x.flatten(0, 1)[:, None].expand(-1, beside, -1, -1) for x in (keys, values))
+        if self.no_self or self.is_causal:
+            make = self._shifted_masks if queries.is_cpu else self._masks
+            masks = make(queries, num_read, num_keys, rows, beside)
+        else:
+            rows, masks = queries.shape[1] // beside, [None]
+        mixed = []
+        for piece, mask in zip(queries.split(rows * beside, 1), masks, strict=True):
+            piece = piece.unflatten(1, (beside, -1)).flip(1)  # (B H, beside, rows, D)
+            mixed.append(F.scaled_dot_product_attention(piece, keys, values, attn_mask=mask).flip(1).flatten(1, 2))
+        return torch.cat(mixed, 1)[:, :num_read].unflatten(0, heads)
 
-    def _masks(self, queries: Tensor, num_keys: int, rows: int) -> Iterator[Tensor]:
-        """What each piece of `rows` queries sees: (rows, T), bool."""
+    def _masks(self, queries: Tensor, num_read: int, num_keys: int, rows: int, beside: int) -> Iterator[Tensor]:
+        """What the queries (B H, R or more, D) see, `beside` pieces of `rows` of them at a time, the last piece first:
+        (1, beside, rows, T), bool."""
         column = torch.arange(num_keys, device=queries.device)
-        for row in column[num_keys - queries.shape[2] :].split(rows):
-            row = row[:, None]
+        first = num_keys - num_read
+        for row in torch.arange(first, first + queries.shape[1], device=queries.device).split(rows * beside):
+            row = row.unflatten(0, (beside, -1)).flip(0)[None, ..., None]
             visible = column <= row if self.is_causal else torch.ones_like(column == row)
             if self.no_self:
                 # The first of a causal sequence would see nothing at all: it alone may see itself.
                 visible = visible & ((column != row) | (self.is_causal & (row == 0)))
             yield visible
 
-    def _shifted_masks(self, queries: Tensor, num_keys: int, rows: int) -> Iterator[Tensor]:
+    def _shifted_masks(self, queries: Tensor, num_read: int, num_keys: int, rows: int, beside: int) -> Iterator[Tensor]:
         """The same, to be added to the scores: windows of one mask that a piece further down sees further left.
 
         On the CPU attention turns masks of bools into floats, and gradients keep them; of this one there are no copies.
         GPU kernels want masks that start at round addresses.
         """
-        num_read = queries.shape[2]
-        mask = queries.new_zeros(min(rows, num_read), num_keys + num_read)
+        num_rows = queries.shape[1]
+        diagonal = num_keys + num_rows - num_read
+        mask = queries.new_zeros(min(rows, num_rows // beside), num_keys + num_rows)
         if self.is_causal:
-            mask = mask.fill_(-torch.inf).triu(num_keys + (not self.no_self))
+            mask = mask.fill_(-torch.inf).triu(diagonal + (not self.no_self))
         else:
-            mask.diagonal(num_keys).fill_(-torch.inf)
-        for start in range(0, num_read, rows):
-            piece = mask[: num_read - start, num_read - start :][:, :num_keys]
-            if self.is_causal and num_keys - num_read + start == 0:
-                piece = piece.clone()
-                piece[0, 0] = 0  # as above
-            yield piece
+            mask.diagonal(diagonal).fill_(-torch.inf)
+        for stop in range(num_rows, 0, -rows * beside):
+            size = min(rows, stop // beside)
+            windows = mask[:, stop - (beside - 1) * size :].as_strided(
+                (1, beside, size, num_keys), (0, size, mask.stride(0), 1)
+            )
+            if self.is_causal and stop == num_rows and num_keys == num_read:
+                windows = windows.clone()
+                windows[0, -1, 0, 0] = 0  # as above
+            yield windows

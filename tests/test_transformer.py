@@ -1,5 +1,7 @@
 """The transformer layer against torch's own, its masks, and its first weights."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -105,20 +107,25 @@ def test_frame_does_not_see_itself_with_no_self(causal):
 
 @pytest.mark.parametrize(("no_self", "causal"), MASKS)
 @pytest.mark.parametrize("num_read", [1, 10, T])
-def test_pieces_of_rows_do_not_change_the_result(num_read, no_self, causal):
+def test_pieces_of_rows_do_not_change_the_result(monkeypatch, num_read, no_self, causal):
     layer = build(no_self=no_self, causal=causal)
-    q, k, v = (draw(3, B, 2, T, 8)[i] for i in range(3))
-    whole = layer._attend(q, k, v)[:, :, T - num_read :]
-    for rows in (1, 7, 10, T, 1000):
-        torch.testing.assert_close(layer._attend(q[:, :, T - num_read :], k, v, rows), whole)
+    results = []
+    for num_threads, rows in itertools.product((1, 8, 13), (1, 7, 10, T, 1000)):  # 4 heads: 1, 2 or 3 pieces beside
+        monkeypatch.setattr(torch, "get_num_threads", lambda num_threads=num_threads: num_threads)
+        q, k, v = (draw(3, B, 2, T, 8)[i].requires_grad_() for i in range(3))
+        y = layer._attend(q[:, :, T - num_read :], k, v, rows)
+        results.append([y, *torch.autograd.grad((y * draw(*y.shape)).sum(), (q, k, v))])
+        assert y.isfinite().all()
+        torch.testing.assert_close(results[-1], results[0], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("no_self", "causal"), MASKS[:3])
 @pytest.mark.parametrize("num_read", [1, 10, T])
 @pytest.mark.parametrize("rows", [1, 7, 1000])
-def test_shifted_masks_hide_what_the_plain_ones_hide(rows, num_read, no_self, causal):
-    layer, queries = build(no_self=no_self, causal=causal), draw(1, 1, num_read, M)
-    plain, shifted = (list(make(queries, T, rows)) for make in (layer._masks, layer._shifted_masks))
+@pytest.mark.parametrize("beside", [1, 2, 3])
+def test_shifted_masks_hide_what_the_plain_ones_hide(beside, rows, num_read, no_self, causal):
+    layer, queries = build(no_self=no_self, causal=causal), draw(1, num_read + -num_read % beside, M)
+    plain, shifted = (list(make(queries, num_read, T, rows, beside)) for make in (layer._masks, layer._shifted_masks))
     assert len(plain) == len(shifted)
     for visible, added in zip(plain, shifted, strict=True):
         assert torch.equal(torch.zeros(visible.shape).masked_fill(~visible, -torch.inf), added)
