@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 State = tuple[Tensor, Tensor]  # the memory divided by exp(scale), (B, H, K, V), and the scale, (B, H)
@@ -39,13 +40,37 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, past: Tensor | None) 
 
     `past` (B, K - 1, C) holds the frames before x, None for zeros; the one for the next frames is returned too.
     """
-    # A sum of K shifted products: conv1d takes three times as long backwards.
     num_frames, num_past = x.shape[1], weight.shape[2] - 1
     x = F.pad(x, (0, 0, num_past, 0)) if past is None else torch.cat([past, x], 1)
-    y = bias
-    for k in range(num_past + 1):
-        y = torch.addcmul(y, x[:, k : k + num_frames], weight[:, 0, k])
-    return y, x[:, num_frames:].clone()  # a view would keep all of x
+    return _Conv1d.apply(x, weight[:, 0], bias), x[:, num_frames:].clone()  # a view would keep all of x
+
+
+class _Conv1d(torch.autograd.Function):
+    """A sum of K shifted products: x (B, K - 1 + T, C), weight (C, K) and bias (C,) to (B, T, C).
+
+    torch's conv1d takes three times as long backwards, and gradients of K slices of x would each be as large as x.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        num_taps = weight.shape[1]
+        num_frames = x.shape[1] - num_taps + 1
+        y = torch.addcmul(bias, x[:, :num_frames], weight[:, 0])
+        for k in range(1, num_taps):
+            y.addcmul_(x[:, k : k + num_frames], weight[:, k])
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, d_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        d_x, d_weight, num_frames = torch.zeros_like(x), torch.empty_like(weight), d_y.shape[1]
+        for k in range(weight.shape[1]):
+            frames = slice(k, k + num_frames)
+            d_x[:, frames].addcmul_(d_y, weight[:, k])
+            d_weight[:, k] = torch.linalg.vecdot(x[:, frames].flatten(0, 1), d_y.flatten(0, 1), dim=0)
+        return d_x, d_weight, d_y.sum((0, 1))
 
 
 def gated_linear_attention(
@@ -53,10 +78,11 @@ def gated_linear_attention(
     k: Tensor,
     v: Tensor,
     log_decay: Tensor,
-    log_input: Tensor | None = None,
+    log_input: Tensor,
     num_last: int | None = None,
     state: State | None = None,
     chunk_size: int = 128,
+    is_stabilised: bool = True,
 ) -> tuple[Tensor, Tensor, State]:
     """Read a state S_t = exp(log_decay_t) S_{t-1} + exp(log_input_t) k_t v_t^T with queries: y_t = S_t^T q_t.
 
@@ -69,15 +95,15 @@ def gated_linear_attention(
         q, k: (B, H or 1, T, K), float32. One head is shared by all.
         v: (B, H, T, V).
         log_decay: (B, H, T), at most 0.
-        log_input: (B, H, T), or None for 0.
+        log_input: (B, H, T).
         num_last: compute y for the last `num_last` frames only; all if None.
         state: what earlier frames left, None for nothing.
         chunk_size: L. Changes speed and rounding only.
+        is_stabilised: False where input weights cannot be enormous: nothing is divided, m is 0.
 
     Returns:
         y exp(-m), (B, H, num_last, V); m, (B, H, num_last); and the state after the last frame. m is a constant to
-        autograd: what is computed from y exp(-m) and m together must not depend on the choice of m. Without log_input,
-        m is 0.
+        autograd: what is computed from y exp(-m) and m together must not depend on the choice of m.
 
     Sources: Beck et al. (2024), "xLSTM", arXiv:2405.04517, appendix A.3; Dao and Gu (2024), "Transformers are SSMs",
     arXiv:2405.21060, section 6.
@@ -86,20 +112,28 @@ def gated_linear_attention(
     sizes = [v.shape[2] - num_last, num_last]
     if state is None:
         state = v.new_zeros(*v.shape[:2], k.shape[3], v.shape[3]), v.new_zeros(v.shape[:2])
-    (k_before, k), (v_before, v), (decay_before, log_decay) = (x.split(sizes, 2) for x in (k, v, log_decay))
-    input_before, log_input = (None, None) if log_input is None else log_input.split(sizes, 2)
+    (k_before, k), (v_before, v), (decay_before, log_decay), (input_before, log_input) = (
+        x.split(sizes, 2) for x in (k, v, log_decay, log_input)
+    )
     if sizes[0]:  # not read: one chunk, however long, of which the state alone is wanted
         after = decay_before.flip(2).cumsum(2).flip(2)  # (B, H, T), sums from a frame on
-        to_end = F.pad(after[..., 1:], (0, 1)) + (0 if input_before is None else input_before)
-        gain, peak = _gain(k_before, v_before, to_end, input_before is not None)
-        state = _advance(*state, after[..., 0], gain, peak, input_before is not None)
+        to_end = F.pad(after[..., 1:], (0, 1)) + input_before
+        gain, peak = _gain(k_before, v_before, to_end, is_stabilised)
+        state = _advance(*state, after[..., 0], gain, peak, is_stabilised)
     if num_last == 0:
         return v, log_decay, state
-    return _read(q[:, :, sizes[0] :], k, v, log_decay, log_input, state, chunk_size)
+    return _read(q[:, :, sizes[0] :], k, v, log_decay, log_input, state, chunk_size, is_stabilised)
 
 
 def _read(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, log_input: Tensor | None, state: State, chunk_size: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor,
+    log_input: Tensor,
+    state: State,
+    chunk_size: int,
+    is_stabilised: bool,
 ) -> tuple[Tensor, Tensor, State]:
     """y exp(-m) and m of all frames, and the state after them."""
     num_frames = v.shape[2]
@@ -110,9 +144,7 @@ def _read(
             x = F.pad(x, (0, 0, 0, padding) if x.ndim == 4 else (0, padding), value=value)
         return x.unflatten(2, (-1, chunk_size))
 
-    q, k, v, log_decay = chunks(q), chunks(k), chunks(v), chunks(log_decay)
-    is_stabilised = log_input is not None
-    log_input = chunks(log_input, -torch.inf) if is_stabilised else torch.zeros_like(log_decay)
+    q, k, v, log_decay, log_input = chunks(q), chunks(k), chunks(v), chunks(log_decay), chunks(log_input, -torch.inf)
     decay = log_decay.cumsum(-1)  # (B, H, N, L), from the chunk's start to each frame inclusive
     total = decay[..., -1]  # (B, H, N)
     to_end = total[..., None] - decay + log_input  # (B, H, N, L), weight of a frame in the state at the chunk's end
@@ -125,9 +157,8 @@ def _read(
     *before, last = states
     memory, log_scale = (torch.stack(x, 2) for x in zip(*before, strict=True))  # (B, H, N, K, V), (B, H, N)
 
-    within = decay[..., :, None] - decay[..., None, :]  # (B, H, N, L, L)
-    if is_stabilised:
-        within = within + log_input[..., None, :]
+    # In this order: differences of decays are small where the sums are large.
+    within = decay[..., :, None] - decay[..., None, :] + log_input[..., None, :]  # (B, H, N, L, L)
     is_past = torch.ones(chunk_size, chunk_size, dtype=torch.bool, device=q.device).tril()
     within = within.masked_fill(~is_past, -torch.inf)
     before = decay + log_scale[..., None]  # (B, H, N, L)
@@ -151,7 +182,9 @@ def _advance(
     memory: Tensor, log_scale: Tensor, total: Tensor, gain: Tensor, peak: Tensor, is_stabilised: bool
 ) -> State:
     """The state after frames with this total decay and gain."""
+    if not is_stabilised:
+        return torch.exp(total)[..., None, None] * memory + gain, log_scale
     carried = log_scale + total
-    log_scale = torch.maximum(carried.detach(), peak) if is_stabilised else log_scale
+    log_scale = torch.maximum(carried.detach(), peak)
     keep, add = torch.exp(carried - log_scale), torch.exp(peak - log_scale)
     return keep[..., None, None] * memory + add[..., None, None] * gain, log_scale

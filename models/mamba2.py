@@ -107,14 +107,14 @@ class Mamba2(nn.Module):
             )
             return y[:, num_unread:].flatten(2), None
         with torch.autocast(values.device.type, enabled=False):
-            dt = F.softplus(dt.float() + self.dt_bias)  # (B, T, H)
+            dt = F.softplus(dt.float() + self.dt_bias).transpose(1, 2)  # (B, H, T)
             values = values.float().transpose(1, 2)  # (B, H, T, headdim)
-            dt = dt.transpose(1, 2)  # (B, H, T)
             b, c = b.float()[:, None], c.float()[:, None]
+            log_dt = dt.clamp(min=torch.finfo(dt.dtype).tiny).log()  # dt can round to 0
             y, _, memory = gated_linear_attention(
-                c, b, values * dt[..., None], dt * A[:, None], None, num_read, memory, self.chunk
+                c, b, values, dt * A[:, None], log_dt, num_read, memory, self.chunk, is_stabilised=False
             )
-            y = y + self.D[:, None, None] * values[:, :, num_unread:]
+            y = torch.addcmul(y, self.D[:, None, None], values[:, :, num_unread:])
             return y.transpose(1, 2).flatten(2), memory
 
 

@@ -4,45 +4,45 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.linear_attention import gated_linear_attention
+from models.linear_attention import causal_conv1d, gated_linear_attention
 
 B, H, K, V = 2, 3, 4, 5
 
 
-def draw(num_frames: int, spread: float | None, num_key_heads: int = H) -> list[Tensor | None]:
+def draw(num_frames: int, spread: float, num_key_heads: int = H) -> list[Tensor]:
     """q, k, v, log_decay and log_input in float64; input weights are exponentials of up to +-`spread`."""
     generator = torch.Generator().manual_seed(num_frames)
     q, k = (torch.randn(B, num_key_heads, num_frames, K, generator=generator, dtype=torch.float64) for _ in range(2))
     v = torch.randn(B, H, num_frames, V, generator=generator, dtype=torch.float64)
     log_decay = torch.randn(B, H, num_frames, generator=generator, dtype=torch.float64).exp().neg()
     uniform = torch.rand(B, H, num_frames, generator=generator, dtype=torch.float64)
-    return [q, k, v, log_decay, None if spread is None else spread * (2 * uniform - 1)]
+    return [q, k, v, log_decay, spread * (2 * uniform - 1)]
 
 
-def step_by_step(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, log_input: Tensor | None) -> Tensor:
+def step_by_step(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, log_input: Tensor) -> Tensor:
     state, outputs = torch.zeros(B, H, K, V, dtype=torch.float64), []
     for t in range(v.shape[2]):
-        weight = 1.0 if log_input is None else log_input[:, :, t, None, None].exp()
+        weight = log_input[:, :, t, None, None].exp()
         state = log_decay[:, :, t, None, None].exp() * state + weight * k[:, :, t, :, None] * v[:, :, t, None]
         outputs.append((q[:, :, t, None] @ state)[:, :, 0])
     return torch.stack(outputs, 2)
 
 
-def with_gradients(inputs: list[Tensor | None], y: Tensor) -> list[Tensor]:
+def with_gradients(inputs: list[Tensor], y: Tensor) -> list[Tensor]:
     weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype)
-    return [y, *torch.autograd.grad((weights * y).sum(), [x for x in inputs if x is not None])]
+    return [y, *torch.autograd.grad((weights * y).sum(), inputs)]
 
 
-def require_gradients(inputs: list[Tensor | None], dtype: torch.dtype = torch.float64) -> list[Tensor | None]:
-    return [x if x is None else x.to(dtype).requires_grad_() for x in inputs]
+def require_gradients(inputs: list[Tensor], dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    return [x.to(dtype).requires_grad_() for x in inputs]
 
 
-@pytest.mark.parametrize("spread", [None, 1.0, 50.0, 300.0])
+@pytest.mark.parametrize(("spread", "is_stabilised"), [(1.0, False), (1.0, True), (50.0, True), (300.0, True)])
 @pytest.mark.parametrize("chunk_size", [1, 16, 128])
 @pytest.mark.parametrize(("num_frames", "num_last"), [(63, None), (129, 1), (129, 17), (150, 40), (1, None)])
-def test_outputs_and_gradients_equal_the_recurrence(num_frames, num_last, chunk_size, spread):
+def test_outputs_and_gradients_equal_the_recurrence(num_frames, num_last, chunk_size, spread, is_stabilised):
     inputs = require_gradients(draw(num_frames, spread))
-    y, m, _ = gated_linear_attention(*inputs, num_last=num_last, chunk_size=chunk_size)
+    y, m, _ = gated_linear_attention(*inputs, num_last, None, chunk_size, is_stabilised)
     expected = step_by_step(*inputs)[:, :, num_frames - y.shape[2] :] * torch.exp(-m[..., None])
     assert not m.requires_grad
     torch.testing.assert_close(with_gradients(inputs, y), with_gradients(inputs, expected), rtol=1e-9, atol=1e-9)
@@ -56,24 +56,24 @@ def test_one_head_of_keys_and_queries_is_shared_by_all(chunk_size):
     torch.testing.assert_close(with_gradients(inputs, y), with_gradients(inputs, expected), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("spread", [None, 1.0, 300.0])
+@pytest.mark.parametrize(("spread", "is_stabilised"), [(1.0, False), (1.0, True), (300.0, True)])
 @pytest.mark.parametrize("num_last", [0, 1, 40])
-def test_state_carries_on_where_earlier_frames_ended(num_last, spread):
+def test_state_carries_on_where_earlier_frames_ended(num_last, spread, is_stabilised):
     inputs = require_gradients(draw(150, spread))
-    y, m, _ = gated_linear_attention(*inputs, num_last + 30, chunk_size=16)
-    early, late = zip(*((x, x) if x is None else x.split([120, 30], 2) for x in inputs), strict=True)
-    early_y, early_m, state = gated_linear_attention(*early, num_last, chunk_size=16)
-    late_y, late_m, _ = gated_linear_attention(*late, state=state, chunk_size=16)
+    y, m, _ = gated_linear_attention(*inputs, num_last + 30, None, 16, is_stabilised)
+    early, late = zip(*(x.split([120, 30], 2) for x in inputs), strict=True)
+    early_y, early_m, state = gated_linear_attention(*early, num_last, None, 16, is_stabilised)
+    late_y, late_m, _ = gated_linear_attention(*late, None, state, 16, is_stabilised)
     torch.testing.assert_close(torch.cat([early_m, late_m], 2), m, rtol=1e-9, atol=1e-9)
     in_two = with_gradients(inputs, torch.cat([early_y, late_y], 2))
     torch.testing.assert_close(in_two, with_gradients(inputs, y), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("spread", [None, 1.0, 50.0])
-def test_float32_loses_little(spread):
+@pytest.mark.parametrize(("spread", "is_stabilised"), [(1.0, False), (1.0, True), (50.0, True)])
+def test_float32_loses_little(spread, is_stabilised):
     exact = require_gradients(draw(263, spread))
     inputs = require_gradients(exact, torch.float32)
-    y, m, _ = gated_linear_attention(*inputs)
+    y, m, _ = gated_linear_attention(*inputs, is_stabilised=is_stabilised)
     expected = step_by_step(*exact) * torch.exp(-m[..., None].double())
     # Exponents are differences of sums near 200, where neighbours in float32 are 1.5e-5 apart.
     close = {"rtol": 1e-4, "atol": 1e-4, "check_dtype": False}
@@ -94,17 +94,47 @@ def test_common_factor_of_the_input_weights_is_all_in_the_scale():
     torch.testing.assert_close((far, far_m), (near, near_m + 900), rtol=1e-9, atol=1e-9)
 
 
-def test_without_input_weights_nothing_is_scaled():
-    q, k, v, log_decay, _ = draw(63, None)
-    y, m, _ = gated_linear_attention(q, k, v, log_decay, chunk_size=16)
+def test_unless_stabilised_nothing_is_scaled():
+    inputs = draw(63, 1.0)
+    y, m, _ = gated_linear_attention(*inputs, chunk_size=16, is_stabilised=False)
     assert not m.any()
-    scaled, m, _ = gated_linear_attention(q, k, v, log_decay, torch.zeros_like(log_decay), chunk_size=16)
+    scaled, m, _ = gated_linear_attention(*inputs, chunk_size=16)
     torch.testing.assert_close(scaled * torch.exp(m[..., None]), y, rtol=1e-9, atol=1e-9)
 
 
 def test_memory_without_decay_keeps_the_first_frame():
-    q, k, v, log_decay, _ = draw(300, None)
+    q, k, v, log_decay, _ = draw(300, 1.0)
     v[:, :, 1:] = 0
-    y, _, _ = gated_linear_attention(q, k, v, torch.zeros_like(log_decay))
+    y, m, _ = gated_linear_attention(q, k, v, torch.zeros_like(log_decay), torch.zeros_like(log_decay))
     expected = (q[:, :, -1] * k[:, :, 0]).sum(-1, keepdim=True) * v[:, :, 0]
-    torch.testing.assert_close(y[:, :, -1], expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(y[:, :, -1] * torch.exp(m[:, :, -1:]), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("num_taps", [1, 2, 5])
+@pytest.mark.parametrize("num_frames", [1, 63])
+def test_convolution_and_its_gradients_are_torchs_own(num_taps, num_frames):
+    generator = torch.Generator().manual_seed(num_taps)
+    x, weight, bias = (
+        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+        for shape in ((B, num_frames, K), (K, 1, num_taps), (K,))
+    )
+    padded = torch.nn.functional.pad(x.transpose(1, 2), (num_taps - 1, 0))
+    expected = torch.nn.functional.conv1d(padded, weight, bias, groups=K).transpose(1, 2)
+    y, past = causal_conv1d(x, weight, bias, None)
+    results = [with_gradients([x, weight, bias], z) for z in (y, expected)]
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(past, padded[..., num_frames:].transpose(1, 2), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 40])
+def test_convolution_carries_on_where_earlier_frames_ended(cut):
+    generator = torch.Generator().manual_seed(cut)
+    x, weight, bias = (
+        torch.randn(shape, generator=generator).requires_grad_() for shape in ((B, 63, K), (K, 1, 4), (K,))
+    )
+    whole, last = causal_conv1d(x, weight, bias, None)
+    early, past = causal_conv1d(x[:, :cut], weight, bias, None)
+    late, end = causal_conv1d(x[:, cut:], weight, bias, past)
+    in_two = with_gradients([x, weight, bias], torch.cat([early, late], 1))
+    torch.testing.assert_close(in_two, with_gradients([x, weight, bias], whole))
+    torch.testing.assert_close(end, last)
