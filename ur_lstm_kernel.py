@@ -87,12 +87,12 @@ class _Scan(torch.autograd.Function):
                 for t in range(stop - 1, start - 1, -1):
                     _backward(*arrays, ctx.refine, False, t, t + 1, start, 0, num_sequences)
                     torch.mm(d_gates[:, t - start], w, out=d_h)
-            d_flat, before = d_gates.flatten(0, 1), hs[:, start - 1] if start else h0
-            d_weight_ih.addmm_(d_flat.T, x[:, start:stop].flatten(0, 1).float())
-            d_weight_hh.addmm_(d_flat.T, torch.cat([before[:, None], hs[:, start : stop - 1]], 1).flatten(0, 1))
-            d_bias += d_flat.sum(0)
+            d_weight_ih.addbmm_(d_gates.mT, x[:, start:stop].float())
+            d_weight_hh.addmm_(d_gates[:, 0].T, hs[:, start - 1] if start else h0)
+            d_weight_hh.addbmm_(d_gates[:, 1:].mT, hs[:, start : stop - 1])
+            d_bias += d_gates.sum((0, 1))
             if d_x is not None:
-                d_x[:, start:stop] = d_gates @ weight_ih
+                torch.bmm(d_gates, weight_ih.expand(num_sequences, -1, -1), out=d_x[:, start:stop])
         return d_x, d_weight_ih, d_bias, d_weight_hh, d_h, d_c, None
 
 
