@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import Row, take_turns
 from recognition.dataset import EpisodeDataset
@@ -83,7 +86,7 @@ def batch(device: str) -> Iterator[Row]:
     yield Row("  the same", "memcpy of as many bytes", ours, copy, 0.8)
 
 
-def gather_plainly(films: list[torch.Tensor], episodes: Episodes, numbers: np.ndarray) -> torch.Tensor:
+def gather_plainly(films: list[Tensor], episodes: Episodes, numbers: np.ndarray) -> Tensor:
     """The batch as slices of films, concatenated within an episode and stacked, (B, T, D)."""
     sequences = []
     for study, probes in zip(episodes.study[numbers].tolist(), episodes.probes[numbers].tolist(), strict=True):
@@ -115,9 +118,24 @@ def epoch(device: str) -> Iterator[Row]:
                 logits = plain(features)
             F.binary_cross_entropy_with_logits(logits.float(), is_old).backward()
 
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # it cannot see into the others
+        plain(dataset[np.arange(16)][0].to(fabric.device)).sum().backward()
+    num_operations = counter.get_total_flops() * len(batches)
+
+    size = 2048 if device == "cpu" else 8192
+    matrix = torch.randn(size, size, device=device)
+
+    def product() -> Tensor:
+        with fabric.autocast():
+            return matrix @ matrix
+
     with redirect_stderr(io.StringIO()):  # the progress bar
-        whole, alone = take_turns([lambda: train_epoch(fabric, model, optimizer, dataset, config, 0), passes])
-    yield Row("a training epoch", "its forward and backward passes alone", whole, alone, 0.91)
+        whole, alone, multiplying = take_turns(
+            [lambda: train_epoch(fabric, model, optimizer, dataset, config, 0), passes, product]
+        )
+    peak = 2 * size**3 / multiplying
+    note = f"MFU {num_operations / whole / peak:.2f} of {peak / 1e9:,.0f} GFLOP/s, which a large product reaches here"
+    yield Row("a training epoch", "its forward and backward passes alone", whole, alone, 0.91, note=note)
 
 
 def make_dataset(folder: Path, lengths: list[int], num_features: int, spec: EpisodeSpec, num: int) -> EpisodeDataset:
