@@ -53,23 +53,22 @@ class Outcome:
 class FilmFrames(IterableDataset):
     """Decodes films: yields each film's `FrameBatch`es and then its `FilmEnd`.
 
-    Workers take the next film from a common counter, large files first, so that none is left with a long one at the
-    end. On a CPU they run the network as well.
+    Workers take the next film from a common counter, so a long film does not hold up the others. On a CPU they run the
+    network as well.
     """
 
     def __init__(self, videos: list[Path], backbone: Backbone, batch_size: int):
         self.videos, self.backbone, self.batch_size = videos, backbone, batch_size
-        self.order = sorted(range(len(videos)), key=lambda film: -videos[film].stat().st_size)
-        self.num_taken = torch.multiprocessing.Value("q", 0)
+        self.next_film = torch.multiprocessing.Value("q", 0)
 
     def __iter__(self) -> Iterator[FrameBatch | FilmEnd]:
         while True:
-            with self.num_taken.get_lock():
-                place = self.num_taken.value
-                self.num_taken.value += 1
-            if place >= len(self.order):
+            with self.next_film.get_lock():
+                film = self.next_film.value
+                self.next_film.value += 1
+            if film >= len(self.videos):
                 return
-            yield from self._read(self.order[place])
+            yield from self._read(film)
 
     def _read(self, film: int) -> Iterator[FrameBatch | FilmEnd]:
         path, height, width = self.videos[film], 0, 0
