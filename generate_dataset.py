@@ -3,9 +3,21 @@
   python generate_dataset.py                                      the published protocol: 90 clips of 10 s, 180 probes
   python generate_dataset.py --old_probes presented               old probes are frames that were themselves shown
   python generate_dataset.py --n_clips 10 --n_tests 10 --suffix _short    writes train_indices_short.h5, ...
+  python generate_dataset.py --n_clips 90 10 20 40 180            test episodes of other lengths too, for capacity
+  python generate_dataset.py --new_probes far=0.4,near=0.3,other_film=0.3    several kinds of new probes
+  python generate_dataset.py --study_clips no_cut,cut,other_film             clips with and without cuts, a third each
 
 Films are split at random: no film is in two of the three. Writes {train,validation,test}_indices<suffix>.h5, all or
-none of them; equal arguments on equal features give equal bytes.
+none of them; equal arguments on equal features give equal bytes. Ends with an audit: what the splits share, and how
+near new probes come to what is studied.
+
+Kinds of new probes: far (of a studied film, --clip_margin frames or more from any studied clip), near (outside the
+clips, but nearer), same_shot (outside the clips, in the shot in which one begins or ends), other_film (of a film not
+studied), mirrored, cropped and brightened (a studied frame altered; needs features by preprocess_videos.py
+--alter_every). "far=3,near=1" gives shares; equal ones where none are given.
+
+Kinds of study clips: no_cut (in one shot), cut (of one film, cut at least once), other_film (in the middle a cut to
+another film, and no other); any takes clips as they come.
 """
 
 import hashlib
@@ -15,19 +27,26 @@ from pathlib import Path
 
 from recognition.command_line import ArgumentParser, InputError, number_between, run, whole_number
 
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")  # their places are their seeds; train.py draws fresh episodes with 3
+CAPACITY = 4  # keeps the seeds of test episodes of other lengths apart from those
 
 
 def main() -> None:
     args = parse_arguments()
     from tqdm import tqdm
 
-    from recognition.episodes import EpisodeSpec, TooFewFrames, check_room, draw_episodes
+    from recognition.episode_spec import ALTERATIONS, TooFewFrames, check_room
+    from recognition.episodes import clip_kinds, draw_episodes
     from recognition.files import written_whole
     from recognition.index_file import write_index
 
-    spec = EpisodeSpec(args.n_clips, args.clip_length, args.clip_margin, args.n_tests, args.subsample, args.old_probes)
-    video_ids, num_frames, bank_digest = read_bank(args.input_dir)
+    video_ids, num_frames, alter_every, bank_digest = read_bank(args.input_dir)
+    spec = make_spec(args, alter_every)
+    if set(ALTERATIONS) & set(spec.lures) and not alter_every:
+        raise InputError(
+            f"--new_probes {args.new_probes}: {args.input_dir} has no features of altered frames; "
+            f"make them with preprocess_videos.py --alter_every"
+        )
     try:
         check_room(num_frames, spec)
     except TooFewFrames as error:
@@ -38,26 +57,39 @@ def main() -> None:
         num_frames = num_frames[num_frames >= spec.shortest_film]
     fractions = {"test": args.test_set_fraction, "validation": args.validation_set_fraction}
     films = split_films(len(video_ids), fractions, args.seed)
+    ids = {split: [video_ids[k] for k in films[split]] for split in SPLITS}
+    lengths = {split: num_frames[films[split]] for split in SPLITS}
+    shots = dict.fromkeys(SPLITS)
+    if spec.needs_shots:
+        from recognition.feature_bank import read_all_shots
+
+        shots = {split: read_all_shots(args.input_dir, ids[split]) for split in SPLITS}
     num_samples = {"train": args.n_samples_train, "validation": args.n_samples_validation, "test": args.n_samples_test}
 
-    drawn = {}
-    for number, split in enumerate(tqdm(SPLITS, unit="split", leave=False, disable=None)):
+    # Name of each file, its split, what an episode in it consists of, and its seed.
+    wanted = [(f"{split}_indices{args.suffix}", split, spec, (args.seed, k)) for k, split in enumerate(SPLITS)]
+    for num_clips in args.n_clips[1:]:
+        name = f"test_indices{args.suffix}_{num_clips}clips"
+        wanted.append((name, "test", make_spec(args, alter_every, num_clips), (args.seed, CAPACITY, num_clips)))
+    drawn = []
+    for _, split, this, seed in tqdm(wanted, unit="file", leave=False, disable=None):
         try:
-            drawn[split] = draw_episodes(num_frames[films[split]], spec, num_samples[split], (args.seed, number))
+            drawn.append(draw_episodes(lengths[split], this, num_samples[split], seed, shots[split]))
         except TooFewFrames as error:
             raise InputError(f"{split} films: {error}; add films or ask for less") from None
 
     args.output_dir.mkdir(parents=True, exist_ok=True)
+    paths = [args.output_dir / f"{name}.h5" for name, *_ in wanted]
     with ExitStack() as stack:
-        for split, episodes in drawn.items():
-            part = stack.enter_context(written_whole(args.output_dir / f"{split}_indices{args.suffix}.h5"))
-            ids, lengths = [video_ids[k] for k in films[split]], num_frames[films[split]]
+        for path, (_, split, this, _), episodes in zip(paths, wanted, drawn, strict=True):
+            part = stack.enter_context(written_whole(path))
             attributes = {"split": split, "seed": args.seed, "bank_digest": bank_digest}
             attributes |= {f"{name}_set_fraction": value for name, value in fractions.items()}
-            write_index(part, episodes, ids, lengths, spec, attributes)
-    for split in SPLITS:
-        path = args.output_dir / f"{split}_indices{args.suffix}.h5"
-        print(f"{path}: {num_samples[split]} episodes from {len(films[split])} of {len(video_ids)} films")
+            kinds = clip_kinds(episodes.study, lengths[split], shots[split]) if this.clip_counts else None
+            write_index(part, episodes, ids[split], lengths[split], this, attributes, kinds)
+    for path, (_, split, *_) in zip(paths, wanted, strict=True):
+        print(f"{path}: {num_samples[split]} episodes from {len(ids[split])} of {len(video_ids)} films")
+    print_audit(args.input_dir, paths)
 
 
 def parse_arguments() -> Namespace:
@@ -76,7 +108,13 @@ def parse_arguments() -> Namespace:
         "--validation_set_fraction", type=number_between(0, 1), default=0.1, help="share of films for validation"
     )
     parser.add_argument("--seed", type=whole_number(), default=0, help="seed of the split and of all draws")
-    parser.add_argument("--n_clips", type=whole_number(1), default=90, help="clips studied in an episode")
+    parser.add_argument(
+        "--n_clips",
+        type=whole_number(1),
+        nargs="+",
+        default=[90],
+        help="clips studied in an episode; further numbers give test episodes of other lengths, for capacity curves",
+    )
     parser.add_argument(
         "--clip_length", type=whole_number(1), default=300, help="frames from a clip's start to its end"
     )
@@ -91,15 +129,50 @@ def parse_arguments() -> Namespace:
         default="any",
         help="old probes are any frames of a studied clip, or only those that were shown",
     )
+    parser.add_argument("--new_probes", default="far", help="kinds of new probes and their shares, see above")
+    parser.add_argument("--study_clips", default="any", help="any clips, or kinds of clips and their shares, see above")
+    parser.add_argument(
+        "--probe_lags",
+        choices=["uniform", "balanced"],
+        default="uniform",
+        help="old probes come from all clips alike, or more often from late ones, so that short lags are measured as "
+        "well as long ones",
+    )
     parser.add_argument("--suffix", default="", help="ending of the index files' names, to keep several sets apart")
     args = parser.parse_args()
     if Path(args.suffix).name != args.suffix and args.suffix:
         parser.error(f"argument --suffix: {args.suffix!r} must not hold a folder")
+    if len(set(args.n_clips)) < len(args.n_clips):
+        parser.error("argument --n_clips: gives a number twice")
+    for num_clips in args.n_clips:
+        make_spec(args, 0, num_clips)  # before anything is read
     return args
 
 
+def make_spec(args: Namespace, alter_every: int, num_clips: int | None = None):
+    """What an episode consists of, with `num_clips` clips or the first of --n_clips."""
+    from recognition.episode_spec import EpisodeSpec
+
+    try:
+        return EpisodeSpec(
+            num_clips=num_clips or args.n_clips[0],
+            clip_length=args.clip_length,
+            clip_margin=args.clip_margin,
+            num_tests=args.n_tests,
+            subsample=args.subsample,
+            old_probes=args.old_probes,
+            new_probes=args.new_probes,
+            probe_lags=args.probe_lags,
+            alter_every=alter_every,
+            study_clips=args.study_clips,
+        )
+    except ValueError as error:
+        raise InputError(f"--{error}") from None
+
+
 def read_bank(folder: Path):
-    """List the films of a folder of features: their ids, numbers of frames (V,) and the digest of the whole bank."""
+    """List the films of a folder of features: their ids, numbers of frames (V,), of how many frames one is altered too,
+    and the digest of the whole bank."""
     import numpy as np
 
     from recognition.feature_file import DamagedFile, feature_files, read_header
@@ -120,8 +193,32 @@ def read_bank(folder: Path):
         raise InputError(
             f"--input_dir {folder}: holds features of several backbones or weights; keep one kind in a folder"
         )
+    if len({h.alter_every for h in headers}) > 1:
+        raise InputError(
+            f"--input_dir {folder}: some films have more altered frames than others; "
+            f"run preprocess_videos.py again, with one --alter_every for all"
+        )
     digest = hashlib.sha256("\n".join(map(repr, headers)).encode()).hexdigest()
-    return [h.video_id for h in headers], np.array([h.num_frames for h in headers]), digest
+    num_frames = np.array([h.num_frames for h in headers])
+    return [h.video_id for h in headers], num_frames, headers[0].alter_every, digest
+
+
+def print_audit(input_dir: Path, paths: list[Path]) -> None:
+    """Say what the three splits share and how near new probes come to what is studied."""
+    from recognition.audit import audit, audit_lines
+    from recognition.config import DatasetConfig
+    from recognition.dataset import open_split
+
+    config = DatasetConfig(
+        train_indices_file=str(paths[0]),
+        validation_indices_file=str(paths[1]),
+        test_indices_file=str(paths[2]),
+        video_path=str(input_dir),
+        bank="mapped",
+    )
+    print("Audit:")
+    for line in audit_lines(audit(*(open_split(config, split) for split in SPLITS), input_dir)):
+        print(f"  {line}")
 
 
 def split_films(num_films: int, fractions: dict[str, float], seed: int) -> dict:

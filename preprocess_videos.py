@@ -4,10 +4,12 @@
   python preprocess_videos.py --weights resnet18.pth            weights from a file, where downloads are blocked
   python preprocess_videos.py --weights random:0                an untrained network, for a quick try
   python preprocess_videos.py --backbone convnext_tiny          any image classifier of torchvision
+  python preprocess_videos.py --alter_every 30                  altered frames too, one in 30, to probe memory with
 
-Writes one feature file a film, <output_dir>/<stem>.h5, and videos.csv, their list. Films that cannot be decoded to
-their end are listed in failed.csv and leave no feature file; the exit status is then 1. Run it again after an
-interruption or with new films: finished films are kept.
+Writes one feature file a film, <output_dir>/<stem>.h5, and videos.csv, their list. A file also
+says where the film's shots begin (PySceneDetect) and may hold features of frames mirrored, cropped and brightened.
+Films that cannot be decoded to their end are listed in failed.csv and leave no feature file; the exit status is then 1.
+Run it again after an interruption or with new films: finished films are kept.
 """
 
 import os
@@ -31,9 +33,8 @@ def main() -> int:
     device = choose_device(args.device)
     backbone = Backbone(args.backbone, args.weights, device, fast=args.dtype == "float16")
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    todo = (
-        videos if args.overwrite else [v for v in videos if not is_finished(v, args.output_dir, backbone, args.dtype)]
-    )
+    settings = {"dtype": args.dtype, "alter_every": args.alter_every}
+    todo = videos if args.overwrite else [v for v in videos if not is_finished(v, args.output_dir, backbone, settings)]
     print(
         f"{len(videos)} films, {len(videos) - len(todo)} of them finished; {args.backbone} with weights "
         f"{backbone.weights} on {device}, computed in {str(backbone.compute_dtype).removeprefix('torch.')}, "
@@ -56,7 +57,7 @@ def main() -> int:
     failures: list[Outcome] = []
     try:
         with tqdm(total=sum(num_frames.values()), unit="frame", smoothing=0.05, disable=not todo) as bar:
-            for result in extract(todo, args.output_dir, backbone, batch_size, workers, args.dtype):
+            for result in extract(todo, args.output_dir, backbone, batch_size, workers, **settings):
                 if isinstance(result, int):
                     bar.update(result)
                 elif result.failure:
@@ -93,6 +94,14 @@ def parse_arguments() -> Namespace:
         default="float16",
         help="of the stored features; float16 also lets the network compute in half precision where that is faster",
     )
+    parser.add_argument(
+        "--alter_every",
+        type=whole_number(0),
+        default=0,
+        metavar="K",
+        help="compute features of every K-th frame mirrored, cropped and brightened too, for probes of "
+        "generate_dataset.py; costs 3 / K of the time; 0: of none",
+    )
     parser.add_argument("--overwrite", action="store_true", help="redo films that have a feature file")
     return parser.parse_args()
 
@@ -116,7 +125,7 @@ def choose_workers(on_gpu: bool, num_films: int) -> int:
     return 0 if num_films <= 1 else min(num_cores, num_films)
 
 
-def is_finished(video: Path, output_dir: Path, backbone, dtype: str) -> bool:
+def is_finished(video: Path, output_dir: Path, backbone, settings: dict) -> bool:
     """Whether the film has a whole feature file made the same way. Raises InputError if it was made another way."""
     from recognition.feature_file import DamagedFile, read_header
     from recognition.video import DECODER
@@ -134,7 +143,7 @@ def is_finished(video: Path, output_dir: Path, backbone, dtype: str) -> bool:
         "weights": backbone.weights,
         "weights_sha256": backbone.weights_sha256,
         "decoder": DECODER,
-        "dtype": dtype,
+        **settings,
     }
     for name, wanted in ours.items():
         if (found := getattr(header, name)) != wanted:

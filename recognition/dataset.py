@@ -3,6 +3,7 @@
 Shapes: B episodes, S study frames, P probes, R showings of each probe, T = S + P * R, D features.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from recognition.command_line import InputError
 from recognition.config import DatasetConfig
+from recognition.episode_spec import ALTERATIONS, PROBE_KINDS
 from recognition.episodes import Episodes, draw_episodes, study_frames
-from recognition.feature_bank import FeatureBank
+from recognition.feature_bank import FeatureBank, read_all_shots
 from recognition.index_file import EpisodeIndex, check_lengths, read_index
 
 CPU = torch.device("cpu")
+FIRST_ALTERED = PROBE_KINDS.index(ALTERATIONS[0])
 
 
 class EpisodeDataset(Dataset):
@@ -26,6 +29,7 @@ class EpisodeDataset(Dataset):
     def __init__(self, index: EpisodeIndex, bank: FeatureBank, subsample: int, repeat_test: int = 1):
         self.index, self.bank, self.subsample, self.repeat_test = index, bank, subsample, repeat_test
         self.episodes = index.episodes
+        self._shots: list[np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.episodes.study)
@@ -41,14 +45,21 @@ class EpisodeDataset(Dataset):
         return study_frames(self.episodes.study[:1], self.subsample).shape[1]
 
     def __getitem__(self, number: np.ndarray) -> tuple[Tensor, Tensor]:
-        study, probes, is_old = (field[number] for field in self.episodes)
+        study, probes, is_old, kind = (field[number] for field in self.episodes)
         shown = [study_frames(study, self.subsample), probes.repeat(self.repeat_test, axis=1)]
         video, frame = np.moveaxis(np.concatenate(shown, axis=1), -1, 0)  # (B, T) each
-        return self.bank.gather(video, frame), torch.from_numpy(is_old.astype(np.float32))
+        # Kinds of altered probes are the last ones and as the bank counts its alterations, from 1.
+        alteration = np.maximum(kind.astype(np.int64) - FIRST_ALTERED + 1, 0).repeat(self.repeat_test, axis=1)
+        alteration = np.pad(alteration, ((0, 0), (frame.shape[1] - alteration.shape[1], 0)))
+        features = self.bank.gather(video, frame, alteration if alteration.any() else None)
+        return features, torch.from_numpy(is_old.astype(np.float32))
 
     def draw_fresh(self, seed: tuple[int, ...]) -> None:
         """Replace the episodes by as many new ones of the same kind, drawn from the same films."""
-        self.episodes = draw_episodes(self.bank.num_frames, self.index.spec, len(self), seed)
+        spec = self.index.spec
+        if spec.needs_shots and self._shots is None:
+            self._shots = read_all_shots(self.bank.folder, self.index.video_ids)
+        self.episodes = draw_episodes(self.bank.num_frames, spec, len(self), seed, self._shots)
 
 
 def open_split(config: DatasetConfig, split: str, device: torch.device = CPU) -> EpisodeDataset:
@@ -77,7 +88,13 @@ def open_split(config: DatasetConfig, split: str, device: torch.device = CPU) ->
     place = None if config.bank == "auto" else config.bank
     if place is None and config.mmap is not None:
         place = "mapped" if config.mmap else "memory"
-    bank = FeatureBank(config.video_path, index.video_ids, index.video_num_frames, place, device)
+    alterations = ALTERATIONS if (index.episodes.kind >= FIRST_ALTERED).any() else ()
+    bank = FeatureBank(config.video_path, index.video_ids, index.video_num_frames, place, device, alterations)
+    if alterations and index.spec.alter_every != bank.alter_every:
+        raise InputError(
+            f"{index.path}: probes altered frames, one in {index.spec.alter_every}, and {config.video_path} has one in "
+            f"{bank.alter_every}; run generate_dataset.py again"
+        )
     try:
         check_lengths(index.episodes, bank.num_frames)
     except ValueError as error:
@@ -144,5 +161,5 @@ def _shares_training_file(config: DatasetConfig) -> bool:
 
 
 def _with_episodes(index: EpisodeIndex, part: slice) -> EpisodeIndex:
-    episodes = Episodes(*(field[part] for field in index.episodes))
-    return EpisodeIndex(index.path, episodes, index.video_ids, index.video_num_frames, index.spec)
+    clip_kind = None if index.clip_kind is None else index.clip_kind[part]
+    return replace(index, episodes=Episodes(*(field[part] for field in index.episodes)), clip_kind=clip_kind)

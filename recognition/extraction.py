@@ -4,7 +4,8 @@ Beside a GPU, worker processes decode and crop while this process runs the netwo
 network too, on its own frames and with a single thread: nothing waits for another core, and only features are sent.
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +16,29 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from recognition.backbone import Backbone
+from recognition.alterations import ALTERATIONS
+from recognition.backbone import Backbone, Preprocessing
 from recognition.feature_file import FeatureHeader, FeatureSpool
 from recognition.files import sha256
+from recognition.shots import ShotFinder
 from recognition.video import DECODER, DecodeError, decode, probe
 
 
 class FrameBatch(NamedTuple):
-    """Some frames of one film: as the network takes them or, where workers run it, their features."""
+    """Some frames of one film, ready for the network."""
 
     film: int
-    frames: Tensor  # (N, 3, crop, crop) uint8, or (N, D) float32
+    first: int  # the number of the first of them in the film
+    frames: Tensor  # (N, 3, crop, crop) uint8
+    times: Tensor  # (N,) seconds
+
+
+class FeatureBatch(NamedTuple):
+    """What the network makes of them."""
+
+    film: int
+    features: Tensor  # (N, D)
+    altered: Tensor  # (M, A, D), of those that are altered, in A versions
     times: Tensor  # (N,) seconds
 
 
@@ -39,6 +52,7 @@ class FilmEnd:
     fps: float = 0.0
     width: int = 0
     height: int = 0
+    shots: tuple[int, ...] = ()  # their first frames
 
 
 @dataclass(frozen=True)
@@ -51,64 +65,90 @@ class Outcome:
 
 
 class FilmFrames(IterableDataset):
-    """Decodes films: yields each film's `FrameBatch`es and then its `FilmEnd`.
+    """Decodes films: yields each film's batches and then its `FilmEnd`.
 
-    Workers take the next film from a common counter, so a long film does not hold up the others. On a CPU they run the
-    network as well.
+    Workers take the next film from a common counter, so a long film does not hold up the others. With `compute` they
+    yield what it makes of each `FrameBatch`.
     """
 
-    def __init__(self, videos: list[Path], backbone: Backbone, batch_size: int):
-        self.videos, self.backbone, self.batch_size = videos, backbone, batch_size
+    def __init__(
+        self,
+        videos: list[Path],
+        preprocessing: Preprocessing,
+        batch_size: int,
+        compute: Callable[[FrameBatch], FeatureBatch] | None = None,
+    ):
+        self.videos, self.preprocessing, self.batch_size, self.compute = videos, preprocessing, batch_size, compute
         self.next_film = torch.multiprocessing.Value("q", 0)
 
-    def __iter__(self) -> Iterator[FrameBatch | FilmEnd]:
+    def __iter__(self) -> Iterator[FrameBatch | FeatureBatch | FilmEnd]:
         while True:
             with self.next_film.get_lock():
                 film = self.next_film.value
                 self.next_film.value += 1
             if film >= len(self.videos):
                 return
-            yield from self._read(film)
+            for item in self._read(film):
+                yield self.compute(item) if self.compute and isinstance(item, FrameBatch) else item
 
     def _read(self, film: int) -> Iterator[FrameBatch | FilmEnd]:
-        path, height, width = self.videos[film], 0, 0
+        path, num_frames, height, width = self.videos[film], 0, 0, 0
         frames: list[Tensor] = []
         times: list[float] = []
+        shots = ShotFinder()
+
+        def batch() -> FrameBatch:
+            first = num_frames - len(frames)
+            return FrameBatch(film, first, torch.stack(frames), torch.tensor(times, dtype=torch.float64))
+
         try:
             for image, time_s in decode(path):
                 height, width = image.shape[:2]
-                frames.append(self.backbone.preprocessing.crop(torch.from_numpy(image).permute(2, 0, 1)))
+                num_frames += 1
+                shots.add(image)
+                frames.append(self.preprocessing.crop(torch.from_numpy(image).permute(2, 0, 1)))
                 times.append(time_s)
                 if len(frames) == self.batch_size:
-                    yield self._batch(film, frames, times)
+                    yield batch()
                     frames, times = [], []
             if frames:
-                yield self._batch(film, frames, times)
-            yield FilmEnd(film, "", sha256(path), probe(path).fps, width, height)
+                yield batch()
+            yield FilmEnd(film, "", sha256(path), probe(path).fps, width, height, tuple(shots.starts))
         except DecodeError as error:
             yield FilmEnd(film, str(error))
 
-    def _batch(self, film: int, frames: list[Tensor], times: list[float]) -> FrameBatch:
-        batch = torch.stack(frames)
-        if self.backbone.device.type == "cpu":
-            batch = self.backbone.features(batch)
-        return FrameBatch(film, batch, torch.tensor(times, dtype=torch.float64))
+
+def compute_features(backbone: Backbone, alter_every: int, batch: FrameBatch) -> FeatureBatch:
+    """Features of frames and, of every `alter_every`-th frame of the film (0: none), of its altered versions."""
+    chosen = batch.frames[-batch.first % alter_every :: alter_every] if alter_every else batch.frames[:0]
+    altered = torch.empty(0, len(ALTERATIONS), backbone.num_features)
+    if len(chosen):
+        altered = torch.stack([backbone.features(alter(chosen)) for alter in ALTERATIONS.values()], 1)
+    return FeatureBatch(batch.film, backbone.features(batch.frames), altered, batch.times)
 
 
 def extract(
-    videos: list[Path], output_dir: Path, backbone: Backbone, batch_size: int, workers: int, dtype: str
+    videos: list[Path],
+    output_dir: Path,
+    backbone: Backbone,
+    batch_size: int,
+    workers: int,
+    dtype: str,
+    alter_every: int = 0,
 ) -> Iterator[int | Outcome]:
-    """Write `output_dir`/<stem>.h5 for every film that can be decoded to its end.
+    """Write `output_dir`/<stem>.h5 for every film that can be decoded to its end, every `alter_every`-th frame altered
+    too (0: none).
 
     Yields the number of frames after every batch and an `Outcome` after every film. Memory is bounded: a few batches
     wait for the network and features are kept on disk until their film is whole. A film's batches are cut at the
     same frames whatever the number of workers, so its features are the same too.
     """
     on_gpu = backbone.device.type == "cuda"
+    compute = functools.partial(compute_features, backbone, alter_every)
     # Batches are fetched from the workers in turn; one that is ahead must not wait. Frames take room, features do not.
     num_waiting = 2 if on_gpu else 256
     loader = DataLoader(
-        FilmFrames(videos, backbone, batch_size),
+        FilmFrames(videos, backbone.preprocessing, batch_size, None if on_gpu else compute),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=num_waiting if workers else None,
@@ -122,20 +162,23 @@ def extract(
                 spools[item.film] = stack.enter_context(FeatureSpool(path, np.dtype(dtype)))
             spool = spools[item.film]
             if isinstance(item, FrameBatch):
-                features = backbone.features(item.frames) if on_gpu else item.frames
-                spool.append(features.numpy(), item.times.numpy())
-                yield len(item.frames)
+                item = compute(item)
+            if isinstance(item, FeatureBatch):
+                spool.append(item.features.numpy(), item.times.numpy(), item.altered.numpy())
+                yield len(item.times)
                 continue
-            header = None if item.failure else _header(item, videos[item.film], spool, backbone, dtype)
+            header = None if item.failure else _header(item, videos[item.film], spool, backbone, dtype, alter_every)
             with spools.pop(item.film):
                 if header:
-                    spool.finish(header)
+                    spool.finish(header, np.array(item.shots))
                 else:
                     spool.path.unlink(missing_ok=True)  # of an earlier run, under --overwrite or damaged
             yield Outcome(videos[item.film], header, item.failure)
 
 
-def _header(end: FilmEnd, video: Path, spool: FeatureSpool, backbone: Backbone, dtype: str) -> FeatureHeader:
+def _header(
+    end: FilmEnd, video: Path, spool: FeatureSpool, backbone: Backbone, dtype: str, alter_every: int
+) -> FeatureHeader:
     return FeatureHeader(
         video_id=video.stem,
         video_sha256=end.video_sha256,
@@ -149,4 +192,5 @@ def _header(end: FilmEnd, video: Path, spool: FeatureSpool, backbone: Backbone, 
         decoder=DECODER,
         dtype=dtype,
         compute_dtype=str(backbone.compute_dtype).removeprefix("torch."),
+        alter_every=alter_every,
     )

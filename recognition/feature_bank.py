@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from recognition.alterations import ALTERATIONS
 from recognition.command_line import InputError
-from recognition.feature_file import DamagedFile, map_features, read_header
+from recognition.feature_file import DamagedFile, map_features, read_header, read_shots
 
 NOBODY_ELSE = 3  # references that sys.getrefcount counts: the list's, the loop's and its own
 PIECE_BYTES = 1 << 23  # gathered by one thread; a thread is not worth its start for less
@@ -34,9 +35,10 @@ class FeatureBank:
         num_frames: (V,) what the index says of their lengths, or None if it does not say.
         place: where to hold the features; None takes the first of the three that has twice the room.
         device: the GPU meant by "gpu"; on the CPU, "gpu" is "memory".
+        alterations: names of the alterations whose features are held too, of every `alter_every`-th frame.
 
     Raises:
-        InputError: a film is missing, damaged or of another length than `num_frames` says.
+        InputError: a film is missing, damaged, of another length than `num_frames` says, or lacks altered frames.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class FeatureBank:
         num_frames: np.ndarray | None = None,
         place: Place | None = None,
         device: torch.device = torch.device("cpu"),
+        alterations: Sequence[str] = (),
     ):
-        films = [_map_film(Path(folder), video_id) for video_id in video_ids]
+        self.folder = Path(folder)
+        films = [_map_film(self.folder, video_id) for video_id in video_ids]
         lengths = np.array([len(film) for film in films])
         if num_frames is not None and (wrong := np.nonzero(lengths != num_frames)[0]).size:
             k = wrong[0]
@@ -58,11 +62,16 @@ class FeatureBank:
         self.num_frames = lengths
         self.num_features = films[0].shape[1]
         self.dtype = torch.from_numpy(films[0][:1].copy()).dtype
-        self.num_bytes = int(lengths.sum()) * self.num_features * self.dtype.itemsize
         if any(film.shape[1] != self.num_features or film.dtype != films[0].dtype for film in films):
             raise InputError(f"{folder}: the films' features differ in number or type; preprocess all of them alike")
+        self._num_alterations = len(alterations)
+        if alterations:
+            # Each alteration of a film is held as one more film, after all others: those of film 0, of film 1, ...
+            self.alter_every = _alter_every(self.folder, video_ids)
+            films += _map_altered(self.folder, video_ids, alterations)
+        self.num_bytes = sum(film.nbytes for film in films)
         self.place = place or choose_place(self.num_bytes, device)
-        self._starts = np.concatenate([[0], np.cumsum(lengths)])
+        self._starts = np.concatenate([[0], np.cumsum([len(film) for film in films])])
         self._buffers: list[np.ndarray] = []
         self._films = films if self.place == "mapped" else None
         self._flat = None
@@ -73,8 +82,16 @@ class FeatureBank:
         where = {"gpu": "on the GPU", "memory": "in memory", "mapped": "memory-mapped"}[self.place]
         return f"{self.num_bytes / 1e9:.2f} GB of features {where}"
 
-    def gather(self, video: np.ndarray, frame: np.ndarray) -> Tensor:
-        """Features of frames: video and frame of one shape (...) to (..., num_features), of the files' own dtype."""
+    def gather(self, video: np.ndarray, frame: np.ndarray, alteration: np.ndarray | None = None) -> Tensor:
+        """Features of frames: video and frame of one shape (...) to (..., num_features), of the files' own dtype.
+
+        Where `alteration` (...) is k > 0, those of the frame in the k-th of `alterations`; the frame must then be a
+        multiple of `alter_every`.
+        """
+        if alteration is not None and (is_altered := alteration > 0).any():
+            assert (frame[is_altered] % self.alter_every == 0).all()
+            altered_film = len(self.num_frames) + video * self._num_alterations + alteration - 1
+            video, frame = np.where(is_altered, (altered_film, frame // self.alter_every), (video, frame))
         if self._flat is not None:
             return self._gather_flat(torch.from_numpy(self._starts[video] + frame))
         flat_video, flat_frame = np.reshape(video, -1), np.reshape(frame, -1)
@@ -112,7 +129,8 @@ class FeatureBank:
 
     def statistics(self, num_frames: int = 100_000) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (num_features,) of unit-length features, over up to `num_frames` even frames."""
-        rows = np.linspace(0, self._starts[-1] - 1, min(num_frames, self._starts[-1])).astype(np.int64)
+        total = self.num_frames.sum()
+        rows = np.linspace(0, total - 1, min(num_frames, total)).astype(np.int64)
         video = np.searchsorted(self._starts, rows, side="right") - 1
         features = torch.nn.functional.normalize(self.gather(video, rows - self._starts[video]).float(), dim=1)
         return features.mean(0), features.std(0)
@@ -123,6 +141,21 @@ class FeatureBank:
         for k, film in enumerate(tqdm(films, "reading features", unit="film", disable=not show_bar)):
             flat[self._starts[k] : self._starts[k + 1]] = torch.from_numpy(np.array(film))
         return flat
+
+
+def read_all_shots(folder: str | Path, video_ids: Sequence[str]) -> list[np.ndarray]:
+    """First frames of the shots of each film. Raises InputError where a file does not say them."""
+    shots = []
+    for video_id in video_ids:
+        path = Path(folder) / f"{video_id}.h5"
+        try:
+            found = read_shots(path) if path.exists() else None
+        except DamagedFile as error:
+            raise InputError(f"{error}; run preprocess_videos.py again") from None
+        if found is None:
+            raise InputError(f"{path}: does not say where shots begin; run preprocess_videos.py --overwrite")
+        shots.append(found)
+    return shots
 
 
 def choose_place(num_bytes: int, device: torch.device) -> Place:
@@ -154,3 +187,21 @@ def _map_film(folder: Path, video_id: str) -> np.ndarray:
             raise InputError(f"{published}: must be of shape (num_frames, num_features), found {features.shape}")
         return features
     raise InputError(f"{path}: no such feature file; run preprocess_videos.py or set dataset.video_path")
+
+
+def _alter_every(folder: Path, video_ids: Sequence[str]) -> int:
+    """Of how many frames one is altered, in all films alike."""
+    paths = [folder / f"{video_id}.h5" for video_id in video_ids]
+    every = [read_header(path).alter_every if path.exists() else 0 for path in paths]
+    for path, number in zip(paths, every, strict=True):
+        if number == 0:
+            raise InputError(f"{path}: has no altered frames; make them with preprocess_videos.py --alter_every")
+        if number != every[0]:
+            raise InputError(f"{folder}: some films have more altered frames than others; preprocess all of them alike")
+    return every[0]
+
+
+def _map_altered(folder: Path, video_ids: Sequence[str], alterations: Sequence[str]) -> list[np.ndarray]:
+    """Memory-map the altered frames of all films, (num_altered, D) for every film and, within it, alteration."""
+    stored = [map_features(folder / f"{video_id}.h5", "altered") for video_id in video_ids]
+    return [altered[list(ALTERATIONS).index(name)] for altered in stored for name in alterations]

@@ -1,11 +1,19 @@
 """The feature file: one film's features and frame times in HDF5, whole or absent.
 
-Datasets `features` (num_frames, D) float16 or float32 and `time_s` (num_frames,) float64, both contiguous, so that
-they can be memory-mapped; attributes as in `FeatureHeader`.
+Datasets, all contiguous, so that they can be memory-mapped:
+
+    features (num_frames, D)        float16 or float32
+    time_s (num_frames,)            float64
+    altered (A, num_altered, D)     as features: every `alter_every`-th frame from the first, in each of A alterations,
+                                    which are in the order of recognition/alterations.py; absent if `alter_every` is 0
+    shots (K,)                      int64, first frames of the shots, ascending from 0; absent in older files
+
+Attributes as in `FeatureHeader`; older files have no `alter_every`.
 """
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 import h5py
 import numpy as np
@@ -32,11 +40,17 @@ class FeatureHeader:
     dtype: str
     compute_dtype: str
     format_version: int = FORMAT_VERSION
+    alter_every: int = 0  # of so many frames one has features of its altered versions too; 0 for none
 
     @property
     def duration_s(self) -> float:
         """Nominal length of the film in seconds, nan where the container gives no rate."""
         return self.num_frames / self.fps if self.fps else float("nan")
+
+    @property
+    def num_altered(self) -> int:
+        """Frames with features of their altered versions."""
+        return -(-self.num_frames // self.alter_every) if self.alter_every else 0
 
 
 class DamagedFile(Exception):
@@ -52,45 +66,64 @@ class FeatureSpool:
     def __init__(self, path: str | Path, dtype: np.dtype):
         self.path, self.dtype = Path(path), np.dtype(dtype)
         self.times: list[float] = []
-        self._raw = self.path.with_name(f".{self.path.name}.features.part")
-        self._file = open(self._raw, "wb")  # noqa: SIM115, closed by __exit__
+        # Two raw files, for the features of frames and of their altered versions.
+        self._raw = [self.path.with_name(f".{self.path.name}.{name}.part") for name in ("features", "altered")]
+        self._files = [open(raw, "wb") for raw in self._raw]  # noqa: SIM115, closed by __exit__
 
     def __enter__(self) -> "FeatureSpool":
         return self
 
     def __exit__(self, *_):
-        self._file.close()
-        self._raw.unlink(missing_ok=True)
+        for file, raw in zip(self._files, self._raw, strict=True):
+            file.close()
+            raw.unlink(missing_ok=True)
 
-    def append(self, features: np.ndarray, times: np.ndarray) -> None:
-        """Add the next frames: features (n, D), times (n,) in seconds."""
-        self._file.write(np.ascontiguousarray(features, self.dtype))
+    def append(self, features: np.ndarray, times: np.ndarray, altered: np.ndarray | None = None) -> None:
+        """Add the next frames: features (n, D), times (n,) in seconds, and of those of them that are altered the
+        features of all versions, altered (m, A, D)."""
+        self._files[0].write(np.ascontiguousarray(features, self.dtype))
         self.times.extend(times.tolist())
+        if altered is not None:
+            self._files[1].write(np.ascontiguousarray(altered, self.dtype))
 
-    def finish(self, header: FeatureHeader) -> None:
-        """Write the feature file and rename it into place."""
-        self._file.flush()
-        features = np.memmap(self._raw, self.dtype, "r").reshape(header.num_frames, -1)
+    def finish(self, header: FeatureHeader, shots: np.ndarray | None = None) -> None:
+        """Write the feature file, with the first frames of the shots (K,) if they are known, and rename it into
+        place."""
+        for file in self._files:
+            file.flush()
+        features = np.memmap(self._raw[0], self.dtype, "r").reshape(header.num_frames, -1)
         with written_whole(self.path) as part, h5py.File(part, "w") as file:
-            stored = file.create_dataset("features", features.shape, self.dtype)
-            for start in range(0, len(features), 4096):
-                stored[start : start + 4096] = features[start : start + 4096]
+            _store(file.create_dataset("features", features.shape, self.dtype), features)
             file["time_s"] = np.asarray(self.times, np.float64)
+            if header.num_altered:
+                altered = np.memmap(self._raw[1], self.dtype, "r").reshape(header.num_altered, -1, features.shape[1])
+                stored = file.create_dataset("altered", (altered.shape[1], len(altered), altered.shape[2]), self.dtype)
+                _store(stored, altered.transpose(1, 0, 2))
+            if shots is not None:
+                file["shots"] = np.asarray(shots, np.int64)
             file.attrs.update(asdict(header))
+
+
+def _store(stored: h5py.Dataset, values: np.ndarray) -> None:
+    """Copy values (..., n, D) into a dataset of their shape, some at a time."""
+    for start in range(0, values.shape[-2], 4096):
+        stored[..., start : start + 4096, :] = values[..., start : start + 4096, :]
 
 
 def read_header(path: str | Path) -> FeatureHeader:
     """Read the attributes of a feature file and check that the file is whole. Raises DamagedFile."""
     try:
         with h5py.File(path, "r") as file:
-            values = {field.name: file.attrs[field.name] for field in fields(FeatureHeader)}
+            values = {"alter_every": np.int64(0), **file.attrs}  # older files do not have it
+            values = {field.name: values[field.name] for field in fields(FeatureHeader)}
             header = FeatureHeader(
                 **{name: value if isinstance(value, str) else value.item() for name, value in values.items()}
             )
-            features, times = file["features"], file["time_s"]
-            if not len(features) == len(times) == header.num_frames:
+            stored = [file["features"], file["time_s"], *([file["altered"]] if header.num_altered else [])]
+            lengths = [len(stored[0]), len(stored[1]), *(altered.shape[1] for altered in stored[2:])]
+            if lengths != [header.num_frames, header.num_frames, header.num_altered][: len(lengths)]:
                 raise DamagedFile(f"{path}: num_frames disagrees with the stored features")
-            if features.id.get_offset() is None or times.id.get_offset() is None:
+            if any(data.id.get_offset() is None for data in stored):
                 raise DamagedFile(f"{path}: is not stored contiguously")
     except (OSError, KeyError, AttributeError) as error:
         raise DamagedFile(f"{path}: not a whole feature file ({str(error).splitlines()[0]})") from error
@@ -99,10 +132,21 @@ def read_header(path: str | Path) -> FeatureHeader:
     return header
 
 
-def map_features(path: str | Path) -> np.ndarray:
-    """Memory-map a film's features, (num_frames, D), read-only."""
+def read_shots(path: str | Path) -> np.ndarray | None:
+    """First frames of the film's shots (K,), ascending from 0, or None if the file does not say. Raises DamagedFile."""
     with h5py.File(path, "r") as file:
-        features = file["features"]
+        if "shots" not in file:
+            return None
+        shots, num_frames = file["shots"][()], len(file["features"])
+    if shots.ndim != 1 or len(shots) == 0 or shots[0] != 0 or shots[-1] >= num_frames or (np.diff(shots) <= 0).any():
+        raise DamagedFile(f"{path}: its shots do not ascend from 0 to its last frame")
+    return shots
+
+
+def map_features(path: str | Path, name: Literal["features", "altered"] = "features") -> np.ndarray:
+    """Memory-map a film's features, (num_frames, D), or those of its altered frames, (A, num_altered, D), read-only."""
+    with h5py.File(path, "r") as file:
+        features = file[name]
         offset, shape, dtype = features.id.get_offset(), features.shape, features.dtype
     return np.memmap(path, dtype, "r", offset, shape)
 

@@ -9,9 +9,11 @@ import h5py
 import numpy as np
 
 from recognition.command_line import InputError
-from recognition.episodes import Episodes, EpisodeSpec
+from recognition.episode_spec import CLIP_KINDS, PROBE_KINDS, EpisodeSpec
+from recognition.episodes import Episodes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+NEW_IN_FORMAT_2 = ("new_probes", "probe_lags", "alter_every", "study_clips")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class EpisodeIndex:
     video_ids: list[str]  # (V,)
     video_num_frames: np.ndarray | None  # (V,), None for the published data set
     spec: EpisodeSpec | None
+    clip_kind: np.ndarray | None = None  # (N, C) uint8, places in CLIP_KINDS; None if clips were not drawn by kind
 
     def __len__(self) -> int:
         return len(self.episodes.study)
@@ -38,11 +41,17 @@ def write_index(
     num_frames: np.ndarray,
     spec: EpisodeSpec,
     attributes: Mapping[str, Any],
+    clip_kind: np.ndarray | None = None,
 ) -> None:
-    """Write an index file; equal arguments give equal bytes. The caller sees to it that a half-written one vanishes."""
+    """Write an index file; equal arguments give equal bytes. The caller sees to it that a half-written one vanishes.
+
+    `clip_kind` (N, C) is due where `spec` draws clips by kind.
+    """
     with h5py.File(path, "w") as file:
         for name, array in episodes._asdict().items():
             file[name] = array
+        if clip_kind is not None:
+            file["clip_kind"] = clip_kind
         file["video_ids"] = np.array(video_ids, dtype=h5py.string_dtype())
         file["video_num_frames"] = np.asarray(num_frames, np.int64)
         file.attrs.update({"format_version": FORMAT_VERSION, **asdict(spec), **attributes})
@@ -64,19 +73,29 @@ def read_index(path: str | Path) -> EpisodeIndex:
 
 def _read_h5(path: Path) -> EpisodeIndex:
     with h5py.File(path, "r") as file:
-        if file.attrs["format_version"] != FORMAT_VERSION:
-            raise InputError(f"{path}: format {file.attrs['format_version']}, this program reads {FORMAT_VERSION}")
-        values = {field.name: file.attrs[field.name] for field in fields(EpisodeSpec)}
-        spec = EpisodeSpec(**{name: v if name == "old_probes" else int(v) for name, v in values.items()})
+        version = file.attrs["format_version"]
+        if version not in (1, FORMAT_VERSION):
+            raise InputError(f"{path}: format {version}, this program reads {FORMAT_VERSION}")
+        study, probes, is_old = (file[name][:] for name in ("study", "probes", "is_old"))
+        # Files of format 1 have far probes alone and know nothing of others.
+        kind = file["kind"][:] if version > 1 else _far_kinds(is_old)
+        known = [field for field in fields(EpisodeSpec) if version > 1 or field.name not in NEW_IN_FORMAT_2]
+        values = {field.name: (int if field.type is int else str)(file.attrs[field.name]) for field in known}
         index = EpisodeIndex(
             path=path,
-            episodes=Episodes(*(file[name][:] for name in Episodes._fields)),
+            episodes=Episodes(study, probes, is_old, kind),
             video_ids=file["video_ids"].asstr()[:].tolist(),
             video_num_frames=file["video_num_frames"][:],
-            spec=spec,
+            spec=(spec := EpisodeSpec(**values)),
+            clip_kind=file["clip_kind"][:] if spec.clip_counts else None,
         )
     _check(index)
     return index
+
+
+def _far_kinds(is_old: np.ndarray) -> np.ndarray:
+    """Kinds of probes where all new ones are far: (N, P) to (N, P)."""
+    return np.where(is_old == 1, 0, PROBE_KINDS.index("far")).astype(np.uint8)
 
 
 def _read_published(path: Path) -> EpisodeIndex:
@@ -87,9 +106,9 @@ def _read_published(path: Path) -> EpisodeIndex:
     if ((clips[:, :, 3] == -1) != (np.arange(clips.shape[1]) < num_clips)).any():
         raise ValueError("the clips of every episode must stand before its probes")
     study, probes = clips[:, :num_clips], clips[:, num_clips:]
-    episodes = Episodes(
-        study[..., [2, 0, 1]].astype(np.int32), probes[..., [2, 0]].astype(np.int32), probes[..., 3].astype(np.uint8)
-    )
+    study, probes = study[..., [2, 0, 1]].astype(np.int32), probes[..., [2, 0]].astype(np.int32)
+    is_old = clips[:, num_clips:, 3].astype(np.uint8)
+    episodes = Episodes(study, probes, is_old, _far_kinds(is_old))
     index = EpisodeIndex(path, episodes, [str(title)[:-4] for title in titles], None, None)
     _check(index)
     return index
@@ -97,17 +116,23 @@ def _read_published(path: Path) -> EpisodeIndex:
 
 def _check(index: EpisodeIndex) -> None:
     """Raise ValueError where shapes or values contradict each other."""
-    study, probes, is_old = index.episodes
+    study, probes, is_old, kind = index.episodes
     if not (study.ndim == probes.ndim == 3 and study.shape[2] == 3 and probes.shape[2] == 2):
         raise ValueError("study or probes have a wrong shape")
     if not (len(study) == len(probes) > 0 and is_old.shape == probes.shape[:2] and is_old.max() <= 1):
         raise ValueError("study, probes and is_old disagree")
+    if not (kind.shape == is_old.shape and kind.max() < len(PROBE_KINDS) and ((kind == 0) == (is_old == 1)).all()):
+        raise ValueError("is_old and kind disagree")
     if min(study.min(), probes.min()) < 0 or max(study[..., 0].max(), probes[..., 0].max()) >= len(index.video_ids):
         raise ValueError("names a film or frame that does not exist")
     if len(np.unique(study[..., 2] - study[..., 1])) != 1:
         raise ValueError("clips have several lengths")
     if (study[..., 1] >= study[..., 2]).any():
         raise ValueError("a clip ends before it starts")
+    if (clip_kind := index.clip_kind) is not None and not (
+        study.shape[:2] == (len(clip_kind), 2 * clip_kind.shape[1]) and clip_kind.max() < len(CLIP_KINDS)
+    ):
+        raise ValueError("study and clip_kind disagree")
     if index.video_num_frames is not None:
         if index.video_num_frames.shape != (len(index.video_ids),):
             raise ValueError("video_ids and video_num_frames disagree")
@@ -116,7 +141,7 @@ def _check(index: EpisodeIndex) -> None:
 
 def check_lengths(episodes: Episodes, num_frames: np.ndarray) -> None:
     """Raise ValueError if a clip or probe lies outside its film, of `num_frames` (V,) frames."""
-    study, probes, _ = episodes
+    study, probes = episodes.study, episodes.probes
     if (study[..., 2] > num_frames[study[..., 0]]).any():
         raise ValueError("a clip ends after its film")
     if (probes[..., 1] >= num_frames[probes[..., 0]]).any():

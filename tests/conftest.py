@@ -51,8 +51,18 @@ def run_with_kills(command: Sequence[object], cwd: Path, num_kills: int, longest
     assert result.returncode == 0, result.stderr
 
 
-def write_features(folder: Path, lengths: Sequence[int], num_features: int = 16, dtype: str = "float16") -> Path:
-    """Feature files of films film_0, film_1, ... with made-up features, by a seed; no network and no video."""
+def write_features(
+    folder: Path,
+    lengths: Sequence[int],
+    num_features: int = 16,
+    dtype: str = "float16",
+    alter_every: int = 0,
+    shot_length: int = 0,
+) -> Path:
+    """Feature files of films film_0, film_1, ... with made-up features, by a seed; no network and no video.
+
+    Shots have `shot_length` frames each; they are not said if it is 0.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for k, num_frames in enumerate(lengths):
         rng = np.random.default_rng((7, k))
@@ -69,10 +79,14 @@ def write_features(folder: Path, lengths: Sequence[int], num_features: int = 16,
             "pyav",
             dtype,
             "float32",
+            alter_every=alter_every,
         )
+        features = rng.normal(size=(num_frames, num_features))
+        altered = rng.normal(size=(header.num_altered, 3, num_features)) if alter_every else None
+        shots = np.arange(0, num_frames, shot_length) if shot_length else None
         with FeatureSpool(folder / f"film_{k}.h5", np.dtype(dtype)) as spool:
-            spool.append(rng.normal(size=(num_frames, num_features)), np.arange(num_frames) / 30)
-            spool.finish(header)
+            spool.append(features, np.arange(num_frames) / 30, altered)
+            spool.finish(header, shots)
     return folder
 
 

@@ -11,7 +11,8 @@ from conftest import write_features
 from recognition.command_line import InputError
 from recognition.config import DatasetConfig
 from recognition.dataset import CPU, EpisodeDataset, batches, loader, open_split, validation_note
-from recognition.episodes import Episodes, EpisodeSpec, draw_episodes
+from recognition.episode_spec import EpisodeSpec
+from recognition.episodes import Episodes, clip_kinds, draw_episodes
 from recognition.index_file import write_index
 
 SPLITS = ("train", "validation", "test")
@@ -30,7 +31,7 @@ def gathered_plainly(dataset: EpisodeDataset, folder: Path, subsample: int, repe
         with h5py.File(folder / f"{video_id}.h5") as file:
             films.append(file["features"][:])
     stacked = []
-    for study, probes, _ in zip(*dataset.episodes, strict=True):
+    for study, probes, *_ in zip(*dataset.episodes, strict=True):
         rows = [films[video][start:end:subsample] for video, start, end in study]
         rows += [films[video][frame : frame + 1] for video, frame in probes for _ in range(repeat_test)]
         stacked.append(np.concatenate(rows))
@@ -64,7 +65,7 @@ def test_fresh_episodes_lie_in_the_training_films(small_bank):
     for seed in [(1, 3, 0), (1, 3, 1), (2, 3, 0)]:
         dataset.draw_fresh(seed)
         drawn[seed] = dataset.episodes
-        study, probes, _ = dataset.episodes
+        study, probes, *_ = dataset.episodes
         assert [field.shape for field in dataset.episodes] == [field.shape for field in stored]
         assert max(study[..., 0].max(), probes[..., 0].max()) < len(dataset.index.video_ids)
         assert (study[..., 2] <= dataset.index.video_num_frames[study[..., 0]]).all()
@@ -77,6 +78,91 @@ def test_fresh_episodes_lie_in_the_training_films(small_bank):
     dataset.draw_fresh((1, 3, 0))
     assert dataset.episodes.probes.tobytes() == drawn[1, 3, 0].probes.tobytes()
     assert dataset.index.episodes is stored
+
+
+ALL_KINDS = EpisodeSpec(
+    4, 8, 4, 7, 2, new_probes="far,near,same_shot,other_film,mirrored,cropped,brightened",
+    alter_every=4, study_clips="no_cut=2,cut,other_film",
+)  # fmt: skip
+
+
+def write_all_kinds(folder: Path, spec: EpisodeSpec = ALL_KINDS) -> None:
+    """Films, and index files whose episodes have clips and probes of all kinds."""
+    lengths, shots = np.array([60, 70, 65, 90]), [np.arange(0, n, 23) for n in (60, 70, 65, 90)]
+    write_features(folder, lengths, alter_every=4, shot_length=23)
+    for split in SPLITS:
+        episodes = draw_episodes(lengths, spec, 9, (0,), shots)
+        names = [f"film_{k}" for k in range(4)]
+        kinds = clip_kinds(episodes.study, lengths, shots)
+        write_index(folder / f"{split}_indices.h5", episodes, names, lengths, spec, {}, kinds)
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("repeat_test", [1, 2])
+def test_altered_probes_have_the_features_of_their_altered_frames(tmp_path, mmap, repeat_test):
+    write_all_kinds(tmp_path)
+    dataset = open_split(config_of(tmp_path, mmap=mmap, repeat_test=repeat_test), "train")
+    for seed in (None, (1, 2)):
+        if seed:
+            dataset.draw_fresh(seed)
+        features = dataset[np.arange(9)][0][:, dataset.num_study_frames :: repeat_test].numpy()
+        kinds = set()
+        for n, (probes, codes) in enumerate(zip(dataset.episodes.probes, dataset.episodes.kind, strict=True)):
+            for place, ((video, frame), code) in enumerate(zip(probes, codes, strict=True)):
+                kinds.add(int(code))
+                with h5py.File(tmp_path / f"film_{video}.h5") as file:
+                    expected = file["altered"][code - 5, frame // 4] if code >= 5 else file["features"][frame]
+                np.testing.assert_array_equal(features[n, place], expected)
+        assert kinds == set(range(8))
+
+
+def test_fresh_episodes_have_clips_of_the_same_kinds(tmp_path):
+    write_all_kinds(tmp_path)
+    dataset = open_split(config_of(tmp_path, fresh_episodes=True), "train")
+    stored = dataset.episodes
+    dataset.draw_fresh((3,))
+    assert (dataset.episodes.study != stored.study).any()
+    assert dataset.num_study_frames == 16
+    shots = [np.arange(0, n, 23) for n in dataset.index.video_num_frames]
+    kinds = clip_kinds(dataset.episodes.study, dataset.index.video_num_frames, shots)
+    np.testing.assert_array_equal(np.sort(kinds, 1), [[0, 0, 1, 2]] * 9)
+    expected = study_plainly(dataset, tmp_path)
+    np.testing.assert_array_equal(dataset[np.arange(9)][0][:, :16].numpy(), expected)
+
+
+def study_plainly(dataset: EpisodeDataset, folder: Path) -> np.ndarray:
+    """Features of the study frames of all episodes, (N, S, D), sliced row by row out of the feature files."""
+    parts = []
+    for study in dataset.episodes.study:
+        rows = []
+        for video, start, stop in study:
+            with h5py.File(folder / f"film_{video}.h5") as file:
+                rows.append(file["features"][start:stop:2])
+        parts.append(np.concatenate(rows))
+    return np.stack(parts)
+
+
+def test_altered_probes_of_features_altered_at_other_frames_are_refused(tmp_path):
+    write_all_kinds(tmp_path)
+    for every, words in [(3, "one in 4, and .* has one in 3; run generate_dataset.py again"), (0, "has no altered fr")]:
+        write_features(tmp_path, [60, 70, 65, 90], alter_every=every, shot_length=23)
+        with pytest.raises(InputError, match=words):
+            open_split(config_of(tmp_path), "test")
+
+
+def test_fresh_episodes_without_known_shots_are_refused(tmp_path):
+    write_all_kinds(tmp_path)
+    write_features(tmp_path, [60, 70, 65, 90], alter_every=4)
+    with pytest.raises(InputError, match="does not say where shots begin"):
+        open_split(config_of(tmp_path), "train").draw_fresh((0,))
+
+
+def test_validation_kept_from_the_training_file_has_its_own_kinds_of_clips(tmp_path):
+    write_all_kinds(tmp_path)
+    config = config_of(tmp_path, validation_indices_file=f"{tmp_path}/train_indices.h5")
+    whole = open_split(config_of(tmp_path), "train").index.clip_kind
+    for split, part in (("train", whole[:8]), ("validation", whole[8:])):
+        np.testing.assert_array_equal(open_split(config, split).index.clip_kind, part)
 
 
 def test_presented_probes_need_the_subsample_they_were_drawn_with(tmp_path):
@@ -121,7 +207,7 @@ def published(tmp_path: Path) -> Path:
 
 
 def write_published(path: Path, episodes: Episodes, titles: list[str]) -> None:
-    study, probes, is_old = (field.astype(np.int64) for field in episodes)
+    study, probes, is_old = (field.astype(np.int64) for field in episodes[:3])
     shown = np.concatenate([study[..., [1, 2, 0]], np.full((*study.shape[:2], 1), -1)], 2)
     asked = np.stack([probes[..., 1], probes[..., 1] + 1, probes[..., 0], is_old], 2)
     np.savez(path, clips=np.concatenate([shown, asked], 1), titles=np.array(titles))

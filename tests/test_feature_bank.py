@@ -11,7 +11,7 @@ from conftest import write_features
 from torch import Tensor
 
 from recognition.command_line import InputError
-from recognition.feature_bank import FeatureBank, choose_place
+from recognition.feature_bank import FeatureBank, choose_place, read_all_shots
 
 LENGTHS = [30, 41, 5, 63]
 IDS = [f"film_{k}" for k in (3, 0, 2, 1)]  # an index numbers films in its own order
@@ -136,6 +136,63 @@ def test_memory_of_a_batch_that_nobody_holds_serves_for_the_next(folder):
     assert second.data_ptr() != place
     del first
     assert bank.gather(*at).data_ptr() == place
+
+
+ALTERATIONS = ("brightened", "mirrored")
+
+
+def altered_frames(num_frames: np.ndarray, every: int, *shape: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Random frames, about two of three of them altered; as film, frame and alteration."""
+    video, frame = random_frames(num_frames, *shape)
+    alteration = np.random.default_rng(1).integers(0, 3, shape)
+    return video, np.where(alteration > 0, frame // every * every, frame), alteration
+
+
+@pytest.mark.parametrize("place", ["memory", "mapped"])
+def test_altered_frames_are_those_of_the_files(tmp_path, place):
+    folder = write_features(tmp_path, LENGTHS, alter_every=4)
+    bank = FeatureBank(folder, IDS, None, place, alterations=ALTERATIONS)
+    plain = FeatureBank(folder, IDS, None, place)
+    assert bank.alter_every == 4
+    assert bank.num_bytes == plain.num_bytes + 2 * 16 * sum(2 * -(-n // 4) for n in LENGTHS)
+    frames, altered = read_plainly(folder), []
+    for video_id in IDS:
+        with h5py.File(folder / f"{video_id}.h5") as file:
+            altered.append(file["altered"][:][[2, 0]])  # as ALTERATIONS names them
+    video, frame, alteration = altered_frames(bank.num_frames, 4, 3, 101)
+    found = bank.gather(video, frame, alteration).numpy()
+    for where in np.ndindex(3, 101):
+        v, f, a = video[where], frame[where], alteration[where]
+        np.testing.assert_array_equal(found[where], altered[v][a - 1, f // 4] if a else frames[v][f])
+    np.testing.assert_array_equal(bank.gather(video, frame), plain.gather(video, frame))
+    np.testing.assert_array_equal(bank.gather(video, frame, 0 * alteration), plain.gather(video, frame))
+    torch.testing.assert_close(bank.statistics(), plain.statistics())
+
+
+def test_films_without_altered_frames_or_with_more_than_others_are_named(tmp_path):
+    folder = write_features(tmp_path / "features", LENGTHS, alter_every=4)
+    for name, every, words in [("a", 0, "has no altered frames; make them with preprocess"), ("b", 5, "more altered")]:
+        write_features(tmp_path / name, LENGTHS, alter_every=every)
+        (tmp_path / name / "film_2.h5").replace(folder / "film_2.h5")
+        with pytest.raises(InputError, match=words):
+            FeatureBank(folder, IDS, alterations=ALTERATIONS)
+        assert FeatureBank(folder, IDS).num_frames.tolist() == [63, 30, 5, 41]
+
+
+def test_films_whose_shots_are_not_known_are_named(tmp_path):
+    known, unknown = (write_features(tmp_path / str(k), LENGTHS, shot_length=k) for k in (7, 0))
+    assert [shots.tolist() for shots in read_all_shots(known, IDS[2:])] == [[0], [0, 7, 14, 21, 28, 35]]
+    with pytest.raises(InputError, match=f"{unknown / 'film_3.h5'}: does not say where shots begin"):
+        read_all_shots(unknown, IDS)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_altered_frames_on_the_gpu_are_those_in_memory(tmp_path):
+    folder = write_features(tmp_path, LENGTHS, alter_every=4)
+    banks = [FeatureBank(folder, IDS, None, place, torch.device("cuda"), ALTERATIONS) for place in ("gpu", "memory")]
+    frames = altered_frames(banks[0].num_frames, 4, 3, 101)
+    torch.testing.assert_close(banks[0].gather(*frames).cpu(), banks[1].gather(*frames), rtol=0, atol=0)
 
 
 @pytest.mark.gpu

@@ -15,6 +15,7 @@ from recognition.feature_file import (
     feature_files,
     map_features,
     read_header,
+    read_shots,
 )
 
 HEADER = FeatureHeader(
@@ -63,6 +64,46 @@ def test_mapped_features_equal_those_h5py_reads(tmp_path, dtype):
 
 def test_equal_features_give_equal_files(tmp_path):
     assert write(tmp_path / "a.h5").read_bytes() == write(tmp_path / "b.h5").read_bytes()
+
+
+@pytest.mark.parametrize(("every", "num_altered"), [(1, 7), (3, 3), (6, 2), (7, 1), (50, 1)])
+def test_altered_frames_and_shots_are_read_back(tmp_path, every, num_altered):
+    header = replace(HEADER, alter_every=every)
+    assert (header.num_altered, HEADER.num_altered) == (num_altered, 0)
+    altered = np.random.default_rng(1).normal(size=(num_altered, 3, 5))
+    with FeatureSpool(tmp_path / "film.h5", np.dtype("float16")) as spool:
+        spool.append(FEATURES[:6], TIMES[:6], altered[:1])
+        spool.append(FEATURES[6:], TIMES[6:], altered[1:])
+        spool.finish(header, np.array([0, 2, 5]))
+    assert [path.name for path in tmp_path.iterdir()] == ["film.h5"]
+    assert read_header(tmp_path / "film.h5") == header
+    np.testing.assert_array_equal(read_shots(tmp_path / "film.h5"), [0, 2, 5])
+    mapped = map_features(tmp_path / "film.h5", "altered")
+    np.testing.assert_array_equal(mapped, altered.astype(np.float16).transpose(1, 0, 2))
+    np.testing.assert_array_equal(map_features(tmp_path / "film.h5"), FEATURES.astype(np.float16))
+    with h5py.File(tmp_path / "film.h5", "r+") as file:
+        del file["altered"]
+        file["altered"] = np.zeros((3, num_altered + 1, 5), np.float16)
+    with pytest.raises(DamagedFile, match="num_frames"):
+        read_header(tmp_path / "film.h5")
+
+
+def test_older_file_without_altered_frames_and_shots_is_read(tmp_path):
+    path = write(tmp_path / "film.h5")
+    with h5py.File(path, "r+") as file:
+        del file.attrs["alter_every"]
+        assert not {"altered", "shots"} & file.keys()
+    assert read_header(path) == HEADER
+    assert read_shots(path) is None
+
+
+@pytest.mark.parametrize("shots", [[], [1, 3], [0, 3, 3], [0, 5, 2], [0, 7], 0])
+def test_shots_that_do_not_ascend_within_the_film_are_damage(tmp_path, shots):
+    path = write(tmp_path / "film.h5")
+    with h5py.File(path, "r+") as file:
+        file["shots"] = np.array(shots, np.int64)
+    with pytest.raises(DamagedFile, match="its shots do not ascend"):
+        read_shots(path)
 
 
 def test_duration_follows_from_frames_and_rate():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import SMALL_EPISODES, SMALL_SPLITS, refusal, run_script, run_with_kills, write_features
 
+from recognition.episode_spec import PROBE_KINDS
 from recognition.index_file import read_index
 
 SPLITS = ("train", "validation", "test")
@@ -59,6 +60,7 @@ def test_files_hold_what_the_design_says(bank, written, split, num, num_films):
             "study": ((num, 3, 3), "int32"),
             "probes": ((num, 8, 2), "int32"),
             "is_old": ((num, 8), "uint8"),
+            "kind": ((num, 8), "uint8"),
             "video_num_frames": ((num_films,), "int64"),
         }
         video_ids = file["video_ids"].asstr()[:].tolist()
@@ -72,12 +74,95 @@ def test_files_hold_what_the_design_says(bank, written, split, num, num_films):
             "num_tests": 4,
             "subsample": 2,
             "old_probes": "any",
+            "new_probes": "far",
+            "probe_lags": "uniform",
+            "alter_every": 0,
+            "study_clips": "any",
             "seed": 0,
             "split": split,
             "test_set_fraction": 0.25,
             "validation_set_fraction": 0.25,
-            "format_version": 1,
+            "format_version": 2,
         }
+
+
+def test_further_numbers_of_clips_give_test_episodes_alone_from_the_same_films(tmp_path, bank, written):
+    output = generate(bank, tmp_path, "--n_clips", 3, 2, 5)
+    names = {"test_indices_2clips.h5", "test_indices_5clips.h5"}
+    whole = contents(output)
+    assert whole.keys() == contents(written).keys() | names
+    assert {name: whole[name] for name in contents(written)} == contents(written)
+    for number in (2, 5):
+        index = read_index(output / f"test_indices_{number}clips.h5")
+        assert index.episodes.study.shape == (8, number, 3)
+        assert index.spec.num_clips == number
+        assert index.video_ids == read_index(written / "test_indices.h5").video_ids
+
+
+def test_kinds_of_new_probes_are_drawn_and_stored(tmp_path, bank):
+    output = generate(bank, tmp_path, "--new_probes=far=2,near,other_film")
+    index = read_index(output / "train_indices.h5")
+    assert index.spec.new_probes == "far=2,near,other_film"
+    assert np.bincount(index.episodes.kind.ravel()).tolist() == [96, 48, 24, 0, 24]
+
+
+@pytest.fixture(scope="module")
+def bank_with_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Films with altered frames, one in 4, and shots of 23 frames."""
+    folder = tmp_path_factory.mktemp("with_all") / "features"
+    return write_features(folder, [70 + 9 * k for k in range(24)], alter_every=4, shot_length=23)
+
+
+def test_kinds_of_clips_and_all_kinds_of_new_probes_are_drawn_and_stored(tmp_path, bank_with_all):
+    more = ("--clip_length=8", "--n_tests=7", f"--new_probes={','.join(PROBE_KINDS[1:])}", "--probe_lags=balanced")
+    more = (*more, "--study_clips=no_cut,cut,other_film", "--n_clips", 3, 6)
+    first, again = (generate(bank_with_all, tmp_path / str(k), *more) for k in range(2))
+    assert contents(first) == contents(again)
+    for name, num_clips in [("train_indices", 3), ("test_indices", 3), ("test_indices_6clips", 6)]:
+        index = read_index(first / f"{name}.h5")
+        assert (index.spec.alter_every, index.spec.probe_lags) == (4, "balanced")
+        assert index.episodes.study.shape[1:] == (2 * num_clips, 3)
+        np.testing.assert_array_equal(np.sort(index.clip_kind, 1), [np.repeat([0, 1, 2], num_clips // 3)] * len(index))
+        assert np.bincount(index.episodes.kind[0]).tolist() == [7, 1, 1, 1, 1, 1, 1, 1]
+        for study, kinds in zip(index.episodes.study.tolist(), index.clip_kind, strict=True):
+            for (video, start, _), (video2, _, stop), kind in zip(study[::2], study[1::2], kinds, strict=True):
+                assert (video != video2) == (kind == 2)
+                assert kind == 2 or (start // 23 != (stop - 1) // 23) == (kind == 1)
+
+
+def test_audit_follows_the_files_and_names_films_that_two_splits_share(tmp_path, bank):
+    folder = write_features(tmp_path / "features", LENGTHS)
+    for name in ("film_3", "film_4", "film_5", "film_6"):  # one film under five names is in two splits at least
+        with h5py.File(folder / "film_2.h5") as file, h5py.File(folder / f"{name}.h5", "r+") as other:
+            other.attrs["video_sha256"] = file.attrs["video_sha256"]
+    result = run_script("generate_dataset.py", *words(folder, tmp_path), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "video files in two splits under two names: " in result.stdout
+    assert "no clips overlap, old probes lie in studied clips and new ones do not, in 24 episodes" in result.stdout
+    assert "new probes are nearer to a studied frame than the median old probe" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (["--new_probes=nearby"], "--new_probes: 'nearby' is no kind; there are far, near"),
+        (["--new_probes=far=9,near"], "--new_probes: of 4 in all, its share leaves none for near"),
+        (["--study_clips=soft"], "--study_clips: 'soft' is no kind; there are no_cut, cut, other_film"),
+        (["--study_clips=cut"], "--study_clips: a clip of two halves, of which every 2th frame is shown, must have a"),
+        (["--study_clips=cut", "--clip_length=8"], "does not say where shots begin; run preprocess_videos.py --over"),
+        (["--n_clips", 3, 2, "--clip_length=8", "--study_clips=cut,no_cut,other_film"], "leaves none for other_film"),
+        (
+            ["--new_probes=far,mirrored"],
+            "has no features of altered frames; make them with preprocess_videos.py --alter",
+        ),
+        (["--new_probes=same_shot"], "does not say where shots begin; run preprocess_videos.py --overwrite"),
+        (["--n_clips", 3, 3], "argument --n_clips: gives a number twice"),
+    ],
+)
+def test_probes_that_cannot_be_had_are_refused(tmp_path, bank, more, complaint):
+    result = run_script("generate_dataset.py", *words(bank, tmp_path / "out", *more), cwd=tmp_path)
+    assert complaint in refusal(result)
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_film_is_in_two_splits_and_short_ones_are_in_none(written):
@@ -258,6 +343,6 @@ def test_file_in_the_folders_place_is_told_in_one_line(tmp_path, bank):
 
 def test_help_shows_the_published_protocol_as_default(tmp_path):
     text = run_script("generate_dataset.py", "--help", cwd=tmp_path).stdout
-    shown = dict(re.findall(r"\n  --(\w+) [^(]*?\(default:\s(\w+)\)", text))
+    shown = dict(re.findall(r"\n  --(\w+) [^(]*?\(default:\s\[?(\w+)\]?\)", text))
     protocol = {"n_clips": "90", "clip_length": "300", "clip_margin": "150", "n_tests": "90", "subsample": "3"}
     assert protocol.items() <= shown.items()

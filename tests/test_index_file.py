@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from recognition.command_line import InputError
-from recognition.episodes import Episodes, EpisodeSpec, draw_episodes
+from recognition.episode_spec import EpisodeSpec
+from recognition.episodes import Episodes, clip_kinds, draw_episodes
 from recognition.index_file import read_index, write_index
 
 SPEC = EpisodeSpec(3, 9, 4, 4, 2, "presented")
@@ -25,7 +26,7 @@ def write(path: Path, episodes: Episodes = EPISODES, seed: int = 5) -> Path:
 
 def published_clips() -> np.ndarray:
     """The episodes as rows [start, end, video, label], -1 for clips, as the published data set stores them."""
-    study, probes, is_old = (field.astype(np.int64) for field in EPISODES)
+    study, probes, is_old, _ = (field.astype(np.int64) for field in EPISODES)
     shown = np.concatenate([study[..., [1, 2, 0]], np.full((*study.shape[:2], 1), -1)], 2)
     asked = np.stack([probes[..., 1], probes[..., 1] + 1, probes[..., 0], is_old], 2)
     return np.concatenate([shown, asked], 1)
@@ -56,11 +57,55 @@ def test_what_was_written_is_read_back(tmp_path):
     assert_equal(index.episodes, EPISODES)
     assert (index.video_ids, index.spec, len(index)) == (IDS, SPEC, 6)
     np.testing.assert_array_equal(index.video_num_frames, LENGTHS)
+    assert index.clip_kind is None
+
+
+BY_KIND = EpisodeSpec(3, 8, 4, 4, 2, study_clips="no_cut,cut,other_film")
+
+
+def write_by_kind(path: Path, clip_kind: np.ndarray | None = None) -> np.ndarray:
+    """Write episodes with clips of several kinds, or of those given; returns their kinds."""
+    shots = [np.arange(0, length, 20) for length in LENGTHS]
+    episodes = draw_episodes(LENGTHS, BY_KIND, 6, (0,), shots)
+    found = clip_kinds(episodes.study, LENGTHS, shots)
+    write_index(path, episodes, IDS, LENGTHS, BY_KIND, {}, found if clip_kind is None else clip_kind)
+    return found
+
+
+def test_kinds_of_clips_are_read_back(tmp_path):
+    expected = write_by_kind(tmp_path / "train_indices.h5")
+    index = read_index(tmp_path / "train_indices.h5")
+    np.testing.assert_array_equal(index.clip_kind, expected)
+    assert (index.clip_kind.shape, index.clip_kind.dtype, index.spec) == ((6, 3), np.uint8, BY_KIND)
+
+
+@pytest.mark.parametrize("clip_kind", [np.zeros((6, 2)), np.zeros((5, 3)), np.full((6, 3), 3), np.zeros(6)])
+def test_kinds_that_do_not_fit_the_clips_are_refused(tmp_path, clip_kind):
+    write_by_kind(tmp_path / "train_indices.h5", clip_kind.astype(np.uint8))
+    complaint(tmp_path / "train_indices.h5")
+
+
+def test_missing_kinds_of_clips_are_refused(tmp_path):
+    write_by_kind(tmp_path / "train_indices.h5")
+    with h5py.File(tmp_path / "train_indices.h5", "r+") as file:
+        del file["clip_kind"]
+    complaint(tmp_path / "train_indices.h5")
+
+
+def test_file_of_the_first_format_is_read_as_one_of_far_probes(tmp_path):
+    with h5py.File(write(tmp_path / "train_indices.h5"), "r+") as file:
+        del file["kind"]
+        for name in ("new_probes", "probe_lags", "alter_every", "study_clips"):
+            del file.attrs[name]
+        file.attrs["format_version"] = 1
+    index = read_index(tmp_path / "train_indices.h5")
+    assert_equal(index.episodes, EPISODES)
+    assert index.spec == SPEC
 
 
 def test_every_parameter_is_stored_as_an_attribute(tmp_path):
     with h5py.File(write(tmp_path / "train_indices.h5")) as file:
-        given = {"seed": 5, "split": "train", "test_set_fraction": 0.25, "format_version": 1}
+        given = {"seed": 5, "split": "train", "test_set_fraction": 0.25, "format_version": 2}
         assert dict(file.attrs) == asdict(SPEC) | given
 
 
@@ -84,7 +129,7 @@ def test_published_index_of_full_size_is_read(tmp_path):
     video = rng.integers(0, 300, (5, 270))
     clips = np.stack([start, start + np.where(is_clip, 300, 1), video, label], 2)
     titles = np.array([f"{k:011d}.mp4" for k in range(300)])
-    study, probes, is_old = read_index(write_published(tmp_path / "i.npz", clips=clips, titles=titles)).episodes
+    study, probes, is_old, _ = read_index(write_published(tmp_path / "i.npz", clips=clips, titles=titles)).episodes
     assert (study.shape, probes.shape, is_old.shape) == ((5, 90, 3), (5, 180, 2), (5, 180))
     for n, k in [(0, 0), (4, 89), (2, 50)]:
         assert study[n, k].tolist() == [video[n, k], start[n, k], start[n, k] + 300]
@@ -127,7 +172,15 @@ DAMAGES = {
     "no format": without_attribute("format_version"),
     "no subsample": without_attribute("subsample"),
     "no old_probes": without_attribute("old_probes"),
-    "later format": with_attribute("format_version", 2),
+    "no kind": lambda file: file.__delitem__("kind"),
+    "no new_probes": without_attribute("new_probes"),
+    "no study_clips": without_attribute("study_clips"),
+    "unknown study_clips": with_attribute("study_clips", "soft"),
+    "unknown new_probes": with_attribute("new_probes", "far,nearby"),
+    "unknown kind": replace("kind", lambda kind: kind * 8),
+    "kinds that are not old or new": replace("kind", lambda kind: kind * 0),
+    "fewer kinds": replace("kind", lambda kind: kind[:, :-1]),
+    "later format": with_attribute("format_version", 3),
     "subsample in words": with_attribute("subsample", "three"),
     "subsample a list": with_attribute("subsample", [1, 2]),
     "study flat": replace("study", lambda study: study[0]),

@@ -22,9 +22,12 @@ from torch import nn
 
 import preprocess_videos
 from recognition import command_line
-from recognition.backbone import torchvision
-from recognition.feature_file import feature_files, read_header
+from recognition.alterations import ALTERATIONS
+from recognition.backbone import Backbone, torchvision
+from recognition.feature_file import feature_files, map_features, read_header, read_shots
 from recognition.films import write_films
+from recognition.shots import ShotFinder
+from recognition.video import decode
 
 CLIPS = ROOT.parent / "shared" / "videos"
 NUM_FRAMES = {  # as FFmpeg decodes them, whatever their containers claim
@@ -40,7 +43,8 @@ NUM_FRAMES = {  # as FFmpeg decodes them, whatever their containers claim
     "open-mmlab_demo.mp4": 280,
     "open-mmlab_test.avi": 164,
 }
-SMALL = ("--backbone", "shufflenet_v2_x0_5", "--weights", "random:0", "--batch_size", "5")  # 24 frames leave a rest
+# Of 24 frames the batches leave a rest, and some have no altered frame.
+SMALL = ("--backbone", "shufflenet_v2_x0_5", "--weights", "random:0", "--batch_size", "5", "--alter_every", "7")
 
 Preprocess = Callable[..., SimpleNamespace]
 
@@ -201,6 +205,38 @@ def test_number_of_workers_does_not_change_a_byte(tmp_path, films, finished, wor
     assert [path.name for path in (tmp_path / "features").iterdir() if path.name.startswith(".")] == []
 
 
+def test_altered_frames_have_the_features_of_their_altered_pictures(tmp_path, films, finished, preprocess):
+    words = (*SMALL, "--input_dir", films, "--output_dir", tmp_path, "--dtype=float32")
+    assert preprocess(*words).returncode == 0
+    assert read_header(tmp_path / "film_001.h5").alter_every == 7
+    backbone = Backbone("shufflenet_v2_x0_5", "random:0", torch.device("cpu"), fast=False)
+    images = [image for k, (image, _) in enumerate(decode(films / "film_001.mp4")) if k % 7 == 0]
+    frames = torch.stack([backbone.preprocessing.crop(torch.from_numpy(image).permute(2, 0, 1)) for image in images])
+    expected = torch.stack([backbone.features(alter(frames)) for alter in ALTERATIONS.values()])
+    found = torch.from_numpy(map_features(tmp_path / "film_001.h5", "altered").copy())
+    assert found.shape == (3, 4, 1024)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)  # kernels by batch size
+
+
+def test_altering_frames_changes_neither_features_nor_shots(tmp_path, films, finished, preprocess):
+    words = (*SMALL, "--input_dir", films, "--output_dir", tmp_path, "--alter_every=0")
+    assert preprocess(*words).returncode == 0
+    for plain, altered in zip(feature_files(tmp_path), feature_files(finished), strict=True):
+        np.testing.assert_array_equal(map_features(plain), map_features(altered))
+        np.testing.assert_array_equal(read_shots(plain), read_shots(altered))
+        with h5py.File(plain) as file:
+            assert set(file) == {"features", "time_s", "shots"}
+
+
+def test_shots_are_stored_in_every_feature_file(films, finished):
+    for path in feature_files(finished):
+        finder = ShotFinder()
+        for image, _ in decode(films / f"{path.stem}.mp4"):
+            finder.add(image)
+        assert read_shots(path).tolist() == finder.starts
+    assert read_shots(finished / "film_002.h5").tolist() == [0, 21]
+
+
 def test_finished_films_are_kept_and_new_ones_added(films, finished, earlier, preprocess):
     (earlier / "film_002.h5").unlink()
     result = preprocess(*SMALL, "--input_dir", films, "--output_dir", earlier)
@@ -226,6 +262,7 @@ def test_truncated_feature_file_is_rebuilt(films, finished, earlier, preprocess,
         ("--weights", "random:1", "made with weights random:0, this run has random:1"),
         ("--backbone", "resnet18", "made with backbone shufflenet_v2_x0_5, this run has resnet18"),
         ("--dtype", "float32", "made with dtype float16, this run has float32"),
+        ("--alter_every", "6", "made with alter_every 7, this run has 6"),
     ],
 )
 def test_features_made_another_way_are_neither_mixed_nor_lost(films, earlier, preprocess, option, value, difference):
@@ -332,6 +369,7 @@ def test_killed_at_random_moments_then_run_again_gives_the_same_files(tmp_path, 
         (["--device=abacus"], "--device abacus"),
         (["--batch_size=0"], "--batch_size"),
         (["--dtype=float64"], "--dtype"),
+        (["--alter_every=-1"], "--alter_every"),
         (["--outputdir=features"], "did you mean '--output_dir'?"),
     ],
 )

@@ -7,11 +7,20 @@ from recognition.signal_detection import (
     accuracy,
     auc,
     best_threshold,
+    confidence_bounds,
     criterion,
     d_prime,
     false_alarm_rate,
     hit_rate,
+    interval,
+    resample_episodes,
+    roc,
+    scores_of_counts,
+    seed_interval,
     summarise,
+    summarise_with_intervals,
+    z_rate,
+    zroc,
 )
 
 
@@ -120,3 +129,126 @@ def test_summary_holds_what_a_plain_count_gives(seed):
 
 def test_answer_on_the_threshold_means_new():
     assert summarise(np.array([0.0, 0.0]), np.array([0, 1]))["hit_rate"] == 0
+
+
+def grouped_answers(seed: int, num_episodes: int, num_probes: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
+    """Answers (N, P) to episodes that differ in difficulty: d' is 1 on average, with a deviation of 2 * spread."""
+    rng = np.random.default_rng(seed)
+    is_old = np.tile(np.arange(num_probes) % 2, (num_episodes, 1))
+    easiness = rng.normal(0, spread, (num_episodes, 1))
+    return rng.normal((2 * is_old - 1) * (0.5 + easiness)), is_old
+
+
+@pytest.mark.parametrize("num_resamples", [1, 7])
+def test_resamples_are_counts_of_episodes_drawn_with_replacement(num_resamples: int):
+    resamples = resample_episodes(13, num_resamples, seed=3)
+    drawn = np.random.default_rng(3).integers(0, 13, (num_resamples, 13))
+    assert resamples.tolist() == [[float((row == episode).sum()) for episode in range(13)] for row in drawn]
+
+
+def test_intervals_are_those_of_scores_computed_resample_by_resample():
+    answer, is_old = grouped_answers(0, 17, 21, 0.3)
+    drawn = np.random.default_rng(5).integers(0, 17, (200, 17))
+    scores = [summarise(answer[row], is_old[row], 0.1) for row in drawn]
+    found = summarise_with_intervals(answer, is_old, resample_episodes(17, 200, seed=5), 0.1)
+    assert {name: found[name] for name in scores[0]} == summarise(answer, is_old, 0.1)
+    for name in ("accuracy", "hit_rate", "false_alarm_rate", "d_prime", "criterion", "auc"):
+        expected = np.quantile([score[name] for score in scores], [0.025, 0.975])
+        tolerance = 2e-3 if name == "auc" else 1e-9  # the interval of the AUC takes levels for the answers
+        assert found[f"{name}_interval"] == pytest.approx(expected, abs=tolerance), name
+
+
+def test_intervals_hold_the_true_score_as_often_as_they_say_and_those_over_probes_do_not():
+    """60 episodes of 20 probes that differ in difficulty. Each interval should miss the true accuracy in 5 % of tests,
+    that is 20 of 400, by chance up to 33; one that resamples probes is too narrow."""
+    answer, is_old = grouped_answers(99, 200_000, 20, 0.6)
+    true_accuracy = accuracy(answer > 0, is_old)
+    missed = {"episodes": 0, "probes": 0}
+    resamples = {"episodes": resample_episodes(60, 500), "probes": resample_episodes(60 * 20, 500)}
+    for seed in range(400):
+        answer, is_old = grouped_answers(seed, 60, 20, 0.6)
+        right = ((answer > 0) == is_old).astype(float)
+        for unit, counts in (("episodes", right.mean(1)), ("probes", right.ravel())):
+            low, high = interval(resamples[unit] @ counts / len(counts))
+            missed[unit] += not low <= true_accuracy <= high
+    assert missed["episodes"] <= 33
+    assert missed["probes"] > 80
+
+
+def test_interval_leaves_out_resamples_in_which_the_score_is_not_defined():
+    assert interval(np.array([np.nan, 1.0, np.nan, 1.0])) == [1, 1]
+    assert np.isnan(interval(np.full(3, np.nan))).all()
+
+
+def test_many_scores_at_once_equal_each_alone_and_are_nan_where_there_is_nothing():
+    scores = scores_of_counts(*np.array([[82, 3, 0], [100, 5, 0], [46, 0, 1], [100, 4, 2]]))
+    assert scores["d_prime"][:2] == pytest.approx([1.002793, d_prime(3, 2, 0, 4)], abs=1e-6)
+    assert scores["accuracy"][:2] == pytest.approx([0.68, 7 / 9])
+    assert np.isnan(scores["d_prime"][2])
+    assert np.isnan(scores["hit_rate"][2])
+
+
+@pytest.mark.parametrize("levels", [None, 1, 2, 5])
+def test_roc_runs_through_the_rates_at_its_thresholds(levels: int | None):
+    answer, is_old = (x.reshape(7, 9) for x in answers(4, 63, levels))
+    curve = roc(answer, is_old)
+    points = np.stack([curve["false_alarm_rate"], curve["hit_rate"]], 1)
+    thresholds = [*np.unique(answer)[::-1], -np.inf]
+    rates = [
+        (false_alarm_rate(answer > threshold, is_old), hit_rate(answer > threshold, is_old)) for threshold in thresholds
+    ]
+    np.testing.assert_allclose(points, list(dict.fromkeys([(0, 0), *rates])))
+    assert points[-1].tolist() == [1, 1]
+
+
+def test_roc_of_many_answers_keeps_its_area():
+    answer, is_old = grouped_answers(1, 40, 50, 0.2)
+    curve = roc(answer, is_old)
+    x, y = np.array(curve["false_alarm_rate"]), np.array(curve["hit_rate"])
+    assert len(x) <= 257
+    assert ((y[1:] + y[:-1]) / 2 * np.diff(x)).sum() == pytest.approx(
+        auc(answer, is_old), abs=3e-4
+    )  # chords run below the curve
+
+
+def test_confidence_bins_are_terciles_of_each_answer():
+    answer = np.array([-6.0, -5, -4, -3, -2, -1, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    bounds = confidence_bounds(answer)
+    assert bounds[2] == 0
+    assert np.bincount(np.searchsorted(bounds, answer)).tolist() == [2, 2, 2, 3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"), [([1.0, 1.0, 1.0], [0.0]), ([-1.0, -1.0], []), ([-1.0, 1.0], [-1.0, 0.0])]
+)
+def test_models_that_give_few_different_answers_have_fewer_bins(answer: list[float], expected: list[float]):
+    assert confidence_bounds(np.array(answer)).tolist() == expected
+
+
+@pytest.mark.parametrize(("deviation", "distance"), [(1.0, 1.0), (1.25, 1.0), (0.8, 2.0)])
+def test_zroc_of_normal_answers_has_the_slope_and_intercept_of_their_distributions(deviation, distance):
+    """Old answers of mean `distance` and this deviation, new ones of mean 0 and deviation 1."""
+    rng, is_old = np.random.default_rng(0), np.tile(np.arange(100) % 2, (400, 1))
+    answer = np.where(is_old, rng.normal(distance, deviation, is_old.shape), rng.normal(0, 1, is_old.shape))
+    line = zroc(answer, is_old, resample_episodes(400, 300), threshold=0.5)
+    assert line["slope"] == pytest.approx(1 / deviation, abs=0.03)
+    assert line["intercept"] == pytest.approx(distance / deviation, abs=0.07)  # its outer points are rare answers
+    for name in ("slope", "intercept"):
+        low, high = line[f"{name}_interval"]
+        assert line[name] - 0.15 < low < line[name] < high < line[name] + 0.15
+    assert line["z_hit"][2] == pytest.approx(z_rate((answer[is_old == 1] > 0.5).sum(), (is_old == 1).sum()), abs=1e-12)
+
+
+@pytest.mark.parametrize("value", [-1.0, 1.0])
+def test_zroc_of_one_and_the_same_answer_has_no_slope(value: float):
+    line = zroc(np.full((3, 4), value), np.tile([0, 1], (3, 2)), resample_episodes(3, 9))
+    assert np.isnan([line["slope"], line["intercept"], *line["slope_interval"]]).all()
+
+
+def test_mean_over_seeds_has_the_t_interval_and_a_single_seed_has_none():
+    mean, (low, high) = seed_interval([0.9, 0.92, 0.97])
+    assert mean == pytest.approx(0.93)
+    assert (low, high) == pytest.approx(
+        (0.93 - 4.30265 * 0.0360555 / 3**0.5, 0.93 + 4.30265 * 0.0360555 / 3**0.5), abs=1e-5
+    )
+    assert seed_interval([0.9]) == (0.9, None)
