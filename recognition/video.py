@@ -1,7 +1,7 @@
 """Decode films, every frame exactly once, with PyAV (FFmpeg's libraries inside the wheel, no program to install)."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,6 +100,80 @@ def decode(path: str | Path, threads: int = 1) -> Iterator[tuple[np.ndarray, flo
         raise DecodeError("no frame could be decoded")
     if end_s < declared_s - 1:
         raise DecodeError(f"ends after {end_s:.1f} s of {declared_s:.1f} s")
+
+
+def read_frames(path: str | Path, times_s: Sequence[float]) -> list[np.ndarray]:
+    """Read single frames by the times that `decode` gives them: images (H, W, 3) uint8 RGB, upright, as asked for.
+
+    Times may come in any order and more than once. One pass decodes from the key frame before the earliest to the
+    latest of them. The film is decoded from its start instead where its packets do not tell its frames apart by time,
+    as in avi files, and where it cannot be sought in.
+
+    Raises DecodeError where the film has no frame at one of these times or cannot be read that far.
+    """
+    wanted = set(times_s)
+    images = _seek_frames(path, wanted) if wanted else {}
+    if len(images) < len(wanted):
+        images = {}
+        for image, time_s in decode(path):
+            if time_s in wanted:
+                images[time_s] = image
+                if len(images) == len(wanted):
+                    break
+    if missing := wanted - images.keys():
+        raise DecodeError(f"has no frame at {min(missing):.6f} s; it is not the film that was preprocessed")
+    return [images[time_s] for time_s in times_s]
+
+
+def _seek_frames(path: str | Path, wanted: set[float]) -> dict[float, np.ndarray]:
+    """Images by their times in seconds; not all, or none, where seeking may find others than `decode` would."""
+    images: dict[float, np.ndarray] = {}
+    first_s, last_s, before_s = min(wanted), max(wanted), -math.inf
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            stream = _first_picture_stream(container)
+            stream.thread_type = "NONE"
+            stream.codec_context.options = {"err_detect": "explode"}
+            if (delay := _longest_delay(container, stream, last_s)) is None:
+                return {}
+            # Some containers seek by the time of decoding, which comes before that of presentation.
+            container.seek(round(first_s / stream.time_base) - delay, stream=stream)
+            for frame in container.decode(stream):
+                is_astray = before_s == -math.inf and frame.time is not None and frame.time > first_s
+                if is_astray or frame.time is None or frame.time <= before_s:
+                    return {}
+                if frame.time in wanted and not frame.is_corrupt:
+                    images[frame.time] = _upright(frame)
+                if frame.time >= last_s:
+                    break
+                before_s = frame.time
+    except (av.error.FFmpegError, OSError):
+        return {}  # decoding from the start tells what is wrong, if anything is
+    return images
+
+
+def _longest_delay(container: av.container.InputContainer, stream: av.VideoStream, last_s: float) -> int | None:
+    """How long packets wait at most from decoding to presentation, in the stream's units, up to a time in the film.
+
+    None where two packets have one time of presentation, or one has none: `decode` then makes times of its own.
+    """
+    times, delay = set(), 0
+    for packet in container.demux(stream):
+        if packet.size == 0:  # the end
+            break
+        if packet.pts is None or packet.pts in times:
+            return None
+        times.add(packet.pts)
+        if packet.dts is not None:  # Matroska gives none to the first packets
+            delay = max(delay, packet.pts - packet.dts)
+            if packet.dts * packet.time_base > last_s:
+                break  # what follows is shown even later
+    return delay
+
+
+def _upright(frame: av.VideoFrame) -> np.ndarray:
+    image = frame.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90))) if frame.rotation else image
 
 
 def _first_picture_stream(container: av.container.InputContainer) -> av.VideoStream:

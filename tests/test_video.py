@@ -1,5 +1,6 @@
 """Decoding: every frame once, upright, with its own time; a film that is not whole is refused."""
 
+import random
 import struct
 from collections.abc import Sequence
 from fractions import Fraction
@@ -9,11 +10,19 @@ import av
 import numpy as np
 import pytest
 
+from recognition import video
 from recognition.command_line import InputError
 from recognition.films import write_films
-from recognition.video import DecodeError, VideoInfo, decode, find_videos, probe
+from recognition.video import VIDEO_SUFFIXES, DecodeError, VideoInfo, decode, find_videos, probe, read_frames
 
 HEIGHT, WIDTH = 48, 64
+UNEVEN_MS = [40 * k + 13 * (k % 3) for k in range(60)]
+OPEN_GOPS = {"g": "8", "x264-params": "open-gop=1:bframes=3:b-pyramid=normal:scenecut=0"}
+REAL_FILMS = [  # beside the checkout; their tests are skipped where they are absent
+    path
+    for path in sorted((Path(__file__).parent.parent.parent / "shared" / "videos").glob("*"))
+    if path.suffix in VIDEO_SUFFIXES and "corrupted" not in path.name
+]
 
 
 def write_video(
@@ -21,12 +30,13 @@ def write_video(
     times_ms: Sequence[int] = range(0, 1000, 40),
     codec: str = "libx264",
     tags: dict | None = None,
+    coding: dict[str, str] | None = None,
     **options,
 ) -> Path:
     """Write a video in which frame k has grey 8 k modulo 256 and a bright corner at the upper left."""
     with av.open(str(path), "w", container_options=options) as container:
         container.metadata.update(tags or {})
-        stream = container.add_stream(codec, rate=25, options={"bf": "2"})
+        stream = container.add_stream(codec, rate=25, options={"bf": "2", **(coding or {})})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         if codec == "libx264":
             stream.codec_context.time_base = Fraction(1, 1000)
@@ -59,6 +69,15 @@ def split_boxes(content: bytes) -> list[bytes]:
         boxes.append(content[:size])
         content = content[size:]
     return boxes
+
+
+def turn(path: Path, degrees: int) -> None:
+    """Make an mp4 file ask for a rotation, clockwise."""
+    content = bytearray(path.read_bytes())
+    cos, sin = round(np.cos(np.radians(degrees))), round(np.sin(np.radians(degrees)))
+    matrix = (cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30)  # ISO 14496-12
+    struct.pack_into(">9i", content, content.index(b"tkhd") + 44, *matrix)
+    path.write_bytes(content)
 
 
 def times(path: Path) -> np.ndarray:
@@ -95,11 +114,7 @@ def test_times_increase_in_avi_files_with_b_frames(tmp_path):
 def test_rotation_that_a_film_asks_for_is_applied(tmp_path, degrees):
     path = write_video(tmp_path / "video.mp4")
     upright = [image for image, _ in decode(path)]
-    content = bytearray(path.read_bytes())
-    cos, sin = round(np.cos(np.radians(degrees))), round(np.sin(np.radians(degrees)))
-    matrix = (cos << 16, sin << 16, 0, -sin << 16, cos << 16, 0, 0, 0, 1 << 30)  # clockwise, ISO 14496-12
-    struct.pack_into(">9i", content, content.index(b"tkhd") + 44, *matrix)
-    path.write_bytes(content)
+    turn(path, degrees)
     turned = [image for image, _ in decode(path)]
     np.testing.assert_array_equal(turned, [np.rot90(image, -degrees // 90) for image in upright])
     corner = {0: (0, 0), 90: (0, -1), 180: (-1, -1), 270: (-1, 0)}[degrees]
@@ -229,3 +244,80 @@ def test_folder_that_cannot_be_used_is_refused(tmp_path, names, message):
             (folder / name).touch()
     with pytest.raises(InputError, match=message):
         find_videos(folder)
+
+
+def check_frames(path: Path, num_asked: int) -> None:
+    """Fail unless frames read by their times, in any order and repeated, are those that `decode` gives."""
+    frames = list(decode(path))
+    for numbers in ([0], [len(frames) - 1], random.Random(0).choices(range(len(frames)), k=num_asked)):
+        found = read_frames(path, [frames[k][1] for k in numbers])
+        np.testing.assert_array_equal(found, [frames[k][0] for k in numbers])
+
+
+@pytest.mark.parametrize("coding", [{}, {"g": "8"}, {"g": "7", "bf": "0"}, OPEN_GOPS], ids=str)
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".avi", ".ts", ".flv"])
+def test_frames_read_by_their_times_are_those_of_decoding(tmp_path, suffix, coding):
+    path = write_video(tmp_path / f"video{suffix}", UNEVEN_MS, coding=coding)
+    check_frames(path, 5)
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "mpeg2video", "libvpx-vp9"])
+@pytest.mark.parametrize("suffix", [".mkv", ".avi"])
+def test_frames_of_other_codecs_are_found_too(tmp_path, suffix, codec):
+    check_frames(write_video(tmp_path / f"video{suffix}", range(0, 2000, 40), codec, coding={"g": "9"}), 5)
+
+
+@pytest.mark.parametrize("path", REAL_FILMS, ids=lambda path: path.name)
+def test_frames_of_real_films_are_found_by_their_times(path):
+    check_frames(path, 3)
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_frames_read_by_their_times_are_upright(tmp_path, degrees):
+    path = write_video(tmp_path / "video.mp4", UNEVEN_MS, coding={"g": "8"})
+    turn(path, degrees)
+    check_frames(path, 4)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_late_frames_are_read_without_decoding_the_film_from_its_start(tmp_path, monkeypatch, suffix):
+    path = write_video(tmp_path / f"video{suffix}", UNEVEN_MS, coding={"g": "8"})
+    frames = list(decode(path))
+    decoded, upright = [], video._upright
+    monkeypatch.setattr(video, "decode", lambda path: pytest.fail("decoded from the start"))
+    monkeypatch.setattr(video, "_upright", lambda frame: decoded.append(frame.time) or upright(frame))
+    [found] = read_frames(path, [frames[50][1]])
+    np.testing.assert_array_equal(found, frames[50][0])
+    assert decoded == [frames[50][1]]
+
+
+def test_frames_that_share_a_time_are_told_apart_as_decoding_does(tmp_path):
+    path = tmp_path / "video.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": "1", "bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        images = [np.full((HEIGHT, WIDTH, 3), 12 * k, np.uint8) for k in range(20)]
+        packets = [packet for image in images for packet in stream.encode(av.VideoFrame.from_ndarray(image))]
+        for k, packet in enumerate([*packets, *stream.encode()]):
+            packet.pts = packet.dts = k - (k > 4)  # frames 4 and 5 at once, all later ones a frame early
+            container.mux(packet)
+    frames = list(decode(path))
+    np.testing.assert_allclose([time_s for _, time_s in frames[:10]], np.arange(10) / 25)
+    for image, time_s in frames:
+        np.testing.assert_array_equal(read_frames(path, [time_s]), [image])
+
+
+def test_time_at_which_a_film_has_no_frame_is_refused(tmp_path):
+    path = write_video(tmp_path / "video.mp4")
+    with pytest.raises(DecodeError, match=r"no frame at 0\.050000 s"):
+        read_frames(path, [0.04, 0.05])
+    with pytest.raises(DecodeError, match=r"no frame at 7\.000000 s"):
+        read_frames(path, [7])
+    assert read_frames(path, []) == []
+
+
+def test_frames_of_what_is_no_film_are_refused(tmp_path):
+    (tmp_path / "text.mp4").write_text("no film at all\n" * 100)
+    for name in ("text", "missing"):
+        with pytest.raises(DecodeError, match=r"^[^\n/]+$"):
+            read_frames(tmp_path / f"{name}.mp4", [0.0])
