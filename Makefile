@@ -1,4 +1,4 @@
-# make demo              the whole pipeline on small films, in minutes      make demo MODEL=mlstm VIDEOS=my-films
+# make demo              the whole pipeline on small films, in minutes      make demo MODEL=mlstm SEEDS=1 VIDEOS=my-films
 # make test              lint and the test suite
 # make bench             what is fast, as ratios against plain rivals; VIDEOS=folder measures preprocessing on those films
 # make bench-gpu         the same of the models on a GPU
@@ -16,7 +16,7 @@ endif
 .PHONY: demo test bench bench-gpu lint format environment
 
 demo: $(environment)
-	$(python) demo.py --model "$(MODEL)" $(if $(VIDEOS),--videos "$(VIDEOS)")
+	$(python) demo.py --model "$(MODEL)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(VIDEOS),--videos "$(VIDEOS)")
 
 test: lint
 	$(python) -m pytest -n auto

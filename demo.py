@@ -1,8 +1,11 @@
 """The whole pipeline in a few minutes: small films, then steps 2 to 5 on them, with the commands a user would type.
 
-  python demo.py                              makes 24 films of 84 s and trains a transformer
+Ends with scores, a report, a comparison of the seeds and a video of what the model saw and answered.
+
+  python demo.py                              makes 24 films of 84 s and trains a transformer, with two seeds
   python demo.py --model mlstm                another model: a name in config-files/demo/
   python demo.py --model lstm-easy            episodes of one short clip, for models that fail at ten
+  python demo.py --model lstm --seeds 1       with one seed, in half of the training time
   python demo.py --videos my-films            the same on films of your own
 
 Everything is written below demo-run/ and what is finished there is not done again; remove the folder to start over.
@@ -17,14 +20,27 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from recognition.command_line import ArgumentParser, InputError, nearest, run
+from recognition.command_line import ArgumentParser, InputError, nearest, run, whole_number
 
 HERE = Path(os.path.relpath(Path(__file__).parent))
 NUM_FILMS, FILM_S, FPS = 24, 84, 6
+ALTER_EVERY = 10  # of so many frames one is altered too, for probes that look nearly old
 # An episode is ten clips of ten seconds, of which every second frame is shown, and ten old and ten new probes: the
-# published protocol made small. Films too short for it get the first smaller one that fits.
-EPISODES = [(10, 60, 30), (5, 60, 30), (5, 30, 15), (3, 20, 10), (2, 10, 5)]  # clips, frames a clip, margin in frames
-EASY_EPISODES = [(1, 30, 15), (1, 10, 5)]  # a clip of five seconds
+# published protocol made small. Films too short for it get the first smaller one that fits. Further numbers of clips
+# are for the capacity curve. Clips, frames a clip, margin in frames:
+EPISODES = [
+    ((10, 5, 20), 60, 30),
+    ((5, 2, 10), 60, 30),
+    ((5, 2, 10), 30, 15),
+    ((3, 1, 6), 20, 10),
+    ((2, 1), 10, 5),
+]
+EASY_EPISODES = [((1, 2, 4), 30, 15), ((1, 2), 10, 5)]  # a clip of five seconds
+# Episodes that are only tested on, by name: new probes of every kind; clips short enough to lie between two cuts.
+FURTHER = {
+    "lures": ("--n_clips=3", "--n_tests=14", "--new_probes=far,near,same_shot,other_film,mirrored,cropped,brightened"),
+    "cuts": ("--n_clips=12", "--n_tests=12", "--study_clips=no_cut,cut,other_film"),
+}
 
 
 def main() -> None:
@@ -36,32 +52,42 @@ def main() -> None:
     suffix, times = ("_easy", 4) if is_easy else ("", 1)  # easy episodes have fewer probes, so there are more of them
 
     # Status 1 means that some film could not be decoded: that is told, and the others serve.
-    command("preprocess_videos.py", f"--input_dir={videos}", f"--output_dir={features}", "--weights=random:0", allow=1)
+    command(
+        "preprocess_videos.py",
+        *(f"--input_dir={videos}", f"--output_dir={features}", "--weights=random:0", f"--alter_every={ALTER_EVERY}"),
+        allow=1,
+    )
     for num_clips, clip_length, margin in EASY_EPISODES if is_easy else EPISODES:
-        result = command(
-            "generate_dataset.py",
-            *(f"--input_dir={features}", f"--output_dir={features}"),
-            *(f"--n_clips={num_clips}", f"--clip_length={clip_length}", f"--clip_margin={margin}", "--subsample=2"),
-            *(f"--n_tests={num_clips}", "--validation_set_fraction=0.15"),
-            *(f"--n_samples_train={2048 * times}", f"--n_samples_validation={256 * times}"),
-            *(f"--n_samples_test={512 * times}", f"--suffix={suffix}"),
-            allow=2,
-            stderr=subprocess.PIPE,
+        is_drawn = draw(
+            features,
+            *("--n_clips", *map(str, num_clips), f"--clip_length={clip_length}", f"--clip_margin={margin}"),
+            *(f"--n_tests={num_clips[0]}", f"--n_samples_train={2048 * times}"),
+            *(f"--n_samples_validation={256 * times}", f"--n_samples_test={512 * times}", f"--suffix={suffix}"),
         )
-        if result.returncode == 0:
+        if is_drawn:
             break
-        print(f"{result.stderr.strip()}\nSmaller episodes may fit:")
+        print("Smaller episodes may fit:")
     else:
         raise InputError(f"{videos}: too few or too short films even for the smallest episodes")
+    further = draw_further(features, suffix, clip_length, margin)
+    trained = [runs / f"{args.config.stem}{f'-seed{seed}' if seed else ''}" for seed in range(args.seeds)]
+    for seed, run_folder in enumerate(trained):
+        command(
+            "train.py",
+            *("-f", str(args.config), "--resume", f"--runs_dir={runs}", f"name={run_folder.name}"),
+            f"training.seed={seed}",
+            f"dataset.train_indices_file={features / f'train_indices{suffix}.h5'}",
+            f"dataset.test_indices_file={features / f'test_indices{suffix}.h5'}",
+            f"dataset.video_path={features}",
+        )
+    episodes = ("--episodes", *map(str, further)) if further else ()
+    command("evaluate.py", *map(str, trained), "--audit", f"--videos={videos}", *episodes)
+    index = features / f"test_indices{suffix}.h5"
     command(
-        "train.py",
-        *("-f", str(args.config), "--resume", f"--runs_dir={runs}"),
-        f"dataset.train_indices_file={features / f'train_indices{suffix}.h5'}",
-        f"dataset.test_indices_file={features / f'test_indices{suffix}.h5'}",
-        f"dataset.video_path={features}",
+        "render_episode.py",
+        *(str(index), f"--run={trained[0]}", f"--videos={videos}", f"--output={folder / 'episode.mp4'}"),
     )
-    report = runs / args.config.stem / "report.html"
-    command("evaluate.py", str(report.parent))
+    report = trained[0] / "report.html"
     scores = json.loads((report.parent / "evaluation.json").read_text())
     print(f"\ntest accuracy {scores['accuracy']:.3f}, d' {scores['d_prime']:.2f}, report: {report.resolve()}")
 
@@ -69,6 +95,9 @@ def main() -> None:
 def parse_arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="transformer", help="which of config-files/demo/ to train")
+    parser.add_argument(
+        "--seeds", type=whole_number(1), default=2, help="train so many runs, each from a seed of its own"
+    )
     parser.add_argument("--videos", type=Path, help="a folder with films of your own")
     parser.add_argument("--output_dir", type=Path, default=Path("demo-run"), help="where everything is written")
     args = parser.parse_args()
@@ -91,6 +120,31 @@ def make_films(folder: Path) -> Path:
     for _ in tqdm(write_films(folder, NUM_FILMS, FILM_S, FPS), total=NUM_FILMS, unit="film"):
         pass
     return folder
+
+
+def draw_further(features: Path, suffix: str, clip_length: int, margin: int) -> list[Path]:
+    """Draw the episodes that are only tested on; returns the files of those that the films hold."""
+    files = []
+    for name, kinds in FURTHER.items():
+        length = clip_length // 8 * 4 if name == "cuts" else clip_length
+        lengths = f"--clip_length={length}", f"--clip_margin={margin}"
+        # The same films are for testing; generate_dataset.py also wants some episodes to train and validate on.
+        sizes = "--n_samples_train=1", "--n_samples_validation=1", "--n_samples_test=256"
+        if draw(features, *kinds, *lengths, *sizes, f"--suffix={suffix}_{name}"):
+            files.append(features / f"test_indices{suffix}_{name}.h5")
+        else:
+            print("The films do not hold such episodes, so they are left out.")
+    return files
+
+
+def draw(features: Path, *words: str) -> bool:
+    """Draw episodes from the films; if they do not hold such, say so and return False."""
+    folders = f"--input_dir={features}", f"--output_dir={features}"
+    same = "--subsample=2", "--validation_set_fraction=0.15"
+    result = command("generate_dataset.py", *folders, *same, *words, allow=2, stderr=subprocess.PIPE)
+    if result.returncode:
+        print(result.stderr.strip())
+    return result.returncode == 0
 
 
 def command(script: str, *words: str, allow: int = 0, **options) -> subprocess.CompletedProcess[str]:

@@ -1,17 +1,29 @@
 """Step 5: score trained runs as recognition memory is scored in people, beside controls on the same episodes.
 
-  python evaluate.py runs/transformer
-  python evaluate.py runs/*
+  python evaluate.py runs/transformer                      one run
+  python evaluate.py runs/*                                several, and a comparison of them
+  python evaluate.py runs/* --audit --figures              also look for leaks, and write the figures as PDF
+  python evaluate.py runs/transformer --episodes video-features/test_indices_lures.h5
 
-Writes evaluation.json (accuracy, hit rate, false-alarm rate, d', criterion, AUC, controls) and report.html, one page
-with the scores, the training curve and the settings, into each run's folder.
+Writes into each run's folder evaluation.json (all scores), answers.npz (the graded answers) and report.html, one page
+with every figure: ROC, retention, capacity, kinds of probes, memory per byte, and a gallery of answers with pictures
+from the films where they are in --videos. With --figures, every figure is written as PDF too, for papers.
+
+The weights are also tried on further test episodes: on files that generate_dataset.py wrote beside the run's test file
+for other numbers of clips (test_indices_40clips.h5), found by their names, and on those given with --episodes.
+
+Several runs are compared in comparison.html, .csv and .tex: those that differ in training.seed alone are one row, with
+the mean over seeds.
 """
 
-import json
 from argparse import Namespace
+from os.path import commonpath
 from pathlib import Path
 
 from recognition.command_line import ArgumentParser, InputError, run
+
+COMPARISON_FILES = "comparison.html", "comparison.csv", "comparison.tex"
+COMPARISON_FIGURES = "comparison-figures"
 
 
 def main() -> None:
@@ -19,88 +31,160 @@ def main() -> None:
     for path in args.runs:
         if not (path / "config.yaml").is_file():
             raise InputError(f"{path}: not a run (no config.yaml there); train one with train.py")
-    from recognition.config import dump_config
+    for option, path, is_there in (
+        *(("--episodes", path, path.is_file()) for path in args.episodes),
+        ("--videos", args.videos, args.videos is None or args.videos.is_dir()),
+    ):
+        if not is_there:
+            raise InputError(f"{option} {path}: no such {'file' if option == '--episodes' else 'folder'}")
+    from recognition.comparison import compare
+    from recognition.figures import write_figures
     from recognition.files import written_whole
-    from recognition.report import render_report
+    from recognition.report import comparison_figures, render_comparison, render_report, report_figures
     from recognition.runs import Run
 
-    nearest_frames: dict[str, dict] = {}  # runs on the same episodes share this control
+    shared: dict[str, dict] = {}  # by dataset: what does not depend on the model
+    compared = []
     for path in args.runs:
         run = Run(path)
-        config, evaluation = evaluate(run, nearest_frames)
-        with written_whole(run.evaluation_file) as part:
-            part.write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
+        config, evaluation, exhibits = evaluate(run, args, shared)
+        metrics = run.read_metrics()
+        figures = report_figures(evaluation, metrics)
         with written_whole(run.report_file) as part:
-            page = render_report(config.name, evaluation, run.read_metrics(), dump_config(config))
-            part.write_text(page, encoding="utf-8")
+            part.write_text(render_report(config, evaluation, metrics, figures, exhibits), encoding="utf-8")
+        if args.figures:
+            write_figures(figures, run.figures_folder)
+        compared.append((config, evaluation))
         print(
             f"{config.name}: test accuracy {evaluation['accuracy']:.4f}, d' {evaluation['d_prime']:.3f}, nearest-frame "
             f"control {evaluation['controls']['nearest_frame']['accuracy']:.4f}; report: {run.report_file}"
         )
+    if len(compared) > 1:
+        folder = args.output or Path(commonpath([path.resolve().parent for path in args.runs]))
+        folder.mkdir(parents=True, exist_ok=True)
+        comparison = compare(compared)
+        figures = comparison_figures(comparison)
+        pages = render_comparison(comparison, figures), comparison.csv, comparison.latex
+        for name, text in zip(COMPARISON_FILES, pages, strict=True):
+            with written_whole(folder / name) as part:
+                part.write_text(text, encoding="utf-8")
+        if args.figures:
+            write_figures(figures, folder / COMPARISON_FIGURES)
+        print(f"comparison of {len(compared)} runs: {folder / 'comparison.html'}")
 
 
 def parse_arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, such as runs/transformer")
-    return parser.parse_args()
+    parser.add_argument("--audit", action="store_true", help="look for leaks between the splits")
+    parser.add_argument(
+        "--figures", action="store_true", help="also write every figure as PDF, into figures/ and comparison-figures/"
+    )
+    parser.add_argument(
+        "--episodes", nargs="+", type=Path, default=[], metavar="INDEX", help="further test index files, told apart"
+    )
+    parser.add_argument("--videos", type=Path, help="folder with the films, for the gallery; videos if it is there")
+    parser.add_argument(
+        "--output", type=Path, help="folder for the comparison of several runs; the folder of the runs if not given"
+    )
+    args = parser.parse_args()
+    ours = (*COMPARISON_FILES, COMPARISON_FIGURES)  # runs/* also names what an earlier comparison left there
+    args.runs = list(dict.fromkeys(path for path in args.runs if path.name not in ours))
+    if not args.runs:
+        parser.error("argument RUN: no run among these files")
+    return args
 
 
-def evaluate(run, nearest_frames: dict[str, dict]):
-    """Score one run with its best weights; returns its configuration and the content of evaluation.json."""
-    import torch
+def evaluate(run, args: Namespace, shared: dict[str, dict]):
+    """Score one run with its best weights and keep evaluation.json and the answers.
 
-    from models import CONFIGS, build_model
+    Returns its configuration, the content of evaluation.json, and the gallery or a line that says why there is none.
+    """
     from recognition import controls
+    from recognition.audit import audit, audit_lines
     from recognition.config import load_config
     from recognition.dataset import open_split
-    from recognition.episodes import was_shown
-    from recognition.signal_detection import accuracy, summarise
-    from recognition.training import answers, launch
+    from recognition.scores import capacity, capacity_files, describe_features, is_other_length, without_nan
+    from recognition.training import launch
 
     config = load_config(run.config_file)
     weights = run.load_best()
     fabric = launch(config.training.model_copy(update={"num_devices": 1}))
-    test_set = open_split(config.dataset, "test")
-    name, num_features = config.model.model, test_set.bank.num_features
+    test_set, features = open_split(config.dataset, "test"), Path(config.dataset.video_path)
+    found = shared.setdefault(config.dataset.model_dump_json(), {"nearest_frames": {}})
+    if "controls" not in found:
+        validation_set = open_split(config.dataset, "validation")
+        found["controls"] = controls.all_controls(validation_set, test_set, fabric.device)
+        if args.audit:
+            result = audit(open_split(config.dataset, "train"), validation_set, test_set, features, fabric.device)
+            found["audit"] = {**result, "lines": audit_lines(result)}
+            print("\n".join(["Audit:", *(f"  {line}" for line in found["audit"]["lines"])]))
+
+    answer, scores = score_episodes(config, weights, fabric, test_set)
+    evaluation = {
+        "model": config.model.model,
+        "features": describe_features(features / f"{test_set.index.video_ids[0]}.h5"),
+        **scores,
+        "controls": found["controls"],
+        "other_episodes": [],
+        "audit": found.get("audit"),
+    }
+    for path in dict.fromkeys([*capacity_files(Path(config.dataset.test_indices_file)), *args.episodes]):
+        dataset = open_split(config.dataset.model_copy(update={"test_indices_file": str(path)}), "test")
+        _, scores = score_episodes(config, weights, fabric, dataset)
+        if path not in found["nearest_frames"]:
+            threshold = found["controls"]["nearest_frame"]["threshold"]
+            found["nearest_frames"][path] = controls.nearest_frame_at(threshold, dataset, fabric.device)
+        evaluation["other_episodes"].append(
+            {
+                "file": str(path),
+                "is_other_length": is_other_length(dataset, test_set),
+                **scores,
+                "controls": {"nearest_frame": found["nearest_frames"][path]},
+            }
+        )
+    evaluation["capacity"] = capacity(evaluation)
+    evaluation = without_nan(evaluation)
+    run.save_answers(answer)
+    run.write_evaluation(evaluation)
+    return config, evaluation, exhibits(test_set, answer, features, args.videos)
+
+
+def score_episodes(config, weights: dict, fabric, dataset):
+    """Ask a model about all episodes of a set: its answers (N, P), and what evaluation.json tells of them."""
+    import torch
+
+    from models import CONFIGS, build_model
+    from recognition.scores import BYTES_A_FLOAT, describe_answers
+    from recognition.training import answers
+
+    name, num_features = config.model.model, dataset.bank.num_features
     model = build_model(
-        name, CONFIGS[name](**config.model.args), num_features, test_set.num_probes, config.dataset.repeat_test
+        name, CONFIGS[name](**config.model.args), num_features, dataset.num_probes, config.dataset.repeat_test
     )
     if config.dataset.standardise:
         model.standardise(weights["feature_mean"], weights["feature_deviation"])
     model.load_state_dict(weights)
     model.to(fabric.device)
-    given = list(answers(fabric, model, test_set, config.training))
-    logits, is_old = (torch.cat(parts).cpu().numpy() for parts in zip(*given, strict=True))
-
-    episodes = test_set.episodes
-    shown = was_shown(episodes.study, episodes.probes, test_set.subsample) & (is_old == 1)
-    between = ~shown & (is_old == 1)
-    key = config.dataset.model_dump_json()
-    if key not in nearest_frames:
-        nearest_frames[key] = controls.nearest_frame(open_split(config.dataset, "validation"), test_set, fabric.device)
-    return config, {
-        "model": name,
-        "features": describe_features(Path(config.dataset.video_path) / f"{test_set.index.video_ids[0]}.h5"),
-        "num_episodes": len(test_set),
-        "num_study_frames": test_set.num_study_frames,
-        "state_size": model.state_size(test_set.num_study_frames),
-        **summarise(logits, is_old),
-        "accuracy_shown": accuracy(logits[shown] > 0, is_old[shown]) if shown.any() else None,
-        "accuracy_between": accuracy(logits[between] > 0, is_old[between]) if between.any() else None,
-        "n_shown": int(shown.sum()),
-        "n_between": int(between.sum()),
-        "controls": {"nearest_frame": nearest_frames[key], "chance": controls.chance(is_old)},
-    }
+    answer = torch.cat([logits.cpu() for logits, _ in answers(fabric, model, dataset, config.training)]).numpy()
+    state_size = model.state_size(dataset.num_study_frames)
+    sizes = {"state_size": state_size, "state_bytes": BYTES_A_FLOAT * state_size}
+    return answer, {**sizes, **describe_answers(dataset, answer, Path(config.dataset.video_path))}
 
 
-def describe_features(path: Path) -> str | None:
-    """What a feature file says of the network behind it; None for the published data set, whose files say nothing."""
-    from recognition.feature_file import read_header
+def exhibits(test_set, answer, features: Path, videos: Path | None):
+    """The gallery of answers, or a line that says why there is none."""
+    folder = videos or Path("videos")
+    if not folder.is_dir():
+        return f"The films are not at hand (no folder {folder}); name theirs with --videos to see pictures here."
+    from recognition.gallery import gallery
+    from recognition.rendering import Films
 
-    if not path.exists():
-        return None
-    header = read_header(path)
-    return f"{header.backbone} with weights {header.weights}"
+    try:
+        found = gallery(test_set, answer, Films(test_set.index.video_ids, features, folder), num_each=4)
+    except InputError as error:  # pictures are an extra: without them the report is still whole
+        return f"There are no pictures: {error}."
+    return found if any(found.values()) else f"None of the test films is in {folder}; name their folder with --videos."
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -24,6 +25,7 @@ FREE_TO_CHANGE = (
     "logging.",
     "dataset.video_path",
     "dataset.mmap",
+    "dataset.bank",
     "model.save",
     "training.num_workers",
     "training.device",
@@ -40,7 +42,9 @@ class Run:
         self.metrics_file = self.path / "metrics.jsonl"
         self.test_file = self.path / "test.json"
         self.evaluation_file = self.path / "evaluation.json"
+        self.answers_file = self.path / "answers.npz"
         self.report_file = self.path / "report.html"
+        self.figures_folder = self.path / "figures"
         self.last_file = self.path / "checkpoints" / "last.pt"
         self.best_file = self.path / "checkpoints" / "best.safetensors"
 
@@ -56,9 +60,9 @@ class Run:
 
     def check_same(self, config: RunConfig, stored: RunConfig) -> None:
         """Raise InputError if a resumed run would not be the one that was started, naming the first difference."""
-        started = dict(_flatten(stored.model_dump(mode="json")))
-        for key, value in _flatten(config.model_dump(mode="json")):
-            if not key.startswith(FREE_TO_CHANGE) and value != started.get(key):
+        started = deciding_settings(stored)
+        for key, value in deciding_settings(config).items():
+            if value != started.get(key):
                 raise InputError(
                     f"--resume: {self.path} was started with {key} = {started.get(key)!r}, now it is {value!r}; "
                     f"restore it, or start another run with name=..."
@@ -91,6 +95,26 @@ class Run:
         with written_whole(self.test_file) as part:
             part.write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
 
+    def write_evaluation(self, evaluation: dict[str, Any]) -> None:
+        """Keep all that evaluate.py found. Raises ValueError for numbers that JSON cannot say, such as nan."""
+        with written_whole(self.evaluation_file) as part:
+            part.write_text(json.dumps(evaluation, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+    def save_answers(self, answers: np.ndarray) -> None:
+        """Keep the graded answers to the test probes, (N, P), above 0 for "old"."""
+        with written_whole(self.answers_file) as part, open(part, "wb") as file:
+            np.savez_compressed(file, answers=answers.astype(np.float32))
+
+    def read_answers(self) -> np.ndarray:
+        """What `save_answers` kept. Raises InputError if there is nothing."""
+        try:
+            with np.load(self.answers_file, allow_pickle=False) as file:
+                return file["answers"]
+        except FileNotFoundError:
+            raise InputError(f"{self.answers_file}: no such file; score the run with evaluate.py first") from None
+        except Exception as error:  # zipfile, zlib and numpy raise many kinds for a damaged file
+            raise InputError(f"{self.answers_file}: cannot be read ({str(error).splitlines()[0]})") from None
+
     def save_last(self, state: dict[str, Any]) -> None:
         """Keep all that resuming needs."""
         with written_whole(self.last_file) as part:
@@ -120,6 +144,12 @@ class Run:
             return load_file(self.best_file)
         except Exception as error:  # safetensors has an exception class of its own
             raise InputError(f"{self.best_file}: cannot be read ({error})") from None
+
+
+def deciding_settings(config: RunConfig) -> dict[str, Any]:
+    """The settings that decide what a run computes, by their dotted names."""
+    settings = _flatten(config.model_dump(mode="json"))
+    return {key: value for key, value in settings if not key.startswith(FREE_TO_CHANGE)}
 
 
 def describe_environment(device: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ def test_films_become_scores(tmp_path: Path):
     """Films too short for the demo's episodes, one of them damaged: smaller episodes are drawn from the others."""
     films = list(write_films(tmp_path / "films", 9, 4, fps=12))
     films[8].write_bytes(films[8].read_bytes()[:2000])
-    result = run_script("demo.py", "--videos=films", "--model=transformer", cwd=tmp_path)
+    result = run_script("demo.py", "--videos=films", "--seeds=1", cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     features = tmp_path / "demo-run/films/video-features"
     assert len(list(features.glob("film_*.h5"))) == 8
@@ -24,6 +24,10 @@ def test_films_become_scores(tmp_path: Path):
     assert str(run / "report.html") in result.stdout.splitlines()[-1]
     assert scores["accuracy"] > 0.6
     assert scores["n_old"] == scores["n_new"] == 512 * 2
+    assert [row["num_clips"] for row in scores["capacity"]] == [1, 2]
+    assert scores["audit"]["films"]["shared_films"]["count"] == 0
+    assert "data:image/jpeg" in (run / "report.html").read_text()  # the gallery, from the films
+    assert (tmp_path / "demo-run/films/episode.mp4").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(
@@ -31,6 +35,7 @@ def test_films_become_scores(tmp_path: Path):
     [
         (["--model=transfomer"], "there is no 'transfomer'; did you mean 'transformer'?"),
         (["--videos=absent"], "absent: no such folder"),
+        (["--seeds=0"], "0 is too small, must be at least 1"),
         (["--vidoes=films"], "unrecognized arguments: --vidoes=films; did you mean '--videos'?"),
     ],
 )

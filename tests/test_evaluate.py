@@ -1,5 +1,7 @@
 """Scoring runs and the page that reports them."""
 
+import csv
+import io
 import json
 import shutil
 import sys
@@ -13,16 +15,26 @@ from conftest import SMALL_SPLITS, refusal, run_script, write_features
 import evaluate
 import train
 from recognition.command_line import InputError
+from recognition.config import load_config
+from recognition.index_file import read_index
+from recognition.report import render_report
+from recognition.runs import Run
+from recognition.signal_detection import summarise
+
+OPTIONS = ("--audit", "--episodes")
+SCORES = "accuracy", "hit_rate", "false_alarm_rate", "d_prime", "criterion", "auc"
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two runs, trained and scored by the scripts, whose old probes are any frames of the clips."""
+    """A folder with two runs of one model, trained and scored by the scripts, whose old probes are any frames of the
+    clips; beside their test episodes of 3 clips are others of 1 and 5."""
     folder = tmp_path_factory.mktemp("evaluated")
     bank = write_features(folder / "bank", [70] * 12)
-    words = (f"--input_dir={bank}", f"--output_dir={bank}", "--n_clips=3", "--clip_length=8", "--clip_margin=4")
+    words = (f"--input_dir={bank}", f"--output_dir={bank}", "--clip_length=8", "--clip_margin=4", *SMALL_SPLITS)
     kinds = ("--n_tests=4", "--subsample=2", "--seed=1")
-    assert run_script("generate_dataset.py", *words, *kinds, *SMALL_SPLITS, cwd=folder).returncode == 0
+    for more in (("--n_clips", 3, 5, 1), ("--n_clips=3", "--new_probes=far,other_film", "--suffix=_lures")):
+        assert run_script("generate_dataset.py", *words, *kinds, *more, cwd=folder).returncode == 0
     (folder / "run.yaml").write_text(f"""
 dataset:
   train_indices_file: {bank}/train_indices.h5
@@ -34,12 +46,12 @@ model: {{model: transformer, args: {{d_embed: 8}}}}
 training: {{n_epochs: 2, batch_size: 8, num_workers: 0, device: cpu}}
 """)
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("one", "two"):
-            patch.setattr(
-                sys, "argv", ["train.py", "-f", str(folder / "run.yaml"), f"--runs_dir={folder}", f"name={name}"]
-            )
+        for name, seed in (("one", 0), ("two", 1)):
+            words = "-f", str(folder / "run.yaml"), f"--runs_dir={folder}", f"name={name}", f"training.seed={seed}"
+            patch.setattr(sys, "argv", ["train.py", *words])
             train.main()
-        patch.setattr(sys, "argv", ["evaluate.py", str(folder / "one"), str(folder / "two")])
+        lures = str(folder / "bank/test_indices_lures.h5")
+        patch.setattr(sys, "argv", ["evaluate.py", *(str(folder / x) for x in ("one", "two")), *OPTIONS, lures])
         evaluate.main()
     return folder
 
@@ -75,6 +87,79 @@ def test_nearest_frame_finds_the_shown_probes_and_chance_knows_nothing(runs: Pat
     assert scores["controls"]["chance"]["accuracy"] == 0.5
 
 
+def test_every_score_has_an_interval_around_it_for_model_and_controls(runs: Path):
+    scores = scores_of(runs / "one")
+    told = [scores, *scores["other_episodes"], scores["controls"]["nearest_frame"], scores["controls"]["always_old"]]
+    assert len(told) == 6
+    for part in told:
+        for name in SCORES:
+            low, high = part[f"{name}_interval"]
+            assert low - 1e-9 <= part[name] <= high + 1e-9, name
+
+
+def test_answers_are_kept_and_give_the_scores_again(runs: Path):
+    answers, index = Run(runs / "one").read_answers(), read_index(runs / "bank/test_indices.h5")
+    assert answers.shape == index.episodes.is_old.shape
+    again = summarise(answers, index.episodes.is_old)
+    assert {name: scores_of(runs / "one")[name] for name in again} == pytest.approx(again)
+
+
+def test_memory_is_counted_in_bytes_of_float32(runs: Path):
+    scores = scores_of(runs / "one")
+    assert scores["state_bytes"] == 4 * scores["state_size"]
+    assert scores["controls"]["nearest_frame"]["state_bytes"] == 4 * 16 * scores["num_study_frames"]
+
+
+def test_capacity_comes_from_the_files_beside_the_test_file(runs: Path):
+    scores = scores_of(runs / "one")
+    assert [row["num_clips"] for row in scores["capacity"]] == [1, 3, 5]
+    assert scores["capacity"][1]["d_prime"] == scores["d_prime"]
+    assert scores["capacity"][1]["nearest_frame_d_prime"] == scores["controls"]["nearest_frame"]["d_prime"]
+    sizes = [row["state_bytes"] for row in scores["capacity"]]
+    assert sizes == [sizes[0], 3 * sizes[0], 5 * sizes[0]]
+
+
+def test_other_kinds_of_probes_are_told_apart_and_no_point_of_the_capacity_curve(runs: Path):
+    other = {Path(other["file"]).name: other for other in scores_of(runs / "one")["other_episodes"]}
+    assert list(other) == ["test_indices_1clips.h5", "test_indices_5clips.h5", "test_indices_lures.h5"]
+    assert [part["is_other_length"] for part in other.values()] == [True, True, False]
+    kinds = other["test_indices_lures.h5"]["retention"]["by_kind"]
+    assert [(row["kind"], row["num_probes"]) for row in kinds] == [("old", 32), ("far", 16), ("other_film", 16)]
+    assert "test_indices_lures.h5" in (runs / "one/report.html").read_text()
+
+
+def test_audit_is_told_only_when_it_was_made(runs: Path):
+    audited = scores_of(runs / "one")["audit"]
+    assert audited["films"]["shared_films"]["count"] == 0
+    assert audited["lines"][0] in (runs / "one/report.html").read_text()
+    config, without = load_config(runs / "one/config.yaml"), {**scores_of(runs / "one"), "audit": None}
+    page = render_report(config, without, [], {}, "no pictures")
+    assert audited["lines"][0] not in page
+    assert "evaluate.py --audit" in page
+
+
+def test_two_seeds_are_one_row_of_the_comparison(runs: Path):
+    [row, *controls] = list(csv.DictReader(io.StringIO((runs / "comparison.csv").read_text())))
+    values = [scores_of(runs / name)["accuracy"] for name in ("one", "two")]
+    assert float(row["accuracy"]) == pytest.approx(sum(values) / 2)
+    assert row["num_seeds"] == "2"
+    assert len(controls) == 6
+    page = Page((runs / "comparison.html").read_text())
+    assert (page.open, page.loads) == ([], [])
+    assert r"\toprule" in (runs / "comparison.tex").read_text()
+
+
+def test_what_an_earlier_comparison_left_is_no_run(runs: Path, monkeypatch: pytest.MonkeyPatch):
+    (runs / "comparison-figures").mkdir()
+    names = [str(path) for path in sorted(runs.iterdir()) if path.name not in ("bank", "run.yaml")]
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *names])
+    assert [path.name for path in evaluate.parse_arguments().runs] == ["one", "two"]
+
+
+def test_report_says_why_there_are_no_pictures(runs: Path):
+    assert "The films are not at hand" in (runs / "one/report.html").read_text()
+
+
 def test_runs_on_the_same_episodes_share_their_controls(runs: Path):
     assert scores_of(runs / "one")["controls"] == scores_of(runs / "two")["controls"]
 
@@ -93,7 +178,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
-        self.loads += [value for name, value in attributes if name in ("src", "href", "xlink:href") and value[0] != "#"]
+        links = [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+        self.loads += [link for link in links if not link.startswith(("#", "data:"))]
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -124,15 +210,24 @@ def test_report_tells_the_scores_of_its_run(runs: Path):
     assert f"{scores['controls']['nearest_frame']['accuracy']:.3f}" in text
 
 
-def test_evaluating_again_gives_the_same_files(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    before = [(runs / "one" / name).read_bytes() for name in ("evaluation.json", "report.html")]
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", str(runs / "one")])
+def test_evaluating_again_gives_the_same_files_and_figures_for_papers_if_asked(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(runs / "one", tmp_path / "one", ignore=shutil.ignore_patterns("*.json", "*.html", "*.npz"))
+    lures = str(runs / "bank/test_indices_lures.h5")
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", str(tmp_path / "one"), "--figures", *OPTIONS, lures])
     evaluate.main()
-    assert [(runs / "one" / name).read_bytes() for name in ("evaluation.json", "report.html")] == before
+    for name in ("evaluation.json", "report.html", "answers.npz"):
+        assert (tmp_path / "one" / name).read_bytes() == (runs / "one" / name).read_bytes(), name
+    assert {"roc", "capacity", "memory_per_byte"} <= {path.stem for path in (tmp_path / "one/figures").glob("*.pdf")}
 
 
 def test_what_is_not_a_finished_run_is_refused(runs: Path, tmp_path: Path, evaluated: Callable):
     assert "absent: not a run" in refusal(run_script("evaluate.py", "absent", cwd=tmp_path))
+    lures = refusal(run_script("evaluate.py", runs / "one", "--episodes", "absent.h5", cwd=tmp_path))
+    assert "--episodes absent.h5: no such file" in lures
+    films = refusal(run_script("evaluate.py", runs / "one", "--videos", "films", cwd=tmp_path))
+    assert "--videos films: no such folder" in films
     shutil.copytree(runs / "one", tmp_path / "untrained")
     (tmp_path / "untrained/checkpoints/best.safetensors").unlink()
     with pytest.raises(InputError, match="train the run first"):

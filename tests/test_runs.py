@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -52,6 +53,28 @@ def test_checkpoint_with_code_in_it_is_refused(tmp_path: Path):
     torch.save({"path": tmp_path}, run.last_file)
     with pytest.raises(InputError, match="cannot be read"):
         run.load_last()
+
+
+def test_answers_are_kept_as_they_are(tmp_path: Path):
+    answers = np.random.default_rng(0).normal(size=(7, 9)).astype(np.float32)
+    Run(tmp_path).save_answers(answers)
+    np.testing.assert_array_equal(Run(tmp_path).read_answers(), answers)
+    assert [path.name for path in tmp_path.iterdir()] == ["answers.npz"]
+
+
+def test_missing_and_damaged_answers_are_refused_by_name(tmp_path: Path):
+    run = Run(tmp_path)
+    with pytest.raises(InputError, match=r"answers\.npz: no such file; score the run with evaluate\.py"):
+        run.read_answers()
+    run.answers_file.write_bytes(b"no answers")
+    with pytest.raises(InputError, match=r"answers\.npz: cannot be read"):
+        run.read_answers()
+
+
+def test_number_that_json_has_no_word_for_is_never_written(tmp_path: Path):
+    with pytest.raises(ValueError, match="JSON"):
+        Run(tmp_path).write_evaluation({"d_prime": float("nan")})
+    assert not list(tmp_path.iterdir())
 
 
 def test_environment_names_versions_and_revision():

@@ -1,0 +1,118 @@
+"""Everything that is told of a model's answers to the episodes of one index file."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recognition.dataset import EpisodeDataset
+from recognition.episodes import was_shown
+from recognition.feature_file import read_header
+from recognition.retention import EPISODES_A_BLOCK, count_clips, retention
+from recognition.signal_detection import (
+    interval,
+    resample_episodes,
+    roc,
+    summarise_with_intervals,
+    zroc,
+)
+
+BYTES_A_FLOAT = 4  # states are counted as float32, whatever precision the model computed in
+
+
+def describe_answers(dataset: EpisodeDataset, answer: np.ndarray, folder: Path) -> dict[str, Any]:
+    """Scores of answers (N, P), above 0 for "old", with intervals, and the tables of `retention`.
+
+    `folder` holds the feature files, which tell how fast films run. What is not defined is nan or None.
+
+    Raises ValueError if there are no old or no new probes.
+    """
+    episodes, resamples = dataset.episodes, resample_episodes(len(dataset))
+    is_old, says_old = episodes.is_old == 1, answer > 0
+    blocks = [slice(first, first + EPISODES_A_BLOCK) for first in range(0, len(dataset), EPISODES_A_BLOCK)]
+    is_shown = [was_shown(episodes.study[b], episodes.probes[b], dataset.subsample) for b in blocks]
+    shown = np.concatenate(is_shown) & is_old
+    between = is_old & ~shown
+    return {
+        "num_episodes": len(dataset),
+        "num_clips": count_clips(dataset),
+        "num_study_frames": dataset.num_study_frames,
+        **summarise_with_intervals(answer, episodes.is_old, resamples),
+        **_share_right("shown", says_old, shown, resamples),
+        **_share_right("between", says_old, between, resamples),
+        "roc": roc(answer, episodes.is_old),
+        "zroc": zroc(answer, episodes.is_old, resamples),
+        "retention": retention(dataset, answer, resamples, film_rates(dataset, folder)),
+    }
+
+
+def film_rates(dataset: EpisodeDataset, folder: Path) -> np.ndarray | None:
+    """Frames a second of every film (V,); None where one is not known, as in the published data set."""
+    paths = [folder / f"{video_id}.h5" for video_id in dataset.index.video_ids]
+    fps = np.array([read_header(path).fps if path.exists() else 0 for path in paths])
+    return fps if (fps > 0).all() else None
+
+
+def describe_features(path: Path) -> str | None:
+    """What a feature file says of the network behind it; None for the published data set, whose files say nothing."""
+    if not path.exists():
+        return None
+    header = read_header(path)
+    return f"{header.backbone} with weights {header.weights}"
+
+
+def capacity_files(test_file: Path) -> list[Path]:
+    """The index files of more or fewer clips that generate_dataset.py wrote beside one, the shortest first."""
+    pattern = re.compile(re.escape(test_file.stem) + r"_(\d+)clips\.h5")
+    found = [(int(match[1]), path) for path in test_file.parent.glob("*.h5") if (match := pattern.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def is_other_length(dataset: EpisodeDataset, test_set: EpisodeDataset) -> bool:
+    """Whether two sets differ in the number of clips alone, so that both lie on one capacity curve."""
+    spec, test_spec = dataset.index.spec, test_set.index.spec
+    return spec is not None and test_spec is not None and _without_clips(spec) == _without_clips(test_spec)
+
+
+def capacity(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each number of clips studied, ascending: scores of the model and of the nearest-frame control.
+
+    Empty if there are no other episodes that differ from the tested ones in this alone.
+    """
+    others = [other for other in evaluation["other_episodes"] if other["is_other_length"]]
+    sets = {scores["num_clips"]: scores for scores in [*others, evaluation]} if others else {}
+    names = [f"{name}{ending}" for name in ("accuracy", "d_prime") for ending in ("", "_interval")]
+    rows = []
+    for num_clips, scores in sorted(sets.items()):
+        control = scores["controls"]["nearest_frame"]
+        row = {name: scores[name] for name in ("num_study_frames", "num_episodes", "state_bytes", *names)}
+        rows.append({"num_clips": num_clips, **row, **{f"nearest_frame_{name}": control[name] for name in names}})
+    return rows
+
+
+def without_nan(tree: Any) -> Any:
+    """The same with None for every number that is not finite, as JSON has no word for them."""
+    if isinstance(tree, dict):
+        return {key: without_nan(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [without_nan(value) for value in tree]
+    return None if isinstance(tree, float) and not np.isfinite(tree) else tree
+
+
+def _share_right(name: str, says_old: np.ndarray, chosen: np.ndarray, resamples: np.ndarray) -> dict[str, Any]:
+    """Share of "old" to some of the old probes with its interval, None without any, and their number."""
+    scores: dict[str, Any] = {f"accuracy_{name}": None, f"accuracy_{name}_interval": None}
+    if chosen.any():
+        right, asked = (says_old & chosen).sum(1), chosen.sum(1)
+        with np.errstate(invalid="ignore"):
+            resampled = (resamples @ right) / (resamples @ asked)
+        scores = {
+            f"accuracy_{name}": float(right.sum() / asked.sum()),
+            f"accuracy_{name}_interval": interval(resampled),
+        }
+    return {**scores, f"n_{name}": int(chosen.sum())}
+
+
+def _without_clips(spec) -> dict[str, Any]:
+    return {key: value for key, value in vars(spec).items() if key != "num_clips"}
