@@ -24,7 +24,7 @@ from recognition.command_line import ArgumentParser, InputError, nearest, run, w
 
 HERE = Path(os.path.relpath(Path(__file__).parent))
 NUM_FILMS, FILM_S, FPS = 24, 84, 6
-ALTER_EVERY = 10  # of so many frames one is altered too, for probes that look nearly old
+ALTER_EVERY = 20  # of so many frames one is altered too, for probes that look nearly old
 # An episode is ten clips of ten seconds, of which every second frame is shown, and ten old and ten new probes: the
 # published protocol made small. Films too short for it get the first smaller one that fits. Further numbers of clips
 # are for the capacity curve. Clips, frames a clip, margin in frames:

@@ -108,7 +108,10 @@ def _row(runs: list[tuple[RunConfig, dict[str, Any]]], taken: set[str]) -> dict[
     }
     for score in SCORES:
         values = [evaluation[score] for evaluation in evaluations]
-        row[score], row[f"{score}_interval"] = seed_interval(values)
+        row[score], ends = seed_interval(values)
+        if ends and score != "d_prime":  # shares: t knows no bounds
+            ends = [max(ends[0], 0.0), min(ends[1], 1.0)]
+        row[f"{score}_interval"] = ends
         row[f"{score}_values"] = values
     first = evaluations[0]
     row |= {key: first[key] for key in ("state_size", "state_bytes")}

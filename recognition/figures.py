@@ -28,6 +28,7 @@ STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 WIDTH = 4.6  # inches; on a page of 358 pixels letters of 11 points are then 12 pixels high
 # Letters are drawn as shapes, so that a figure looks alike wherever it is opened. The salt makes equal figures equal.
 STYLE = {"font.size": 11, "svg.fonttype": "path", "svg.hashsalt": "report", "pdf.fonttype": 42, "axes.axisbelow": True}
+MIN_PROBES = 20  # of a bin of lags
 Row = Mapping[str, Any]
 
 
@@ -83,9 +84,11 @@ def zroc_line(scores: Row) -> Figure:
 def retention_curve(curves: Mapping[str, Sequence[Row]], score: str) -> Figure:
     """hit_rate or d_prime against lag, a curve for each name, with bands where rows have intervals.
 
-    Seconds stand above where the films run equally fast, so that frames translate into them.
+    Seconds stand above where the films run equally fast, so that frames translate into them. Bins of fewer than
+    MIN_PROBES probes are left out: their d' says more of its correction than of memory.
     """
     figure, axis = _panel()
+    curves = {name: [row for row in rows if row["num_probes"] >= MIN_PROBES] or rows for name, rows in curves.items()}
     for (name, rows), (colour, marker, style) in zip(curves.items(), _looks(), strict=False):
         _band(axis, rows, "lag_frames", score, name, colour, marker, style)
     axis.set_xscale("log", base=2)

@@ -121,7 +121,7 @@ def _render(template: str, figures: Mapping[str, Figure], **values: Any) -> str:
     templates.filters["interval"] = _interval
     drawings = {name: Markup(draw.svg(name, figure)) for name, figure in figures.items()}
     page = templates.get_template(template)
-    return page.render(figures=drawings, num_resamples=NUM_RESAMPLES, **values)
+    return page.render(figures=drawings, num_resamples=NUM_RESAMPLES, min_probes=draw.MIN_PROBES, **values)
 
 
 def _score_rows(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -27,7 +27,10 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row():
     assert [row["seeds"] for row in comparison.rows] == [[0, 1, 2], [0]]
     first, second = comparison.rows
     assert first["accuracy_values"] == [0.8, 0.9, 0.7]
-    assert (first["accuracy"], first["accuracy_interval"]) == seed_interval([0.8, 0.9, 0.7])
+    mean, (low, high) = seed_interval([0.8, 0.9, 0.7])
+    assert (first["d_prime"], first["d_prime_interval"]) == (mean, [low, high])
+    assert high > 1  # a share can be no more
+    assert (first["accuracy"], first["accuracy_interval"]) == (mean, [low, 1])
     assert (second["accuracy"], second["accuracy_interval"]) == (0.6, None)
     assert comparison.notes == []
 
@@ -99,6 +102,6 @@ def test_latex_table_has_a_line_for_every_row_and_escapes_names():
     lines = [line for line in table.splitlines() if line.endswith(r"\\")]
     assert len(lines) == 1 + 4
     assert {line.count("&") for line in lines} == {7}
-    assert lines[1].startswith(r"a\_b & 2 & $0.850$ [$0.215$, $1.485$] &")
+    assert lines[1].startswith(r"a\_b & 2 & $0.850$ [$0.215$, $1.000$] &")
     assert lines[3].startswith(r"chance &  & $0.500$ & -- & -- &")
     assert r"\toprule" in table

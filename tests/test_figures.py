@@ -7,7 +7,13 @@ import pytest
 
 from recognition import figures as draw
 
-ROW = {"hit_rate": 0.8, "hit_rate_interval": [0.7, 0.9], "d_prime": 1.5, "d_prime_interval": [1.2, 1.9]}
+ROW = {
+    "num_probes": 99,
+    "hit_rate": 0.8,
+    "hit_rate_interval": [0.7, 0.9],
+    "d_prime": 1.5,
+    "d_prime_interval": [1.2, 1.9],
+}
 
 
 def lag_rows(num: int, lag_s: float | None = None) -> list[dict]:
@@ -73,6 +79,14 @@ def test_scores_that_are_not_defined_are_left_out_of_curves():
     assert axis.lines[0].get_xdata().tolist() == [1, 2, 4]
     [axis] = draw.retention_curve({"model": rows[3:]}, "d_prime").axes
     assert axis.lines[0].get_xdata().tolist() == []
+
+
+def test_bins_of_few_probes_are_left_out_of_retention_unless_there_are_no_others():
+    rows = [{**row, "num_probes": n} for row, n in zip(lag_rows(3), (19, 20, 5000), strict=True)]
+    [line] = draw.retention_curve({"a": rows}, "d_prime").axes[0].lines
+    assert line.get_xdata().tolist() == [2, 4]
+    [line] = draw.retention_curve({"a": rows[:1]}, "d_prime").axes[0].lines
+    assert line.get_xdata().tolist() == [1]
 
 
 def test_curves_of_many_models_differ_in_colour_or_marker():
