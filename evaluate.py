@@ -12,6 +12,9 @@ from the films where they are in --videos. With --figures, every figure is writt
 The weights are also tried on further test episodes: on files that generate_dataset.py wrote beside the run's test file
 for other numbers of clips (test_indices_40clips.h5), found by their names, and on those given with --episodes.
 
+Where score_memorability.py has left scores beside the features, the report also tells whether the model remembers what
+people remember.
+
 Several runs are compared in comparison.html, .csv and .tex: those that differ in training.seed alone are one row, with
 the mean over seeds.
 """
@@ -34,6 +37,7 @@ def main() -> None:
     for option, path, is_there in (
         *(("--episodes", path, path.is_file()) for path in args.episodes),
         ("--videos", args.videos, args.videos is None or args.videos.is_dir()),
+        ("--memorability", args.memorability, args.memorability is None or args.memorability.is_dir()),
     ):
         if not is_there:
             raise InputError(f"{option} {path}: no such {'file' if option == '--episodes' else 'folder'}")
@@ -85,6 +89,11 @@ def parse_arguments() -> Namespace:
     )
     parser.add_argument("--videos", type=Path, help="folder with the films, for the gallery; videos if it is there")
     parser.add_argument(
+        "--memorability",
+        type=Path,
+        help="folder with scores of score_memorability.py; memorability beside the features if it is there",
+    )
+    parser.add_argument(
         "--output", type=Path, help="folder for the comparison of several runs; the folder of the runs if not given"
     )
     args = parser.parse_args()
@@ -126,6 +135,7 @@ def evaluate(run, args: Namespace, shared: dict[str, dict]):
         "features": describe_features(features / f"{test_set.index.video_ids[0]}.h5"),
         **scores,
         "controls": found["controls"],
+        "memorability": memorability(test_set, answer, features, args.memorability, found, fabric.device),
         "other_episodes": [],
         "audit": found.get("audit"),
     }
@@ -170,6 +180,23 @@ def score_episodes(config, weights: dict, fabric, dataset):
     state_size = model.state_size(dataset.num_study_frames)
     sizes = {"state_size": state_size, "state_bytes": BYTES_A_FLOAT * state_size}
     return answer, {**sizes, **describe_answers(dataset, answer, Path(config.dataset.video_path))}
+
+
+def memorability(test_set, answer, features: Path, folder: Path | None, found: dict, device) -> dict | None:
+    """What evaluation.json tells of the probes' memorability; None where they have no scores."""
+    from recognition.controls import nearest_frame_similarity
+    from recognition.memorability_analysis import describe_memorability
+    from recognition.memorability_file import read_probe_scores
+
+    episodes = test_set.episodes
+    scores = read_probe_scores(folder or features / "memorability", episodes, test_set.index.video_ids)
+    if scores is None:
+        if folder:
+            raise InputError(f"--memorability {folder}: holds no score of the probes of {test_set.index.path}")
+        return None
+    if "similarity" not in found:
+        found["similarity"] = nearest_frame_similarity(test_set, device)
+    return describe_memorability(episodes.probes, episodes.is_old, answer, scores, found["similarity"])
 
 
 def exhibits(test_set, answer, features: Path, videos: Path | None):

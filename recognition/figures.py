@@ -143,6 +143,28 @@ def kinds_bars(rows: Sequence[Row], score: str, title: str, label: str) -> Figur
     return _finished(figure, axis)
 
 
+def memorability_curve(rows: Sequence[Row]) -> Figure:
+    """Hit rate and false-alarm rate against memorability."""
+    figure, axis = _panel()
+    _band(axis, rows, "memorability", "hit_rate", "hit rate", BLUE, "o", "-")
+    _band(axis, rows, "memorability", "false_alarm_rate", "false-alarm rate", VERMILION, "s", "--")
+    axis.set(
+        title="Answers by memorability", xlabel="memorability of the probe", ylabel="share “old”", ylim=(-0.03, 1.03)
+    )
+    axis.xaxis.set_major_locator(MaxNLocator(5))
+    return _finished(figure, axis)
+
+
+def memorability_histogram(histogram: Row) -> Figure:
+    """How memorable old and new probes are: shares in bars from each `edge` to the next."""
+    figure, axis = _panel()
+    for kind, colour, style in (("old", BLUE, "-"), ("new", VERMILION, "--")):
+        axis.stairs(histogram[kind], histogram["edge"], color=colour, linestyle=style, label=f"{kind} probes")
+    axis.set(title="Memorability of the probes", xlabel="memorability of the probe", ylabel="share of the probes")
+    axis.xaxis.set_major_locator(MaxNLocator(5))
+    return _finished(figure, axis)
+
+
 def memory_per_byte(points: Sequence[Row]) -> Figure:
     """d' against what is carried from study to probe: name, state_bytes, d_prime, d_prime_interval, is_control."""
     figure, axis = _panel(height=3.2 + 0.25 * len(points))

@@ -31,6 +31,12 @@ CONTROLS = {  # by what their names begin with
     "nearest_of": "the same, with a memory of so many study frames, drawn at random",
     "nearest_in": "the same, with features projected onto so many random directions",
 }
+MEMORABILITY = {  # what memorability is correlated with, and what it is called
+    "hit_rate": "hit rate",
+    "false_alarm_rate": "false-alarm rate",
+    "answer_to_old": "graded answer to old",
+    "answer_to_new": "graded answer to new",
+}
 
 
 def report_figures(evaluation: Mapping[str, Any], metrics: list[dict[str, Any]]) -> dict[str, Figure]:
@@ -52,6 +58,9 @@ def report_figures(evaluation: Mapping[str, Any], metrics: list[dict[str, Any]])
     if evaluation["capacity"]:
         figures["capacity"] = draw.capacity_curve({"model": evaluation["capacity"]})
     figures |= _kinds(retention)
+    if memorability := evaluation["memorability"]:
+        figures["memorability"] = draw.memorability_curve(memorability["bins"])
+        figures["memorability_histogram"] = draw.memorability_histogram(memorability["histogram"])
     for number, other in enumerate(_other_kinds(evaluation), 1):
         figures |= {f"{name}_{number}": figure for name, figure in _kinds(other["retention"]).items()}
     model = {"name": evaluation["model"], "is_control": False}
@@ -100,6 +109,7 @@ def render_report(
         num_epochs=len(metrics),
         gallery=gallery,
         clip_kinds=CLIP_KINDS,
+        memorability_names=MEMORABILITY,
         config=dump_config(config),
     )
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import SMALL_SPLITS, refusal, run_script, write_features
 
@@ -17,6 +18,7 @@ import train
 from recognition.command_line import InputError
 from recognition.config import load_config
 from recognition.index_file import read_index
+from recognition.memorability_file import Scores, write_scores
 from recognition.report import render_report
 from recognition.runs import Run
 from recognition.signal_detection import summarise
@@ -222,6 +224,51 @@ def test_evaluating_again_gives_the_same_files_and_figures_for_papers_if_asked(
     assert {"roc", "capacity", "memory_per_byte"} <= {path.stem for path in (tmp_path / "one/figures").glob("*.pdf")}
 
 
+def test_report_without_scores_of_memorability_does_not_speak_of_it(runs: Path):
+    assert scores_of(runs / "one")["memorability"] is None
+    assert "emorab" not in (runs / "one/report.html").read_text()
+
+
+def write_memorability(folder: Path, run: Path, index_file: Path, weights: str) -> None:
+    """Scores of all probed frames but those of one film: the mean of the run's answers to the frame, made positive."""
+    index, answers = read_index(index_file), Run(run).read_answers()
+    video, frame = np.moveaxis(index.episodes.probes, -1, 0)
+    settings = {"weights": weights, "weights_sha256": "0", "fit": "squeeze", "layer": ""}
+    folder.mkdir()
+    for number in np.unique(video)[1:]:
+        frames = np.unique(frame[video == number])
+        answer = np.array([answers[(video == number) & (frame == k)].mean() for k in frames])
+        score = (1 / (1 + np.exp(-answer))).astype(np.float32)
+        scores = Scores(frames, np.zeros(len(frames), np.uint8), score, np.empty((len(frames), 0), np.float32))
+        write_scores(folder / f"{index.video_ids[number]}.h5", index.video_ids[number], scores, settings)
+
+
+@pytest.mark.parametrize("weights", ["random:0", "model.pt"])
+def test_report_tells_whether_the_model_remembers_what_people_remember(
+    runs: Path, tmp_path: Path, evaluated: Callable, weights: str
+):
+    shutil.copytree(runs / "one", tmp_path / "one")
+    write_memorability(tmp_path / "scores", runs / "one", runs / "bank/test_indices.h5", weights)
+    evaluated(tmp_path / "one", f"--memorability={tmp_path / 'scores'}")
+    scores, page = scores_of(tmp_path / "one"), (tmp_path / "one/report.html").read_text()
+    probes = read_index(runs / "bank/test_indices.h5").episodes.probes
+    assert scores["memorability"]["num_probes"] == (probes[..., 0] != probes[..., 0].min()).sum()
+    rows = {row["of"]: row for row in scores["memorability"]["correlations"]}
+    assert rows["answer_to_new"]["rho"] > 0.95
+    assert f"{rows['hit_rate']['rho']:.2f}".replace("-", "−") in page
+    assert ("learned nothing" in page) == (weights == "random:0")
+    assert Page(page).open == Page(page).loads == []
+    assert {**scores, "memorability": None} == {**scores_of(runs / "one"), "other_episodes": scores["other_episodes"],
+                                                "audit": None}  # fmt: skip
+
+
+def test_folder_without_scores_of_the_probes_is_refused(runs: Path, tmp_path: Path, evaluated: Callable):
+    with pytest.raises(InputError, match="holds no score of the probes"):
+        evaluated(runs / "one", f"--memorability={tmp_path}")
+    with pytest.raises(InputError, match="--memorability absent: no such folder"):
+        evaluated(runs / "one", "--memorability=absent")
+
+
 def test_what_is_not_a_finished_run_is_refused(runs: Path, tmp_path: Path, evaluated: Callable):
     assert "absent: not a run" in refusal(run_script("evaluate.py", "absent", cwd=tmp_path))
     lures = refusal(run_script("evaluate.py", runs / "one", "--episodes", "absent.h5", cwd=tmp_path))
@@ -239,11 +286,11 @@ def test_what_is_not_a_finished_run_is_refused(runs: Path, tmp_path: Path, evalu
 
 
 @pytest.fixture
-def evaluated(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+def evaluated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Score a run in this process."""
 
-    def run(path: Path) -> None:
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", str(path)])
+    def run(path: Path, *words: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", str(path), *words])
         evaluate.main()
 
     return run

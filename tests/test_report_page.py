@@ -20,6 +20,7 @@ from models import CONFIGS, build_model
 from recognition.config import load_config
 from recognition.feature_file import FeatureHeader, FeatureSpool
 from recognition.films import write_films
+from recognition.memorability_file import Scores, write_scores
 from recognition.runs import Run
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -34,6 +35,7 @@ NUM_FILMS, NUM_FRAMES, FPS = 12, 60, 20
 REPORT_FIGURES = {
     *("loss", "accuracy", "roc", "zroc", "retention_hit_rate", "retention_d_prime", "serial_position", "probe_order"),
     *("capacity", "kinds", "kinds_1", "kinds_2", "clip_kinds_2", "memory_per_byte"),
+    *("memorability", "memorability_histogram"),
 }
 COMPARISON_FIGURES = {
     *("accuracy", "d_prime", "memory_per_byte", "retention_hit_rate", "retention_d_prime", "capacity"),
@@ -85,6 +87,11 @@ def write_bank(folder: Path) -> None:
             features = np.random.default_rng(k).normal(size=(NUM_FRAMES, 16)).cumsum(0)  # neighbours are alike
             spool.append(features, np.arange(NUM_FRAMES) / FPS)
             spool.finish(header, shots=np.arange(0, NUM_FRAMES, 5))
+        (folder / "bank/memorability").mkdir(exist_ok=True)
+        score = np.random.default_rng(k).beta(8, 3, NUM_FRAMES).astype(np.float32)
+        scores = Scores(np.arange(NUM_FRAMES), np.zeros(NUM_FRAMES, np.uint8), score, np.empty((NUM_FRAMES, 0)))
+        settings = {"weights": "random:0", "weights_sha256": "0", "fit": "letterbox", "layer": ""}
+        write_scores(folder / f"bank/memorability/{name}.h5", name, scores, settings)
 
 
 def write_run(folder: Path, name: str, model: str) -> None:

@@ -1,0 +1,113 @@
+"""The file of one film's memorability scores, and the scores of an index file's probes.
+
+`<features>/memorability/<video_id>.h5` holds, a row for each frame that was scored:
+
+    frame (n,)              int64, ascending, as index files count: rows of the film's feature file
+    alteration (n,)         uint8, 0 for the frame as it is, else its place in ALTERATIONS, counted from 1
+    score (n,)              float32, between 0 and 1
+    activations (n, C)      float32, spatial mean of every filter of `layer`; C is 0 without one
+
+Attributes: video_id, weights, weights_sha256, fit, layer (empty for none), format_version.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+
+from recognition.command_line import InputError
+from recognition.dataset import FIRST_ALTERED
+from recognition.episodes import Episodes
+from recognition.files import written_whole
+
+FORMAT_VERSION = 1
+SETTINGS = ("weights", "weights_sha256", "fit", "layer")
+
+
+class Scores(NamedTuple):
+    """Scored frames of one film."""
+
+    frame: np.ndarray
+    alteration: np.ndarray
+    score: np.ndarray
+    activations: np.ndarray
+
+    @property
+    def place(self) -> np.ndarray:
+        """(n,) one number for each frame and alteration, see `places`."""
+        return places(self.frame, self.alteration)
+
+
+class ProbeScores(NamedTuple):
+    """The memorability of every probe."""
+
+    score: np.ndarray  # (N, P), nan where it is not known
+    alteration: np.ndarray  # (N, P)
+    weights: str  # what the network's weights were called
+    fit: str
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether the scores come from a network that has learned anything."""
+        return not self.weights.startswith("random:")
+
+
+def places(frame: np.ndarray, alteration: np.ndarray) -> np.ndarray:
+    """One number for each frame and alteration of a film, in the order of the file."""
+    return 256 * np.asarray(frame, np.int64) + alteration
+
+
+def probe_alterations(episodes: Episodes) -> np.ndarray:
+    """(N, P) uint8: 0 for probes that are frames as they are, else the place in ALTERATIONS, counted from 1."""
+    return np.maximum(episodes.kind.astype(np.int64) - FIRST_ALTERED + 1, 0).astype(np.uint8)
+
+
+def write_scores(path: Path, video_id: str, scores: Scores, settings: dict[str, str]) -> None:
+    """Write one film's file whole, its rows in order; `settings` has the attributes named in SETTINGS."""
+    order = np.argsort(scores.place)
+    with written_whole(path) as part, h5py.File(part, "w") as file:
+        for name, values in scores._asdict().items():
+            file[name] = values[order]
+        file.attrs.update({"video_id": video_id, **settings, "format_version": FORMAT_VERSION})
+
+
+def read_scores(path: Path) -> tuple[Scores, dict[str, str]]:
+    """What `write_scores` wrote: scores and settings. Raises InputError for a file that is not whole."""
+    try:
+        with h5py.File(path, "r") as file:
+            version, settings = file.attrs["format_version"], {name: str(file.attrs[name]) for name in SETTINGS}
+            scores = Scores(*(file[name][:] for name in Scores._fields))
+    except (OSError, KeyError) as error:
+        raise InputError(f"{path}: not a file of memorability ({str(error).splitlines()[0]}); remove it") from None
+    if version != FORMAT_VERSION:
+        raise InputError(f"{path}: format {version}, this program reads {FORMAT_VERSION}")
+    return scores, settings
+
+
+def read_probe_scores(folder: Path, episodes: Episodes, video_ids: list[str]) -> ProbeScores | None:
+    """Scores of all probes of some episodes from the files in `folder`; None if no probe has one.
+
+    Raises InputError for damaged files, and for those of two films that were not made in the same way.
+    """
+    video, frame = np.moveaxis(episodes.probes, -1, 0)
+    alteration = probe_alterations(episodes)
+    wanted, found = places(frame, alteration), np.full(video.shape, np.nan, np.float32)
+    first: tuple[Path, dict[str, str]] | None = None
+    for number in np.unique(video):
+        path = folder / f"{video_ids[number]}.h5"
+        if not path.is_file():
+            continue
+        scores, settings = read_scores(path)
+        first = first or (path, settings)
+        if settings["weights_sha256"] != first[1]["weights_sha256"] or settings["fit"] != first[1]["fit"]:
+            raise InputError(
+                f"{first[0]} and {path} were made with other weights or another fit; "
+                f"run score_memorability.py --overwrite"
+            )
+        inside = video == number
+        row = np.minimum(np.searchsorted(scores.place, wanted[inside]), len(scores.place) - 1)
+        found[inside] = np.where(scores.place[row] == wanted[inside], scores.score[row], np.nan)
+    if np.isnan(found).all():
+        return None
+    return ProbeScores(found, alteration, first[1]["weights"], first[1]["fit"])
