@@ -1,15 +1,26 @@
-"""Step 2: turn every frame of every film into 512 numbers (or as many as the backbone gives).
+"""Step 2: turn every frame of every film, or every 16 frames, into 512 numbers (or as many as the backbone gives).
 
   python preprocess_videos.py                                   videos/ -> video-features/, ImageNet's ResNet18
   python preprocess_videos.py --weights resnet18.pth            weights from a file, where downloads are blocked
   python preprocess_videos.py --weights random:0                an untrained network, for a quick try
   python preprocess_videos.py --backbone convnext_tiny          any image classifier of torchvision
   python preprocess_videos.py --alter_every 30                  altered frames too, one in 30, to probe memory with
+  python preprocess_videos.py --backbone r3d_18 --output_dir clip-features       clips of 16 frames, not single frames
 
 Writes one feature file a film, <output_dir>/<stem>.h5, and videos.csv, their list. A file also
 says where the film's shots begin (PySceneDetect) and may hold features of frames mirrored, cropped and brightened.
 Films that cannot be decoded to their end are listed in failed.csv and leave no feature file; the exit status is then 1.
 Run it again after an interruption or with new films: finished films are kept.
+
+A network for videos reads windows of 16 frames, one after the other: the file has a row for a window where it has one
+for a frame otherwise, with the time of the window's middle frame, its ninth. Films shorter than a window are listed in
+failed.csv. generate_dataset.py then counts windows where it says frames; 10 s of 30 frames a second are 19 of them:
+
+  python generate_dataset.py --input_dir clip-features --output_dir clip-features \\
+      --clip_length 19 --clip_margin 10 --subsample 1
+
+With a --window_stride K below 16 windows overlap: a --clip_margin of 16 / K or more keeps far new probes free of frames
+that were studied, but near and same_shot ones may show some.
 """
 
 import os
@@ -17,7 +28,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from recognition.command_line import ArgumentParser, Failure, InputError, run, whole_number
+from recognition.command_line import ArgumentParser, Failure, InputError, nearest, run, whole_number
 
 
 def main() -> int:
@@ -25,23 +36,32 @@ def main() -> int:
     import torch
     from tqdm import tqdm
 
-    from recognition.backbone import Backbone
+    from recognition.backbone import Backbone, choose_device
     from recognition.extraction import Outcome, extract
     from recognition.video import DecodeError, find_videos, probe
 
     videos = find_videos(args.input_dir)
     device = choose_device(args.device)
-    backbone = Backbone(args.backbone, args.weights, device, fast=args.dtype == "float16")
+    backbone = Backbone(
+        args.backbone,
+        args.weights,
+        device,
+        fast=args.dtype == "float16",
+        stride=args.window_stride,
+        **temporal_gates(args.temporal_gates),
+    )
     args.output_dir.mkdir(parents=True, exist_ok=True)
     settings = {"dtype": args.dtype, "alter_every": args.alter_every}
     todo = videos if args.overwrite else [v for v in videos if not is_finished(v, args.output_dir, backbone, settings)]
     print(
-        f"{len(videos)} films, {len(videos) - len(todo)} of them finished; {args.backbone} with weights "
+        f"{len(videos)} films, {len(videos) - len(todo)} of them finished; {backbone.name}, with weights "
         f"{backbone.weights} on {device}, computed in {str(backbone.compute_dtype).removeprefix('torch.')}, "
         f"stored as {args.dtype}"
     )
     if args.weights.startswith("random:"):
         print("These weights have learned nothing: good for a try, not for results.")
+    elif args.weights == "DEFAULT" and args.temporal_gates is not None:
+        print("The temporal gates have learned nothing; give weights of a network that was trained with them.")
 
     def claimed_frames(video: Path) -> int:
         try:
@@ -67,9 +87,10 @@ def main() -> int:
         raise InputError(f"--batch_size {batch_size}: too much for the memory of {device}; try half") from None
 
     num_films, num_frames = write_lists(args.output_dir, failures)
-    print(f"{args.output_dir}: {num_films} films, {num_frames} frames; list in {args.output_dir / 'videos.csv'}")
+    unit = "frames" if backbone.preprocessing.window == 1 else "windows"
+    print(f"{args.output_dir}: {num_films} films, {num_frames} {unit}; list in {args.output_dir / 'videos.csv'}")
     if failures:
-        print(f"Not decoded to the end: {len(failures)}; list in {args.output_dir / 'failed.csv'}", file=sys.stderr)
+        print(f"Films without features: {len(failures)}; list in {args.output_dir / 'failed.csv'}", file=sys.stderr)
     return 1 if failures else 0
 
 
@@ -77,8 +98,12 @@ def parse_arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--input_dir", type=Path, default=Path("videos"), help="folder with the films")
     parser.add_argument("--output_dir", type=Path, default=Path("video-features"), help="folder for the feature files")
-    parser.add_argument("--backbone", default="resnet18", help="name of a classifier in torchvision.models")
-    parser.add_argument("--weights", default="DEFAULT", help="DEFAULT (ImageNet, downloaded), random:SEED or a file")
+    parser.add_argument(
+        "--backbone", default="resnet18", help="name of a classifier in torchvision.models or torchvision.models.video"
+    )
+    parser.add_argument(
+        "--weights", default="DEFAULT", help="DEFAULT (of ImageNet or Kinetics, downloaded), random:SEED or a file"
+    )
     parser.add_argument(
         "--batch_size", type=whole_number(1), help="frames the network sees at once; 64 on a GPU, 16 on a CPU"
     )
@@ -102,19 +127,53 @@ def parse_arguments() -> Namespace:
         help="compute features of every K-th frame mirrored, cropped and brightened too, for probes of "
         "generate_dataset.py; costs 3 / K of the time; 0: of none",
     )
+    parser.add_argument(
+        "--window_stride",
+        type=whole_number(1),
+        metavar="K",
+        help="frames from the start of a window to that of the next, for networks for videos; 16 unless given",
+    )
+    parser.add_argument(
+        "--temporal_gates",
+        nargs="*",
+        metavar="SETTING",
+        help="put squeeze-and-recursion gates into r3d_18, mc3_18 or r2plus1d_18; --weights PATH are those of the "
+        "network with its gates. Settings of models/temporal_gates.py, such as fuse=residual gate=cycle stages=[3,4]",
+    )
     parser.add_argument("--overwrite", action="store_true", help="redo films that have a feature file")
     return parser.parse_args()
 
 
-def choose_device(name: str):
-    import torch
+def temporal_gates(words: list[str] | None) -> dict:
+    """What makes a Backbone have temporal gates with settings such as "fuse=residual"; nothing for None."""
+    if words is None:
+        return {}
+    from inspect import signature
 
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-        torch.empty(0, device=device)
-        return device
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    import yaml
+
+    from models.temporal_gates import SqueezeRecursion, insert_temporal_gates
+
+    known = {*signature(insert_temporal_gates).parameters, *signature(SqueezeRecursion).parameters}
+    known -= {"network", "settings", "channels"}
+    settings = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in known:
+            raise InputError(f"--temporal_gates {word}: no setting has this name; {nearest(name, sorted(known))}")
+        try:
+            settings[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"--temporal_gates {word}: cannot be read as a value") from None
+
+    def change(network) -> None:
+        try:
+            insert_temporal_gates(network, **settings)
+        except ValueError as error:
+            raise InputError(f"--temporal_gates: {error}") from None
+
+    described = ", ".join(f"{name}={value}" for name, value in sorted(settings.items()))
+    return {"change": change, "change_name": f"temporal gates ({described})"}
 
 
 def choose_workers(on_gpu: bool, num_films: int) -> int:

@@ -24,7 +24,7 @@ def main() -> int:
     import torch
     from tqdm import tqdm
 
-    from preprocess_videos import choose_device
+    from recognition.backbone import choose_device
     from recognition.index_file import read_index
     from recognition.memorability import Scorer
     from recognition.memorability_file import SETTINGS

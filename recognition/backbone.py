@@ -1,6 +1,8 @@
-"""Frozen image networks that turn frames into features: any classifier of torchvision without its last layer."""
+"""Frozen networks that turn frames into features, one by one or in windows of 16: any classifier of images or of videos
+in torchvision, without its last layer."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
 
@@ -33,60 +35,98 @@ def _import_torchvision():
 
 torchvision = _import_torchvision()
 F = torchvision.transforms.functional
+CLIP_FRAMES = 16  # as torchvision's networks for videos are trained and tested with
 
 
 class Preprocessing:
     """torchvision's own preprocessing of a classifier, in two halves: the first can run where frames are decoded.
 
-    `crop` then `normalise` equals `get_model_weights(name).DEFAULT.transforms()` applied to the uint8 image.
+    `crop` then `normalise` equals `get_model_weights(name).DEFAULT.transforms()` applied to the uint8 image or video.
+
+    A network for images reads frame by frame. One for videos reads windows of `window` = 16 consecutive frames, the
+    first frames of which are `stride` apart; None takes 16 too, so that no frame is in two windows. A window stands for
+    its frame `middle`, counted from 0: that one's time is its time.
+
+    Raises:
+        InputError: an unknown name, or a stride for a network for images.
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, stride: int | None = None):
         self.preset = default_weights(name).transforms()
+        self.window = CLIP_FRAMES if name in _networks_for_videos() else 1
+        if stride is not None and self.window == 1:
+            raise InputError(f"--window_stride {stride}: {name} reads single frames, not windows; leave it out")
+        self.stride, self.middle = stride or self.window, self.window // 2
 
     def crop(self, frame: Tensor) -> Tensor:
         """Resize and centre-crop one frame: (3, H, W) uint8 to (3, crop, crop) uint8."""
         preset = self.preset
-        frame = F.resize(frame, preset.resize_size, interpolation=preset.interpolation, antialias=preset.antialias)
+        antialias = getattr(preset, "antialias", False)  # the preset for videos has it off and does not say so
+        frame = F.resize(frame, preset.resize_size, interpolation=preset.interpolation, antialias=antialias)
         return F.center_crop(frame, preset.crop_size)
 
     def normalise(self, frames: Tensor) -> Tensor:
-        """(N, 3, crop, crop) uint8 to float32 with ImageNet's mean and standard deviation taken out."""
+        """uint8 (N * window, 3, crop, crop), windows one after the other, to what the network reads, float32: mean and
+        standard deviation taken out, images (N, 3, crop, crop) or videos (N, 3, window, crop, crop)."""
         mean, deviation = (
             255 * torch.tensor(x, device=frames.device)[:, None, None] for x in (self.preset.mean, self.preset.std)
         )
-        return frames.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(deviation)
+        frames = frames.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(deviation)
+        return frames if self.window == 1 else frames.unflatten(0, (-1, self.window)).transpose(1, 2)
 
 
 class Backbone:
     """A frozen classifier without its last linear layer.
 
     Args:
-        name: a classifier of torchvision.models, such as "resnet18" (512 features).
+        name: a classifier of torchvision.models, such as "resnet18", or of torchvision.models.video, such as "r3d_18"
+            (512 features both).
         weights: "DEFAULT" (torchvision's best, downloaded once), "random:SEED", or a file with the classifier's
             state dict (.pt, .pth or .safetensors).
         device: where the network runs.
         fast: compute in half precision where the device has it. Features then differ from float32's by rounding
             (cosine similarity above 0.9999 for resnet18).
+        stride: of the windows of a network for videos, see `Preprocessing`.
+        change: called with the network to change it in place. It has torchvision's weights already, but weights from
+            a file are those of the changed network. What it draws at random is set by SEED, or else by seed 0.
+        change_name: what to call the change.
+
+    `name` then says all that features depend on but the weights.
 
     Raises:
-        InputError: an unknown name, weights that cannot be had or do not fit.
+        InputError: an unknown name, weights that cannot be had or do not fit, a stride without windows.
     """
 
-    def __init__(self, name: str, weights: str, device: torch.device, fast: bool = True):
-        self.name, self.device = name, device
-        network, self.weights = _load(name, weights)
+    def __init__(
+        self,
+        name: str,
+        weights: str,
+        device: torch.device,
+        fast: bool = True,
+        stride: int | None = None,
+        change: Callable[[nn.Module], object] | None = None,
+        change_name: str = "",
+    ):
+        self.device = device
+        self.preprocessing = Preprocessing(name, stride)
+        network, self.weights = _load(name, weights, change)
         self.weights_sha256 = state_digest(network.state_dict())
         self.num_features = _cut_last_linear(network, name)
+        network.eval().requires_grad_(False)
+        self.name = f"{name} with {change_name}" if change else name
         # Batch norms become part of the convolutions before them, and channels lie together: the same sums, faster.
-        network = fuse(network.eval().requires_grad_(False))
-        self.network = network.to(device, memory_format=torch.channels_last)
-        self.preprocessing = Preprocessing(name)
+        if self.preprocessing.window == 1:
+            network, layout = fuse(network), torch.channels_last
+        else:  # whose convolutions are classes of their own, which are not fused
+            self.name += f", {self.preprocessing.window} frames every {self.preprocessing.stride}"
+            layout = torch.channels_last_3d
+        self.network = network.to(device, memory_format=layout)
         self.compute_dtype = fast_dtype(device) if fast else torch.float32
 
     @torch.inference_mode()
     def features(self, frames: Tensor) -> Tensor:
-        """(N, 3, crop, crop) uint8 from `Preprocessing.crop` to features (N, num_features) float32 on the CPU."""
+        """uint8 (N * window, 3, crop, crop) from `Preprocessing.crop`, windows one after the other, to their features
+        (N, num_features) float32 on the CPU."""
         frames = self.preprocessing.normalise(frames.to(self.device, non_blocking=True))
         with torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32):
             return self.network(frames).flatten(1).float().cpu()
@@ -94,10 +134,20 @@ class Backbone:
 
 def default_weights(name: str):
     """torchvision's recommended weights of a classifier. Raises InputError for an unknown name."""
-    names = torchvision.models.list_models(module=torchvision.models)
+    names = [*torchvision.models.list_models(module=torchvision.models), *_networks_for_videos()]
     if name not in names:
-        raise InputError(f"--backbone {name}: not a classifier of torchvision.models; {nearest(name, names)}")
+        raise InputError(f"--backbone {name}: not a classifier of torchvision; {nearest(name, names)}")
     return torchvision.models.get_model_weights(name).DEFAULT
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a command line's --device; "auto" takes a GPU if there is one. Raises InputError."""
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        torch.empty(0, device=device)
+        return device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
@@ -117,10 +167,25 @@ def state_digest(state: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _load(name: str, weights: str) -> tuple[nn.Module, str]:
-    """Build the classifier with its weights; returns it and what to call the weights."""
-    default = default_weights(name)
-    build = torchvision.models.get_model_builder(name)
+def _networks_for_videos() -> list[str]:
+    """Names of the classifiers that read videos."""
+    return torchvision.models.list_models(module=torchvision.models.video)
+
+
+def _load(name: str, weights: str, change: Callable[[nn.Module], object] | None) -> tuple[nn.Module, str]:
+    """Build the classifier, change it and give it its weights; returns it and what to call the weights."""
+    default, seed = default_weights(name), 0
+    if weights.startswith("random:"):
+        seed = _read_seed(weights)
+
+    def build(**options) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = torchvision.models.get_model(name, **options)
+            if change:
+                change(network)
+            return network
+
     if weights == "DEFAULT":
         try:
             return build(weights=default), str(default)
@@ -130,23 +195,27 @@ def _load(name: str, weights: str) -> tuple[nn.Module, str]:
                 f"or --weights random:0 for a network that has learned nothing"
             ) from None
     options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}  # spares their warning
-    if weights.startswith("random:"):
-        with torch.random.fork_rng(devices=[]):
-            try:
-                seed = int(weights.removeprefix("random:"))
-                torch.manual_seed(seed)
-            except (ValueError, RuntimeError):  # the second is torch's for more than 64 bits
-                raise InputError(
-                    f"--weights {weights}: the seed after 'random:' must be a whole number of at most 64 bits"
-                ) from None
-            return build(weights=None, **options), f"random:{seed}"
     network = build(weights=None, **options)
+    if weights.startswith("random:"):
+        return network, f"random:{seed}"
     try:
         network.load_state_dict(_read_state(Path(weights)))
     except (RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"--weights {weights}: does not fit {name}: {reason[:200]}") from None
     return network, Path(weights).name
+
+
+def _read_seed(weights: str) -> int:
+    """The seed in "random:SEED". Raises InputError."""
+    try:
+        seed = int(weights.removeprefix("random:"))
+        torch.Generator().manual_seed(seed)
+    except (ValueError, RuntimeError):  # the second is torch's for more than 64 bits
+        raise InputError(
+            f"--weights {weights}: the seed after 'random:' must be a whole number of at most 64 bits"
+        ) from None
+    return seed
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

@@ -5,7 +5,8 @@ network too, on its own frames and with a single thread: nothing waits for anoth
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +26,11 @@ from recognition.video import DECODER, DecodeError, decode, probe
 
 
 class FrameBatch(NamedTuple):
-    """Some frames of one film, ready for the network."""
+    """Some windows of one film, ready for the network; to a network for images a frame is a window of one."""
 
     film: int
     first: int  # the number of the first of them in the film
-    frames: Tensor  # (N, 3, crop, crop) uint8
+    frames: Tensor  # (N * window, 3, crop, crop) uint8, windows one after the other
     times: Tensor  # (N,) seconds
 
 
@@ -49,10 +50,10 @@ class FilmEnd:
     film: int
     failure: str  # empty if the film was decoded to its end
     video_sha256: str = ""
-    fps: float = 0.0
+    rate: float = 0.0  # windows a second
     width: int = 0
     height: int = 0
-    shots: tuple[int, ...] = ()  # their first frames
+    shots: tuple[int, ...] = ()  # the first windows of each
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Outcome:
 
 
 class FilmFrames(IterableDataset):
-    """Decodes films: yields each film's batches and then its `FilmEnd`.
+    """Decodes films: yields each film's batches and then its `FilmEnd`. Frames after the last whole window have none.
 
     Workers take the next film from a common counter, so a long film does not hold up the others. With `compute` they
     yield what it makes of each `FrameBatch`.
@@ -92,13 +93,15 @@ class FilmFrames(IterableDataset):
                 yield self.compute(item) if self.compute and isinstance(item, FrameBatch) else item
 
     def _read(self, film: int) -> Iterator[FrameBatch | FilmEnd]:
-        path, num_frames, height, width = self.videos[film], 0, 0, 0
+        path, window, stride = self.videos[film], self.preprocessing.window, self.preprocessing.stride
+        num_frames = num_windows = height = width = 0
+        recent: deque[tuple[Tensor, float]] = deque(maxlen=window)  # frames with their times
         frames: list[Tensor] = []
         times: list[float] = []
         shots = ShotFinder()
 
         def batch() -> FrameBatch:
-            first = num_frames - len(frames)
+            first = num_windows - len(times)
             return FrameBatch(film, first, torch.stack(frames), torch.tensor(times, dtype=torch.float64))
 
         try:
@@ -106,21 +109,36 @@ class FilmFrames(IterableDataset):
                 height, width = image.shape[:2]
                 num_frames += 1
                 shots.add(image)
-                frames.append(self.preprocessing.crop(torch.from_numpy(image).permute(2, 0, 1)))
-                times.append(time_s)
-                if len(frames) == self.batch_size:
+                recent.append((self.preprocessing.crop(torch.from_numpy(image).permute(2, 0, 1)), time_s))
+                if num_frames < window or (num_frames - window) % stride:
+                    continue
+                num_windows += 1
+                frames += [frame for frame, _ in recent]
+                times.append(recent[self.preprocessing.middle][1])
+                if len(times) == self.batch_size:
                     yield batch()
                     frames, times = [], []
-            if frames:
+            if num_windows == 0:
+                raise DecodeError(f"has {num_frames} frames, too few for a window of {window}")
+            if times:
                 yield batch()
-            yield FilmEnd(film, "", sha256(path), probe(path).fps, width, height, tuple(shots.starts))
+            starts = first_windows(shots.starts, num_windows, self.preprocessing)
+            yield FilmEnd(film, "", sha256(path), probe(path).fps / stride, width, height, starts)
         except DecodeError as error:
             yield FilmEnd(film, str(error))
 
 
+def first_windows(starts: Sequence[int], num_windows: int, preprocessing: Preprocessing) -> tuple[int, ...]:
+    """The first windows of shots that begin at these frames, ascending from 0. A window is of its middle frame's shot,
+    so a shot may have none."""
+    windows = {max(0, -(-(start - preprocessing.middle) // preprocessing.stride)) for start in starts}
+    return tuple(sorted(window for window in windows if window < num_windows))
+
+
 def compute_features(backbone: Backbone, alter_every: int, batch: FrameBatch) -> FeatureBatch:
-    """Features of frames and, of every `alter_every`-th frame of the film (0: none), of its altered versions."""
-    chosen = batch.frames[-batch.first % alter_every :: alter_every] if alter_every else batch.frames[:0]
+    """Features of windows and, of every `alter_every`-th window of the film (0: none), of its altered versions."""
+    windows = batch.frames.unflatten(0, (len(batch.times), -1))
+    chosen = (windows[-batch.first % alter_every :: alter_every] if alter_every else windows[:0]).flatten(0, 1)
     altered = torch.empty(0, len(ALTERATIONS), backbone.num_features)
     if len(chosen):
         altered = torch.stack([backbone.features(alter(chosen)) for alter in ALTERATIONS.values()], 1)
@@ -136,19 +154,22 @@ def extract(
     dtype: str,
     alter_every: int = 0,
 ) -> Iterator[int | Outcome]:
-    """Write `output_dir`/<stem>.h5 for every film that can be decoded to its end, every `alter_every`-th frame altered
-    too (0: none).
+    """Write `output_dir`/<stem>.h5 for every film that can be decoded to its end and has a window, every
+    `alter_every`-th frame or window altered too (0: none).
 
-    Yields the number of frames after every batch and an `Outcome` after every film. Memory is bounded: a few batches
-    wait for the network and features are kept on disk until their film is whole. A film's batches are cut at the
-    same frames whatever the number of workers, so its features are the same too.
+    What the file calls a frame is a window where the network reads windows: `fps` is then their rate, and `time_s` has
+    the times of their middle frames. `batch_size` counts frames that the network sees at once, at least one window.
+
+    Yields the number of frames read after every batch and an `Outcome` after every film. Memory is bounded: a few
+    batches wait for the network and features are kept on disk until their film is whole. A film's batches are cut at
+    the same frames whatever the number of workers, so its features are the same too.
     """
-    on_gpu = backbone.device.type == "cuda"
+    on_gpu, preprocessing = backbone.device.type == "cuda", backbone.preprocessing
     compute = functools.partial(compute_features, backbone, alter_every)
     # Batches are fetched from the workers in turn; one that is ahead must not wait. Frames take room, features do not.
     num_waiting = 2 if on_gpu else 256
     loader = DataLoader(
-        FilmFrames(videos, backbone.preprocessing, batch_size, None if on_gpu else compute),
+        FilmFrames(videos, preprocessing, max(1, batch_size // preprocessing.window), None if on_gpu else compute),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=num_waiting if workers else None,
@@ -165,7 +186,7 @@ def extract(
                 item = compute(item)
             if isinstance(item, FeatureBatch):
                 spool.append(item.features.numpy(), item.times.numpy(), item.altered.numpy())
-                yield len(item.times)
+                yield len(item.times) * preprocessing.stride
                 continue
             header = None if item.failure else _header(item, videos[item.film], spool, backbone, dtype, alter_every)
             with spools.pop(item.film):
@@ -183,7 +204,7 @@ def _header(
         video_id=video.stem,
         video_sha256=end.video_sha256,
         num_frames=len(spool.times),
-        fps=end.fps,
+        fps=end.rate,
         width=end.width,
         height=end.height,
         backbone=backbone.name,

@@ -25,7 +25,10 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class FeatureHeader:
-    """What a feature file says of the film and of how its features were made."""
+    """What a feature file says of the film and of how its features were made.
+
+    Of a network for videos, which reads windows of frames, a frame is such a window.
+    """
 
     video_id: str
     video_sha256: str

@@ -1,4 +1,4 @@
-"""Frozen networks: the same numbers as torchvision's own, whatever the weights come from."""
+"""Frozen networks of frames and of clips: the same numbers as torchvision's own, whatever the weights come from."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from models.temporal_gates import SqueezeRecursion, insert_temporal_gates
 from recognition.backbone import Backbone, Preprocessing, default_weights, fast_dtype, state_digest, torchvision
 from recognition.command_line import InputError
 
@@ -33,6 +34,9 @@ def images(*sizes: tuple[int, int]) -> list[Tensor]:
 
 
 FRAMES = images((180, 320), (320, 180), (225, 301), (64, 48))
+
+
+WINDOW = images(*[(90, 161)] * 16)  # each another picture
 
 
 def features(backbone: Backbone) -> Tensor:
@@ -71,6 +75,58 @@ def test_features_equal_those_of_torchvision(name, last, num_features):
     scale = expected.abs().max()  # the fast memory layout adds in another order
     torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=1e-5)
     assert expected.std(0).max() / scale > 1e-3  # frames differ, so that a mix-up would show
+
+
+@pytest.mark.parametrize("name", ["r3d_18", "mvit_v2_s"])
+def test_preprocessing_of_windows_equals_that_of_torchvision(name):
+    transforms, ours = torchvision.models.get_model_weights(name).DEFAULT.transforms(), Preprocessing(name)
+    crops = torch.stack([ours.crop(frame) for frame in [*WINDOW, *WINDOW[::-1]]])
+    expected = torch.stack([transforms(torch.stack(frames)) for frames in (WINDOW, WINDOW[::-1])])
+    torch.testing.assert_close(ours.normalise(crops), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["r3d_18", "mc3_18", "r2plus1d_18"])
+def test_features_of_windows_equal_those_of_torchvision(name):
+    network = reference(name, seed=0)
+    network.fc = nn.Identity()
+    transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    with torch.inference_mode():
+        expected = network(transforms(torch.stack(WINDOW))[None])
+    backbone = make(name)
+    assert (backbone.name, backbone.num_features) == (f"{name}, 16 frames every 16", 512)
+    found = backbone.features(torch.stack([backbone.preprocessing.crop(frame) for frame in WINDOW]))
+    scale = expected.abs().max()
+    torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=1e-5)
+
+
+def insert_gates(network: nn.Module) -> None:
+    """Gates that are small and leave the network's output as it is."""
+    insert_temporal_gates(network, fuse="residual", hidden=3)
+
+
+def gated_backbone(weights: str | Path = "random:0") -> Backbone:
+    return Backbone("r3d_18", str(weights), CPU, fast=False, change=insert_gates, change_name="gates")
+
+
+def test_changed_network_has_its_parts_by_the_seed_and_says_so():
+    plain, gated, again = make("r3d_18"), *(gated_backbone() for _ in range(2))
+    assert gated.name == "r3d_18 with gates, 16 frames every 16"
+    assert gated.weights_sha256 == again.weights_sha256 != plain.weights_sha256
+    assert sum(isinstance(module, SqueezeRecursion) for module in gated.network.modules()) == 8
+    state = gated.network.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in plain.network.state_dict().items())
+
+
+def test_weights_from_a_file_are_those_of_the_changed_network(tmp_path):
+    network = reference("r3d_18", seed=0)
+    torch.save(network.state_dict(), tmp_path / "plain.pth")
+    insert_gates(network)
+    torch.save(network.state_dict(), tmp_path / "gated.pth")
+    assert gated_backbone(tmp_path / "gated.pth").weights_sha256 == state_digest(network.state_dict())
+    with pytest.raises(InputError, match="does not fit r3d_18"):
+        gated_backbone(tmp_path / "plain.pth")
+    with pytest.raises(InputError, match="does not fit r3d_18"):
+        make("r3d_18", tmp_path / "gated.pth")
 
 
 def test_half_precision_differs_by_rounding_alone(resnet18):
@@ -126,6 +182,8 @@ def test_network_is_frozen(resnet18):
     [
         ("resnt18", "did you mean 'resnet18'?"),
         ("ResNet50", "did you mean 'resnet50'?"),
+        ("r3d18", "did you mean 'r3d_18'?"),
+        ("s3d", "no linear layer"),
         ("fasterrcnn_resnet50_fpn", "not a classifier"),
         ("squeezenet1_0", "no linear layer"),
     ],
@@ -134,6 +192,11 @@ def test_backbone_that_cannot_be_had_is_refused(name, hint):
     with pytest.raises(InputError, match=f"--backbone {name}") as error:
         make(name)
     assert hint in str(error.value)
+
+
+def test_windows_of_single_frames_are_refused():
+    with pytest.raises(InputError, match="--window_stride 8: resnet18 reads single frames"):
+        Preprocessing("resnet18", 8)
 
 
 @pytest.mark.parametrize("seed", ["x", "", "1.5", "9" * 30])

@@ -23,7 +23,8 @@ from torch import nn
 import preprocess_videos
 from recognition import command_line
 from recognition.alterations import ALTERATIONS
-from recognition.backbone import Backbone, torchvision
+from recognition.backbone import Backbone, Preprocessing, torchvision
+from recognition.extraction import FilmFrames, first_windows
 from recognition.feature_file import feature_files, map_features, read_header, read_shots
 from recognition.films import write_films
 from recognition.shots import ShotFinder
@@ -167,6 +168,119 @@ def test_features_of_real_clips_match_torchvision(tmp_path, preprocess, name, dt
     assert distance.max() < (0.01 if dtype == "float16" else 1e-5)
 
 
+CLIP_NETWORK = ("--backbone=r3d_18", "--weights=random:0")
+
+
+def folders(tmp_path: Path) -> tuple[str, str]:
+    """Where films and features are."""
+    return f"--input_dir={tmp_path / 'videos'}", f"--output_dir={tmp_path / 'features'}"
+
+
+@functools.cache
+def clip_network() -> nn.Module:
+    """torchvision's r3d_18 without its last layer, weights by seed 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = torchvision.models.video.r3d_18().eval()
+    network.fc = nn.Identity()
+    return network
+
+
+def reference_of_windows(video: Path, starts: list[int]) -> tuple[np.ndarray, list[float]]:
+    """Features of 16 frames from each of `starts` by torchvision's transforms and network, and the ninth's times."""
+    transforms = torchvision.models.video.R3D_18_Weights.DEFAULT.transforms()
+    images, times = zip(*decode(video), strict=True)
+    clips = [torch.from_numpy(np.stack(images[start : start + 16])).permute(0, 3, 1, 2) for start in starts]
+    with torch.inference_mode():
+        features = torch.cat([clip_network()(transforms(clip)[None]) for clip in clips])
+    return features.numpy(), [times[start + 8] for start in starts]
+
+
+def test_windows_of_films_have_the_features_of_torchvisions_network(tmp_path, films, preprocess):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "film_002.mp4").symlink_to(films / "film_002.mp4")
+    words = (*CLIP_NETWORK, "--dtype=float32", *folders(tmp_path))
+    result = preprocess(*words, "--window_stride=7", "--alter_every=2")
+    assert result.returncode == 0
+    assert "1 films, 2 windows" in result.stdout
+    path = tmp_path / "features" / "film_002.h5"
+    header = read_header(path)
+    assert (header.backbone, header.num_frames, header.fps) == ("r3d_18, 16 frames every 7", 2, 12 / 7)
+    expected, times = reference_of_windows(films / "film_002.mp4", [0, 7])
+    found, altered = map_features(path), map_features(path, "altered")
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * scale)
+    assert np.abs(expected[0] - expected[1]).max() > 1e-3 * scale  # a mix-up would show
+    assert altered.shape == (3, 1, 512)
+    assert np.linalg.norm(altered[:, 0] - found[0], axis=1).min() > 0.01 * np.linalg.norm(found[0])
+    with h5py.File(path) as file:
+        assert file["time_s"][:].tolist() == times
+    assert read_shots(path).tolist() == [0]
+    assert "made with backbone r3d_18, 16 frames every 7, this run has r3d_18, 16 frames every 16" in refusal(
+        preprocess(*words, "--alter_every=2")
+    )
+
+
+def test_windows_of_real_clips_match_torchvision_and_films_shorter_than_a_window_are_listed(tmp_path, preprocess):
+    names = ("pytorch_h265_10bits.mp4", "dmlc_video_90.mov")
+    if not all((CLIPS / name).exists() for name in names):
+        pytest.skip("the clips are not here")
+    (tmp_path / "videos").mkdir()
+    for name in names:
+        (tmp_path / "videos" / name).symlink_to(CLIPS / name)
+    words = (*CLIP_NETWORK, *folders(tmp_path))
+    assert preprocess(*words).returncode == 1
+    [row] = rows(tmp_path / "features" / "failed.csv")
+    assert row == {"video": "dmlc_video_90.mov", "reason": "has 3 frames, too few for a window of 16"}
+    assert set(contents(tmp_path / "features")) == {"pytorch_h265_10bits.h5", "videos.csv", "failed.csv"}
+    found = map_features(tmp_path / "features" / "pytorch_h265_10bits.h5").astype(np.float64)
+    expected, _ = reference_of_windows(CLIPS / names[0], [0])
+    assert found.shape == (1, 512)
+    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 0.01  # half precision
+
+
+@pytest.mark.parametrize(
+    ("stride", "starts"), [(None, [0]), (1, list(range(9))), (3, [0, 3, 6]), (8, [0, 8]), (9, [0]), (20, [0])]
+)
+def test_windows_hold_their_frames_and_the_time_of_the_middle_one(films, stride, starts):
+    preprocessing = Preprocessing("r3d_18", stride)
+    images, times = zip(*decode(films / "film_002.mp4"), strict=True)  # 24
+    crops = torch.stack([preprocessing.crop(torch.from_numpy(image).permute(2, 0, 1)) for image in images])
+    *batches, end = FilmFrames([films / "film_002.mp4"], preprocessing, batch_size=4)
+    assert [batch.first for batch in batches] == list(range(0, len(starts), 4))
+    assert torch.cat([batch.times for batch in batches]).tolist() == [times[start + 8] for start in starts]
+    found = torch.cat([batch.frames for batch in batches])
+    assert torch.equal(found, torch.cat([crops[start : start + 16] for start in starts]))
+    assert (end.failure, end.rate) == ("", 12 / (stride or 16))
+
+
+@pytest.mark.parametrize("stride", [1, 3, 16, 40])
+def test_window_is_of_the_shot_of_its_middle_frame(stride):
+    preprocessing, rng = Preprocessing("mc3_18", stride), np.random.default_rng(0)
+    for num_shots in (1, 2, 5, 40):
+        starts = [0, *sorted(rng.choice(np.arange(1, 300), num_shots - 1, replace=False).tolist())]
+        num_windows = (300 - 16) // stride + 1
+        shots = [sum(start <= window * stride + 8 for start in starts) for window in range(num_windows)]
+        first = [k for k in range(num_windows) if k == 0 or shots[k] > shots[k - 1]]
+        assert list(first_windows(starts, num_windows, preprocessing)) == first
+    assert first_windows([0, 5, 299], 300, Preprocessing("resnet18")) == (0, 5, 299)
+
+
+def test_network_with_temporal_gates_is_named_and_kept_apart(tmp_path, films, preprocess):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "film_000.mp4").symlink_to(films / "film_000.mp4")
+    words = (*CLIP_NETWORK, "--dtype=float32", *folders(tmp_path))
+    assert preprocess(*words, "--temporal_gates", "hidden=3", "fuse=residual", "stages=[2, 4]").returncode == 0
+    header = read_header(tmp_path / "features" / "film_000.h5")
+    assert header.backbone == (
+        "r3d_18 with temporal gates (fuse=residual, hidden=3, stages=[2, 4]), 16 frames every 16"
+    )
+    expected, _ = reference_of_windows(films / "film_000.mp4", [0])  # as untrained residual gates change nothing
+    found = map_features(tmp_path / "features" / "film_000.h5")
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert "this run has r3d_18, 16 frames every 16" in refusal(preprocess(*words))
+
+
 def test_damaged_film_is_listed_and_leaves_no_feature_file(tmp_path, preprocess, films):
     if not (damaged := CLIPS / "dmlc_corrupted.mp4").exists():
         pytest.skip(f"{damaged.name} is not here")
@@ -177,7 +291,7 @@ def test_damaged_film_is_listed_and_leaves_no_feature_file(tmp_path, preprocess,
     result = preprocess(*SMALL, "--input_dir", videos, "--output_dir", features)
     assert result.returncode == 1
     assert damaged.name in result.stderr
-    assert "Not decoded to the end: 1" in result.stderr
+    assert "Films without features: 1" in result.stderr
     [row] = rows(features / "failed.csv")
     assert row["video"] == damaged.name
     assert "Invalid data" in row["reason"]
@@ -370,6 +484,12 @@ def test_killed_at_random_moments_then_run_again_gives_the_same_files(tmp_path, 
         (["--batch_size=0"], "--batch_size"),
         (["--dtype=float64"], "--dtype"),
         (["--alter_every=-1"], "--alter_every"),
+        (["--window_stride=8"], "--window_stride 8: shufflenet_v2_x0_5 reads single frames"),
+        (["--backbone=r3d_18", "--window_stride=0"], "--window_stride"),
+        (["--temporal_gates"], "temporal gates are for r3d_18, mc3_18 and r2plus1d_18"),
+        (["--backbone=r3d_18", "--temporal_gates", "fuze=sigmoid"], "did you mean 'fuse'?"),
+        (["--backbone=r3d_18", "--temporal_gates", "fuse=sum"], "--temporal_gates: fuse: must be one of product"),
+        (["--backbone=r3d_18", "--temporal_gates", "stages=[3"], "--temporal_gates stages=[3: cannot be read"),
         (["--outputdir=features"], "did you mean '--output_dir'?"),
     ],
 )

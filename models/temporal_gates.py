@@ -1,0 +1,223 @@
+"""Squeeze-and-recursion temporal gates (Stergiou and Poppe 2021, arXiv:2006.08247), for clips and for sequences.
+
+A 3D convolution sees a few neighbouring frames. Here an LSTM reads the spatial means of all frames of a feature map,
+and the map's channels are re-weighted by its output s, so by what happens over the whole clip:
+
+    product     y = x s              as published; s lies in (-1, 1), so the map shrinks and changes signs
+    sigmoid     y = x sigmoid(s)
+    residual    y = x (1 + P s)      P starts at zero and y at x: the one to put into a network that has learned
+
+A gate can leave the map as it is unless the frames' means a and the LSTM's outputs b = s go together in time. A frame
+of a has a soft neighbour in b, the mean of b by the weights alpha = softmax(-|a_t - b_u|^2 / tau) over u, and that one
+in a. If this is nearest to the frame where one began, for all frames, the clip returns from b (soft cycle consistency:
+Dwibedi et al. 2019, arXiv:1904.07846).
+
+    cycle       s is applied to clips that return from b to a and from a to b, all or nothing. The decision has no
+                gradient, so an LSTM learns from open clips alone, and the outputs of a new one are too alike to open
+                any. Let it learn without a gate or with a soft one first, the weights fit, and watch `openness`.
+    soft        y = x + p (fused - x), p the mean probability that a random walk by alpha from a to b and back ends
+                where it began. It is the same for both directions, and has a gradient.
+
+Both ask which frames go together and not in what order: a sequence and its reverse are consistent. Frames that are
+nearer to each other than about sqrt(tau) are not told apart, so that even equal sequences of such frames are shut.
+
+Shapes: B clips, C channels, T frames, H x W places. A sequence (B, T, C) is a clip with one place.
+"""
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+CHOICES = {
+    "fuse": ("product", "sigmoid", "residual"),
+    "gate": (None, "cycle", "soft"),
+    "direction": ("both", "either"),
+    "place": ("start", "top", "mid", "end", "skip", "final"),
+}
+
+
+class Recursion(NamedTuple):
+    """What `SqueezeRecursion` found besides its output."""
+
+    s: Tensor  # (B, C, T), what channels are re-weighted by
+    openness: Tensor  # (B,), 1 where s was applied, 0 where the gate was shut, between them for the soft gate
+    alpha: Tensor  # (B, T, T), how near each frame's mean is to each frame's s; sums to 1 over the latter
+
+
+class SqueezeRecursion(nn.Module):
+    """Re-weighs the channels of every frame by an LSTM over all frames, see above.
+
+    Args:
+        channels: C.
+        layers: of the LSTM, which starts from a state of zeros at every clip.
+        hidden: units of the LSTM, projected to C unless they are as many; None for C.
+        fuse: "product", "sigmoid" or "residual".
+        gate: None applies s always, "cycle" and "soft" see above.
+        tau: temperature of the gate, in squared distances.
+        direction: whether a clip must be consistent in "both" directions for a cycle gate to open, or in "either".
+
+    `openness` (B,) keeps how far the gate was open for each clip of the latest call, without gradient.
+
+    Raises ValueError for settings that are not of these.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        layers: int = 2,
+        hidden: int | None = None,
+        fuse: Literal["product", "sigmoid", "residual"] = "product",
+        gate: Literal["cycle", "soft"] | None = None,
+        tau: float = 1.0,
+        direction: Literal["both", "either"] = "both",
+    ):
+        super().__init__()
+        hidden = channels if hidden is None else hidden
+        for name, value in (("fuse", fuse), ("gate", gate), ("direction", direction)):
+            _check_choice(name, value)
+        for name, number in (("channels", channels), ("layers", layers), ("hidden", hidden)):
+            if not isinstance(number, int) or number < 1:
+                raise ValueError(f"{name}: must be a whole number of at least 1, found {number!r}")
+        if not isinstance(tau, (int, float)) or not 0 < tau < float("inf"):
+            raise ValueError(f"tau: must be a number above 0, found {tau!r}")
+        self.channels, self.fuse, self.gate, self.tau, self.direction = channels, fuse, gate, tau, direction
+        self.lstm = nn.LSTM(channels, hidden, layers, batch_first=True)
+        self.project = nn.Identity() if hidden == channels else nn.Linear(hidden, channels)
+        if fuse == "residual":
+            self.scale = nn.Linear(channels, channels, bias=False)
+            nn.init.zeros_(self.scale.weight)
+        self.openness: Tensor | None = None
+
+    def forward(self, x: Tensor, details: bool = False) -> Tensor | tuple[Tensor, Recursion]:
+        """x (B, C, T, H, W) or (B, T, C) to y of its shape; with `details` to (y, Recursion)."""
+        is_clip = x.ndim == 5
+        if x.ndim not in (3, 5) or x.shape[1 if is_clip else 2] != self.channels:
+            raise ValueError(
+                f"a clip must be (B, {self.channels}, T, H, W) and a sequence (B, T, {self.channels}), "
+                f"found {tuple(x.shape)}"
+            )
+        dtype = self.lstm.weight_ih_l0.dtype
+        with torch.autocast(x.device.type, enabled=False):  # the recursion is cheap, and errors would add up
+            a = x.mean((3, 4), dtype=dtype).transpose(1, 2) if is_clip else x.to(dtype)  # (B, T, C)
+            s = self.project(self.lstm(a)[0])  # (B, T, C)
+            openness = self._openness(a, s)
+            weight = s if self.fuse == "product" else s.sigmoid() if self.fuse == "sigmoid" else 1 + self.scale(s)
+            if self.gate == "soft":
+                weight = 1 + openness[:, None, None] * (weight - 1)
+        self.openness = openness.detach()
+        weight = weight.to(x.dtype)
+        y = x * (weight.transpose(1, 2)[..., None, None] if is_clip else weight)
+        if self.gate == "cycle":
+            y = torch.where(openness.bool().view(-1, *[1] * (x.ndim - 1)), y, x)
+        return (y, Recursion(s.transpose(1, 2), openness, soft_neighbours(a, s, self.tau))) if details else y
+
+    def _openness(self, a: Tensor, b: Tensor) -> Tensor:
+        """(B,), from 0 to 1."""
+        if self.gate is None:
+            return a.new_ones(len(a))
+        if a.shape[1] == 1:
+            warnings.warn("a temporal gate is always open for clips of a single frame", stacklevel=3)
+        if self.gate == "soft":
+            return return_probability(a, b, self.tau)
+        with torch.no_grad():
+            returns = is_cycle_consistent(a, b, self.tau), is_cycle_consistent(b, a, self.tau)
+        return (returns[0] & returns[1] if self.direction == "both" else returns[0] | returns[1]).to(a.dtype)
+
+
+def soft_neighbours(a: Tensor, b: Tensor, tau: float = 1.0) -> Tensor:
+    """How near frames of b are to those of a: (B, T, C) and (B, U, C) to shares (B, T, U) that sum to 1 over U."""
+    return torch.softmax(-_squared_distances(a, b) / tau, 2)
+
+
+def is_cycle_consistent(a: Tensor, b: Tensor, tau: float = 1.0) -> Tensor:
+    """Whether all frames of a find back to themselves by soft neighbours in b: (B, T, C) and (B, U, C) to (B,) bool.
+
+    A frame that several frames equal has found back at any of them.
+    """
+    there = soft_neighbours(a, b, tau) @ b  # (B, T, C)
+    back = soft_neighbours(there, a, tau) @ a  # (B, T, C)
+    distances = _squared_distances(back, a)
+    return (distances.diagonal(dim1=1, dim2=2) <= distances.amin(2)).all(1)
+
+
+def return_probability(a: Tensor, b: Tensor, tau: float = 1.0) -> Tensor:
+    """How probably walks from frames of a to b and back, by nearness, end where they began: (B, T, C) twice to (B,)."""
+    return (soft_neighbours(a, b, tau) * soft_neighbours(b, a, tau).transpose(1, 2)).sum(2).mean(1)
+
+
+def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """(B, T, C) and (B, U, C) to (B, T, U); not by products of matrices, so that equal frames are at exactly 0."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+def openness(network: nn.Module) -> dict[str, Tensor]:
+    """How far each of a network's gates was open in its latest call, (B,) from 0 to 1, by the gates' names."""
+    gates = {name: gate for name, gate in network.named_modules() if isinstance(gate, SqueezeRecursion)}
+    return {name: gate.openness for name, gate in gates.items() if gate.openness is not None}
+
+
+def insert_temporal_gates(
+    network: nn.Module,
+    stages: Sequence[int] = (1, 2, 3, 4),
+    place: Literal["start", "top", "mid", "end", "skip", "final"] = "final",
+    **settings,
+) -> nn.Module:
+    """Put a `SqueezeRecursion` into every residual block of torchvision's r3d_18, mc3_18 or r2plus1d_18, in place.
+
+    Parameters that were there keep their names and values: load published weights before, and weights of a network
+    with gates after this. Of clips of 16 frames the stages see 16, 8, 4 and 2.
+
+    Args:
+        network: the network; it is also returned.
+        stages: which of layer1 to layer4 get gates.
+        place: "final" after the block; "start" before it; "top" after its first convolution, norm and ReLU; "mid" or
+            "end", the same, after its last ones, before the addition; "skip" on the shortcut.
+        settings: of `SqueezeRecursion`.
+
+    Raises ValueError for another network, for one that has gates, and for settings that are not of these.
+    """
+    _check_choice("place", place)
+    if not isinstance(stages, Sequence) or not stages or not set(stages) <= {1, 2, 3, 4}:
+        raise ValueError(f"stages: must be some of 1, 2, 3 and 4, found {stages!r}")
+    if any(isinstance(module, SqueezeRecursion) for module in network.modules()):
+        raise ValueError("the network has temporal gates already")
+    for name in (f"layer{stage}" for stage in sorted(set(stages))):
+        blocks = getattr(network, name, None)
+        if not isinstance(blocks, nn.Sequential) or not all(map(_is_block_of_clips, blocks)):
+            raise ValueError(f"temporal gates are for r3d_18, mc3_18 and r2plus1d_18; this network has no such {name}")
+        # A gate is one more part of the sequence in which it stands, under a name of its own, so no name changes.
+        parts = OrderedDict()
+        for key, block in blocks.named_children():
+            weight = next(block.conv1.parameters())  # (channels, block's input channels, ...)
+            channels = weight.shape[1] if place == "start" else block.conv2[-1].num_features
+            gate = SqueezeRecursion(channels, **settings).to(weight).train(block.training)
+            if place == "start":
+                parts[f"{key}_gate"] = gate
+            parts[key] = block
+            if place == "final":
+                parts[f"{key}_gate"] = gate
+            elif place == "skip":
+                block.downsample = block.downsample or nn.Sequential()
+                block.downsample.add_module("gate", gate)
+            elif place != "start":
+                (block.conv1 if place == "top" else block.conv2).add_module("gate", gate)
+        setattr(network, name, nn.Sequential(parts))
+        getattr(network, name).training = blocks.training
+    return network
+
+
+def _is_block_of_clips(block: nn.Module) -> bool:
+    """Whether it is a basic block of torchvision's networks for clips: two sequences that end in a norm over time."""
+    conv1, conv2 = getattr(block, "conv1", None), getattr(block, "conv2", None)
+    return (
+        isinstance(conv1, nn.Sequential) and isinstance(conv2, nn.Sequential) and isinstance(conv2[-1], nn.BatchNorm3d)
+    )
+
+
+def _check_choice(name: str, value: object) -> None:
+    if value not in CHOICES[name]:
+        raise ValueError(f"{name}: must be one of {', '.join(map(str, CHOICES[name]))}, found {value!r}")
