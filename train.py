@@ -119,13 +119,15 @@ def parse_arguments() -> Namespace:
 
 def check_folder(run, config, resume: bool) -> None:
     """Raise InputError if the run's folder is taken by another run, or by this one and --resume was not given."""
-    from recognition.config import load_config
+    from models import CONFIGS, PUBLISHED_NAMES
+    from recognition.config import check_model, load_config
 
     if not run.config_file.exists():
         return
     if not resume:
         raise InputError(f"{run.path} exists: go on with it by --resume, choose another name=..., or remove it")
-    run.check_same(config, load_config(run.config_file))
+    # Checked like a new one: a run from before a setting existed has its default.
+    run.check_same(config, check_model(load_config(run.config_file), CONFIGS, PUBLISHED_NAMES, run.config_file))
 
 
 def load_weights(model, path: Path) -> None:

@@ -1,8 +1,11 @@
 """Models of recognition memory. A family is one file with a mixer class and its `Config`, and one line in MODELS."""
 
-from models.config import MixerConfig
+from models.config import StackConfig
+from models.key_value_memory import KeyValueMixer
+from models.knn_memory import KNNMemory
 from models.lstm import LSTM
 from models.mamba2 import Mamba2
+from models.mixed import mixed_config
 from models.mlstm import MLSTM
 from models.recogniser import Recogniser
 from models.transformer import Transformer
@@ -14,13 +17,24 @@ MODELS = {
     "ur_lstm": URLSTMMixer,
     "mlstm": MLSTM,
     "mamba2": Mamba2,
+    "knn_memory": KNNMemory,
 }
 CONFIGS = {name: mixer.Config for name, mixer in MODELS.items()}
+CONFIGS = CONFIGS | {"mixed": mixed_config(CONFIGS)}
 # Names in the published study's configuration files; its "LSTM" stacked UR-LSTM layers.
 PUBLISHED_NAMES = {"TransformerEncoder": "transformer", "LSTM": "ur_lstm", "xLSTM": "mlstm", "Mamba": "mamba2"}
 
 
-def build_model(name: str, config: MixerConfig, num_features: int, num_probes: int, repeat_test: int = 1) -> Recogniser:
-    """Build a recogniser of `config.n_layers` layers of one family; torch's generator draws the weights."""
-    mixers = [MODELS[name](config) for _ in range(config.n_layers)]
-    return Recogniser(mixers, num_features, config.d_embed, num_probes, config.residual, repeat_test)
+def build_model(name: str, config: StackConfig, num_features: int, num_probes: int, repeat_test: int = 1) -> Recogniser:
+    """Build a recogniser of the layers that `config`, one of CONFIGS[name], asks for; torch's generator draws weights.
+
+    With key-value slots each layer follows a key-value memory of its own.
+    """
+    mixers, residual = [], []
+    for family, settings in config.layers_of(name):
+        if config.key_value_slots:
+            mixers.append(KeyValueMixer(config.d_embed, config.key_value_slots))
+            residual.append(True)
+        mixers.append(MODELS[family](settings))
+        residual.append(settings.residual)
+    return Recogniser(mixers, num_features, config.d_embed, num_probes, residual, repeat_test)

@@ -8,11 +8,21 @@ Range = Annotated[tuple[float, float], Strict(False)]  # YAML writes it [low, hi
 Count = Annotated[int, Field(ge=1)]
 
 
-class MixerConfig(BaseModel):
-    """Settings of a stack of one family; the families add their own. Unknown names and wrong types are refused."""
+class StackConfig(BaseModel):
+    """Settings of any stack of layers. Unknown names and wrong types are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     d_embed: Count = 512  # M, the width in which the stack works
+    key_value_slots: int = Field(0, ge=0)  # of a key-value memory before each layer; 0 for none
+
+
+class MixerConfig(StackConfig):
+    """Settings of a stack of one family; the families add their own."""
+
     n_layers: Count = 1
     residual: bool = True  # each layer computes x + mixer(norm(x)) instead of mixer(x)
+
+    def layers_of(self, family: str) -> list[tuple[str, "MixerConfig"]]:
+        """The family and the settings of each layer of a stack of `family`."""
+        return [(family, self)] * self.n_layers

@@ -12,11 +12,13 @@ class Recogniser(nn.Module):
     """Says of each probe at the end of a sequence whether it was seen before.
 
     Args:
-        mixers: the layers, each mapping (B, T, M) to (B, T, M), or to the last `num_last` frames if asked.
+        mixers: the layers, each mapping (B, T, M) to (B, T, M), or to the last `num_last` frames if asked. One with an
+            attribute `num_probes` treats probes in its own way, so it is told how many frames at the end they are.
         num_features: D.
         d_embed: M.
         num_probes: P.
-        residual: layers compute x + mixer(norm(x)), with a norm before the read-out; else mixer(x).
+        residual: for each of them, whether it computes x + mixer(norm(x)) instead of mixer(x). A norm follows the last
+            layer if this is so there: what has been added up has no scale of its own.
         repeat_test: how often each probe is shown in a row; its last showing is read.
     """
 
@@ -26,16 +28,20 @@ class Recogniser(nn.Module):
         num_features: int,
         d_embed: int,
         num_probes: int,
-        residual: bool,
+        residual: Sequence[bool],
         repeat_test: int = 1,
     ):
         super().__init__()
         self.num_probes, self.repeat_test = num_probes, repeat_test
+        for mixer in mixers:
+            if hasattr(mixer, "num_probes"):
+                mixer.num_probes = num_probes * repeat_test
         self.embed = nn.Linear(num_features, d_embed)
-        self.blocks = (
-            nn.ModuleList(ResidualBlock(mixer, d_embed) for mixer in mixers) if residual else nn.ModuleList(mixers)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(mixer, d_embed) if is_residual else mixer
+            for mixer, is_residual in zip(mixers, residual, strict=True)
         )
-        self.norm = nn.LayerNorm(d_embed) if residual else nn.Identity()
+        self.norm = nn.LayerNorm(d_embed) if residual[-1] else nn.Identity()
         self.read_out = nn.Linear(d_embed, 1)
         self.register_buffer("feature_mean", None)
         self.register_buffer("feature_deviation", None)

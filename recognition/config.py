@@ -6,7 +6,7 @@ The keys of the published study's files are all here and mean what they meant th
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -48,7 +48,7 @@ class DatasetConfig(Section):
 
 
 class ModelConfig(Section):
-    model: str = Field(description="the family: a name in models.MODELS, or a name of the published study")
+    model: str = Field(description="the family: a name in models.MODELS, mixed, or a name of the published study")
     args: dict[str, Any] = Field(default_factory=dict, description="the family's own settings, see its Config class")
     load: bool = Field(False, description="start from the weights in load_path")
     load_path: str = ""
@@ -189,7 +189,7 @@ def _explain(schema: type[BaseModel], error: Mapping[str, Any], place: tuple[str
     *parents, last = error["loc"] or ("",)
     for parent in parents:
         field = getattr(schema, "model_fields", {}).get(parent)
-        schema = field.annotation if field else schema
+        schema = next(iter(get_args(field.annotation)), field.annotation) if field else schema  # X of X | None
     key = ".".join(str(part) for part in (*place, *error["loc"]) if part != "")
     if error["type"] == "extra_forbidden":
         return f"{key}: unknown key; {nearest(str(last), schema.model_fields)}"
@@ -197,7 +197,12 @@ def _explain(schema: type[BaseModel], error: Mapping[str, Any], place: tuple[str
         return f"{key}: is missing"
     if error["type"] == "value_error":
         return f"{key}: {error['msg'].removeprefix('Value error, ')}"
-    plain = {"model_type": "must be a mapping", "dict_type": "must be a mapping", "tuple_type": "must be a list"}
+    plain = {
+        "model_type": "must be a mapping",
+        "dict_type": "must be a mapping",
+        "tuple_type": "must be a list",
+        "too_short": "is too short",
+    }
     message = error["msg"].replace("Input should be", "must be").replace("String should", "must")
     message = plain.get(error["type"], message)
     return f"{key}: {message}, found {error['input']!r}"

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from conftest import ROOT
 
-from models import CONFIGS, MODELS, PUBLISHED_NAMES, build_model
+from models import CONFIGS, PUBLISHED_NAMES, build_model
 from recognition.command_line import InputError
 from recognition.config import RunConfig, check_model, describe_keys, dump_config, load_config
 
@@ -62,7 +63,7 @@ def test_shipped_config_loads(path: Path):
     assert all(word in head for word in ("python ", "Machine", "Score"))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CONFIGS)
 def test_every_model_has_a_demo(name: str):
     assert name in {load(path).model.model for path in DEMOS}
 
@@ -92,6 +93,71 @@ def test_published_defaults_are_the_published_transformer(write_yaml: Callable):
 def test_dumped_config_loads_back_equal(write_yaml: Callable):
     config = load(write_yaml(PUBLISHED.format(model="xLSTM", args="{}")), "training.learning_rate=3e-5", "name=é")
     assert load(write_yaml(dump_config(config), "again.yaml")) == config
+
+
+MIXED = "model: {{model: mixed, args: {{d_embed: 32, {args}}}}}"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        "layers: [mamba2, transformer, mamba2], mamba2: {A_init_range: [0.1, 1]}, transformer: {n_heads: 2}",
+        "layers: [ur_lstm, mlstm, lstm], key_value_slots: 9, ur_lstm: {checkpoint_every: null}",
+    ],
+)
+def test_dumped_mixed_stack_loads_back_equal(args: str, write_yaml: Callable):
+    config = load(write_yaml(MIXED.format(args=args)))
+    assert load(write_yaml(dump_config(config), "again.yaml")) == config
+
+
+def test_dumped_mixed_stack_holds_all_settings_of_its_families_and_those_of_no_other(write_yaml: Callable):
+    path = write_yaml(MIXED.format(args="layers: [mamba2, transformer], transformer: {n_heads: 2}"))
+    args = yaml.safe_load(dump_config(load(path)))["model"]["args"]
+    assert args.keys() == {"d_embed", "key_value_slots", "layers", "mamba2", "transformer"}
+    for family in ("mamba2", "transformer"):
+        own = CONFIGS[family].model_fields.keys() - {"d_embed", "key_value_slots", "n_layers"}
+        assert args[family].keys() == own
+    assert args["transformer"]["n_heads"] == 2
+
+
+def test_settings_of_a_family_in_a_mixed_stack_can_be_changed_on_the_command_line(write_yaml: Callable):
+    path = write_yaml(MIXED.format(args="layers: [mamba2, transformer], transformer: {n_heads: 2}"))
+    assert load(path, "model.args.transformer.n_heads=4").model.args["transformer"]["n_heads"] == 4
+    assert load(path, "model.args.mamba2.d_state=8").model.args["mamba2"]["d_state"] == 8
+    args = load(path, "model.args.layers=[mlstm]", "model.args.transformer=null").model.args
+    assert args.keys() == {"d_embed", "key_value_slots", "layers", "mlstm"}
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("mamba2: {}", "model.args.layers: is missing"),
+        ("layers: []", "model.args.layers: is too short, found []"),
+        ("layers: mamba2", "model.args.layers: must be a list, found 'mamba2'"),
+        ("layers: [lstm, mamba]", "model.args.layers.1: must be 'transformer', 'lstm',"),
+        ("layers: [lstm, mixed]", "found 'mixed'"),
+        ("layers: [mamba2], mamba: {}", "model.args.mamba: unknown key; did you mean 'mamba2'?"),
+        ("layers: [mamba2], mamba2: {d_stat: 8}", "model.args.mamba2.d_stat: unknown key; did you mean 'd_state'?"),
+        ("layers: [mamba2], mamba2: {d_state: 0}", "model.args.mamba2.d_state: must be greater than or equal to 1"),
+        ("layers: [mamba2], mamba2: 3", "model.args.mamba2: must be a mapping, found 3"),
+        ("layers: [mamba2], lstm: {}", "model.args.lstm: layers names no lstm"),
+        ("layers: [mamba2], mamba2: {d_embed: 64}", "model.args.mamba2: d_embed is the same for all layers"),
+        ("layers: [mamba2], mamba2: {key_value_slots: 9}", "model.args.mamba2: key_value_slots is the same for all"),
+        ("layers: [mamba2], mamba2: {n_layers: 2}", "model.args.mamba2: n_layers is given by layers"),
+        (
+            "layers: [mamba2, transformer], transformer: {n_heads: 3}",
+            "model.args.transformer: d_embed 32 cannot be shared among n_heads 3",
+        ),
+        ("layers: [mamba2], n_layers: 2", "model.args.n_layers: unknown key; did you mean 'layers'?"),
+    ],
+)
+def test_impossible_mix_is_refused_in_one_line_that_names_the_key(args: str, message: str, write_yaml: Callable):
+    path = write_yaml(MIXED.format(args=args))
+    with pytest.raises(InputError) as error:
+        load(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""What holds for every family in MODELS: causality, gradients, memory, saving; a new family is covered unedited."""
+"""What holds for every family in MODELS and for stacks of several: causality, gradients, memory, saving; a new family
+is covered unedited."""
 
 import pytest
 import torch
@@ -28,6 +29,18 @@ VARIANTS = [
     ("ur_lstm", {"learn_forget_bias": True, "checkpoint_every": 50}),
     ("mlstm", {"num_heads": 2, "proj_factor": 3.0, "conv1d_kernel_size": 4}),
     ("mamba2", {"headdim": 16, "d_state": 8, "expand": 1, "d_conv": 2}),
+    ("mixed", {"layers": list(MODELS)}),
+    (
+        "mixed",
+        {
+            "layers": list(reversed(MODELS)),
+            "key_value_slots": 5,
+            "lstm": {"residual": True},
+            "ur_lstm": {"residual": True},
+        },
+    ),
+    ("mixed", {"layers": ["mamba2", "transformer", "mamba2"], "transformer": {"causal": True, "residual": True}}),
+    *((name, {"key_value_slots": 7}) for name in MODELS),
 ]
 
 
@@ -45,7 +58,7 @@ def build(name: str, num_probes: int = P, seed: int = 0, **settings: object) -> 
 
 
 def is_causal(name: str, **settings: object) -> bool:
-    return MODELS[name](CONFIGS[name](**{"d_embed": WIDTH, **settings})).is_causal
+    return all(getattr(block, "mixer", block).is_causal for block in build(name, **settings).blocks)
 
 
 def draw(*shape: int, seed: int = 1) -> Tensor:
@@ -95,10 +108,11 @@ def test_only_the_transformer_looks_ahead_and_only_unless_told_not_to(name):
 @torch.no_grad()
 def test_reading_the_last_frames_equals_the_tail_of_reading_all(variant):
     name, settings = variant
-    features = draw(B, T, D)
-    whole = build(name, num_probes=T, **settings)(features)
-    for num_last in (1, P, 130, T):
-        torch.testing.assert_close(build(name, num_probes=num_last, **settings)(features), whole[:, T - num_last :])
+    x = draw(B, T, WIDTH)
+    for block in build(name, **settings).blocks:
+        whole = block(x)
+        for num_last in (1, P, 130, T):
+            torch.testing.assert_close(block(x, num_last), whole[:, T - num_last :])
 
 
 @over_variants
@@ -114,10 +128,50 @@ def test_episodes_of_a_batch_do_not_influence_each_other(variant):
 def test_state_of_recurrent_families_does_not_grow_with_the_frames(name):
     model = build(name, n_layers=2)
     assert model.state_size(9000) == 2 * build(name, n_layers=1).state_size(9000) > 0
-    if name == "transformer":
+    if name in ("transformer", "knn_memory"):
         assert model.state_size(9000) == 9000 * model.state_size(1)
     else:
         assert model.state_size(9000) == model.state_size(1)
+
+
+def test_state_of_a_mixed_stack_is_the_sum_over_its_layers():
+    layers = ["mamba2", "transformer", "lstm", "mamba2"]
+    of_layers = [build(name, n_layers=1).state_size(63) for name in layers]
+    assert build("mixed", layers=layers).state_size(63) == sum(of_layers)
+
+
+def test_key_value_slots_carry_nothing_from_study_to_probe():
+    plain, with_slots = (build("mlstm", n_layers=2, key_value_slots=slots) for slots in (0, 11))
+    assert with_slots.state_size(63) == plain.state_size(63)
+    assert count(with_slots) - count(plain) == 2 * (2 * 11 * WIDTH + WIDTH * WIDTH + WIDTH + 2 * WIDTH)
+
+
+@over_families
+def test_mixed_stack_of_one_family_is_the_stack_of_that_family(name):
+    alone, mixed = build(name, n_layers=2), build("mixed", layers=[name, name])
+    torch.testing.assert_close(mixed.state_dict(), alone.state_dict(), rtol=0, atol=0)
+    torch.testing.assert_close(mixed(draw(B, T, D)), alone(draw(B, T, D)), rtol=0, atol=0)
+
+
+def test_layers_of_a_mixed_stack_come_in_order_with_their_own_settings_and_residual_connections():
+    layers = ["mamba2", "lstm", "transformer", "mamba2"]
+    sections = {"mamba2": {"d_conv": 3}, "lstm": {"residual": True}}
+    blocks = build("mixed", layers=layers, **sections).blocks
+    assert [type(getattr(block, "mixer", block)) for block in blocks] == [MODELS[name] for name in layers]
+    assert [hasattr(block, "mixer") for block in blocks] == [True, True, False, True]
+    assert [blocks[k].mixer.conv1d.kernel_size for k in (0, 3)] == [(3,), (3,)]
+
+
+@over_families
+def test_plain_stacks_keep_the_names_of_their_weights(name):
+    """Those of runs from before there were key-value slots and mixed stacks."""
+    mixer = MODELS[name](CONFIGS[name](d_embed=WIDTH))
+    shell = {"embed.weight", "embed.bias", "read_out.weight", "read_out.bias"}
+    bare = {f"blocks.{k}.{key}" for k in range(2) for key in mixer.state_dict()}
+    assert build(name, n_layers=2, residual=False).state_dict().keys() == shell | bare
+    residual = {f"blocks.{k}.mixer.{key}" for k in range(2) for key in mixer.state_dict()}
+    norms = {f"{norm}.{key}" for norm in ("blocks.0.norm", "blocks.1.norm", "norm") for key in ("weight", "bias")}
+    assert build(name, n_layers=2, residual=True).state_dict().keys() == shell | residual | norms
 
 
 @over_families
@@ -137,10 +191,19 @@ def contrasting_episodes() -> tuple[Tensor, Tensor]:
     return torch.cat([study, probes.expand(4, 4, D)], 1), is_old.float()
 
 
-@over_families
-@pytest.mark.parametrize("n_layers", [1, 2])
-def test_overfits_one_small_batch_that_only_memory_can_solve(name, n_layers):
-    model, (features, is_old) = build(name, num_probes=4, n_layers=n_layers), contrasting_episodes()
+@pytest.mark.parametrize(
+    "variant",
+    [
+        *((name, {"n_layers": n_layers}) for name in MODELS for n_layers in (1, 2)),
+        ("mixed", {"layers": ["mamba2", "transformer"]}),
+        ("mixed", {"layers": ["transformer", "mlstm", "transformer"], "key_value_slots": 9}),
+        ("mlstm", {"key_value_slots": 9}),
+    ],
+    ids=label,
+)
+def test_overfits_one_small_batch_that_only_memory_can_solve(variant):
+    name, settings = variant
+    model, (features, is_old) = build(name, num_probes=4, **settings), contrasting_episodes()
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(150):
         loss = F.binary_cross_entropy_with_logits(model(features), is_old)
@@ -198,6 +261,8 @@ def test_layers_differ_from_each_other_at_the_start(name):
         ("d_embed", 0),
         ("d_embed", "64"),
         ("d_embed", 64.0),
+        ("key_value_slots", -1),
+        ("key_value_slots", True),
         ("n_layers", 0),
         ("n_layers", True),
         ("n_layers", None),
@@ -226,6 +291,8 @@ def test_wrong_setting_is_refused_by_name(name, field, value):
         ("mamba2", {"A_init_range": [2.0, 1.0]}, "A_init_range"),
         ("mamba2", {"dt_min": 0.2}, "dt_min"),
         ("mamba2", {"dt_min": float("inf")}, "dt_min"),
+        ("mixed", {"layers": ["mamba2"], "residual": True}, "residual"),
+        ("mixed", {"layers": ["mamba2", "mixed"]}, "layers"),
     ],
 )
 def test_setting_that_does_not_fit_the_family_is_refused(name, settings, named):

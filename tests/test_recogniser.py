@@ -27,7 +27,7 @@ class Pointwise(nn.Module):
 
 def build(repeat_test: int = 1, num_probes: int = P, num_layers: int = 2, residual: bool = True) -> Recogniser:
     torch.manual_seed(0)
-    return Recogniser([Pointwise() for _ in range(num_layers)], D, M, num_probes, residual, repeat_test)
+    return Recogniser([Pointwise() for _ in range(num_layers)], D, M, num_probes, [residual] * num_layers, repeat_test)
 
 
 def draw(num_frames: int) -> Tensor:
@@ -100,7 +100,26 @@ def test_residual_layers_add_to_what_passes_and_bare_ones_replace_it():
         torch.testing.assert_close(model(features), model.read_out(x)[..., 0])
 
 
+@pytest.mark.parametrize("residual", [(True, False, True), (True, False), (False, True)])
+def test_each_layer_is_residual_or_bare_by_itself(residual):
+    torch.manual_seed(0)
+    model, features = Recogniser([Pointwise() for _ in residual], D, M, P, residual), draw(P)
+    x = model.embed(features)
+    for block, is_residual in zip(model.blocks, residual, strict=True):
+        x = x + block.mixer(nn.functional.layer_norm(x, (M,))) if is_residual else block(x)
+    x = nn.functional.layer_norm(x, (M,)) if residual[-1] else x
+    torch.testing.assert_close(model(features), model.read_out(x)[..., 0])
+
+
+def test_layers_that_ask_are_told_which_frames_are_probes():
+    asking = [Pointwise(), Pointwise(), Pointwise()]
+    for mixer in asking[:2]:
+        mixer.num_probes = None
+    Recogniser(asking, D, M, P, [True, False, True], repeat_test=3)
+    assert [getattr(mixer, "num_probes", "not told") for mixer in asking] == [3 * P, 3 * P, "not told"]
+
+
 @pytest.mark.parametrize("residual", [True, False])
 def test_state_size_is_the_sum_over_layers(residual):
-    model = Recogniser([Pointwise(3), Pointwise(0), Pointwise(40)], D, M, P, residual)
+    model = Recogniser([Pointwise(3), Pointwise(0), Pointwise(40)], D, M, P, [residual] * 3)
     assert model.state_size(7) == 43 * 7

@@ -142,6 +142,16 @@ def test_resuming_a_finished_run_changes_nothing(train_here: Callable, small_ban
     assert_same_run(run, tmp_path / "before")
 
 
+def test_run_from_before_a_setting_existed_is_resumed_with_its_default(train_here: Callable, tmp_path: Path):
+    run = train_here(name="one")
+    text = (run / "config.yaml").read_text()
+    assert "    key_value_slots: 0\n" in text
+    (run / "config.yaml").write_text(text.replace("    key_value_slots: 0\n", ""))
+    shutil.copytree(run, tmp_path / "before")
+    train_here("--resume", name="one")
+    assert_same_run(run, tmp_path / "before")
+
+
 def test_best_weights_are_those_of_the_best_validation_epoch(train_here: Callable):
     run = train_here("training.learning_rate=0.5")
     best = max(metrics_of(run), key=lambda line: (line["validation_accuracy"], -line["validation_loss"]))

@@ -1,0 +1,294 @@
+"""kNN memory: attention to the most similar frames of an external store (Wu et al. 2022, "Memorizing Transformers",
+arXiv:2203.08913), made a memory for recognition.
+
+Shapes: B episodes, T frames, S of them studied, P probes, M model width, H heads, G heads of keys and values,
+D width of a head, K neighbours, L segments read at once of N frames each.
+"""
+
+import math
+from functools import partial
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from models.config import Count, MixerConfig
+from models.external_memory import Backend, ExternalMemory, IndexKind, Retrieved, take
+
+NUM_BUCKETS, MAX_DISTANCE = 32, 128  # of relative positions, as T5's (Raffel et al. 2020, arXiv:1910.10683)
+KeysValues = tuple[Tensor, Tensor]  # (B, G, frames, D) each
+
+
+class KNNMemory(nn.Module):
+    """Pre-norm block x + Attn(LN(x + c)), then x + FF(LN x), whose attention also reads a store of earlier segments.
+
+    Study frames come in segments: each sees its own segment, looks up its K most similar frames of earlier segments,
+    and only then is the segment written. Probes are not written, and each reads the store and itself alone: what is
+    answered to one cannot depend on the others. With unit-length queries q and keys k, m and a temperature s:
+        local logits L_ij = s q_i . k_j (+ relative bias)        memory logits M_ij = s q_i . m_j
+        fusion "gate":   V = g softmax(M) v_m + (1 - g) softmax(L) v,  g = sigmoid(beta), 0 where nothing is stored
+        fusion "joint":  V = softmax([M, L]) [v_m, v]
+
+    It starts as a nearest-neighbour memory: the projection of keys is orthogonal and that of queries equal to it, so
+    that similarities are the cosines of what comes in, and the greatest of them is added to the output of each head.
+    Cosines of frames from which their mean has been taken would be blind to how far from it they are, so a constant
+    vector, learned from a random one on, is added before the norm: cosines then fall with the distance of frames.
+
+    Attributes:
+        num_probes: how many of the last frames are probes. If None, all that are read where `num_last` is given, else
+            none: a layer below others must be told.
+        retrieved: after a call in evaluation mode with probes, the study frames that they found, (B, P, H K), counted
+            from 0, the most similar first, the finds of all heads together; -1 where there were too few.
+    """
+
+    is_causal = True  # in what the probes are answered; study frames see all of their segment unless told not to
+
+    class Config(MixerConfig):
+        residual: bool = False  # the block brings its own
+        n_heads: Count = 1
+        d_head: Count | None = None  # d_embed / n_heads unless given
+        kv_heads: Count = 1  # 1: all heads share keys and values; n_heads: each has its own
+        k: Count = 32  # entries that each query looks up
+        capacity: Count = 9000  # frames in the store; the oldest leave first
+        segment: Count = 300
+        fusion: Literal["gate", "joint"] = "gate"
+        causal: bool = False  # study frames do not see later ones of their segment
+        relative_bias: bool = False  # nothing learns it in a stack's last layer, where probes alone are read
+        tie_qk: bool = True  # queries are projected as keys are, also after training
+        familiarity: bool = True  # add the greatest similarity to the output
+        memory_grad: Literal["selected", "none"] = "selected"  # train the stored entries that probes found, or none
+        d_feedforward: Count | None = None  # 4 * d_embed unless given
+        dropout: float = Field(0.0, ge=0, lt=1)
+        store: Literal["float32", "float16"] = "float32"
+        store_device: Literal["model", "cpu"] = "model"  # cpu: for streams that a GPU cannot hold
+        backend: Backend = "exact"
+        faiss_index: IndexKind = "hnsw"
+
+        @model_validator(mode="after")
+        def _check(self):
+            if self.d_head is None and self.d_embed % self.n_heads:
+                raise ValueError(f"d_embed {self.d_embed} cannot be shared among n_heads {self.n_heads}")
+            if self.n_heads % self.kv_heads:
+                raise ValueError(f"n_heads {self.n_heads} cannot be shared among kv_heads {self.kv_heads}")
+            if self.tie_qk and self.kv_heads != self.n_heads:
+                raise ValueError(f"tie_qk true needs kv_heads {self.n_heads}, as many as n_heads, or set it to false")
+            if self.backend == "faiss" and find_spec("faiss") is None:
+                raise ValueError("backend faiss needs the package faiss-cpu; install it, or set backend to exact")
+            return self
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.num_probes: int | None = None
+        self.retrieved: Tensor | None = None
+        width, heads, kv_heads = config.d_embed, config.n_heads, config.kv_heads
+        self.d_head = config.d_head or width // heads
+        self.offset = nn.Parameter(torch.randn(width))
+        self.norm_attention, self.norm_feedforward = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.key = nn.Linear(width, kv_heads * self.d_head, bias=False)
+        self.value = nn.Linear(width, kv_heads * self.d_head, bias=False)
+        self.query = None if config.tie_qk else nn.Linear(width, heads * self.d_head, bias=False)
+        self.output = nn.Linear(heads * self.d_head, width, bias=False)
+        self.log_temperature = nn.Parameter(torch.full((heads,), math.log(20)))
+        self.gate = nn.Parameter(torch.zeros(heads)) if config.fusion == "gate" else None
+        self.familiarity = nn.Linear(heads, width, bias=False) if config.familiarity else None
+        self.relative_bias = nn.Parameter(torch.zeros(NUM_BUCKETS, heads)) if config.relative_bias else None
+        inner = config.d_feedforward or 4 * width
+        self.expand, self.contract = nn.Linear(width, inner), nn.Linear(inner, width)
+        self.dropout = nn.Dropout(config.dropout)
+
+        nn.init.orthogonal_(self.key.weight)
+        if self.query is not None:
+            of_heads = self.key.weight.detach().unflatten(0, (kv_heads, -1)).repeat_interleave(heads // kv_heads, 0)
+            self.query.weight.data.copy_(of_heads.flatten(0, 1))
+        if self.familiarity is not None:
+            nn.init.normal_(self.familiarity.weight, std=1 / math.sqrt(width))
+
+    @property
+    def gates(self) -> Tensor | None:
+        """How much each head relies on the memory, (H,), from 0 to 1; None with joint fusion, which has no gate."""
+        return None if self.gate is None else torch.sigmoid(self.gate.detach())
+
+    def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
+        """x (B, T, M) to (B, T, M), or to the last `num_last` frames alone. Every call starts with an empty store."""
+        num_frames, num_read = x.shape[1], x.shape[1] if num_last is None else num_last
+        num_probes = (num_last or 0) if self.num_probes is None else self.num_probes
+        study, probes = x.split([num_frames - num_probes, num_probes], 1)
+        memory = self.build_memory(len(x), study.shape[1], x.device)
+        graph = self._keys_values(study) if self._trains_memory and study.shape[1] else None
+        outputs = []
+        for first in range(0, study.shape[1], self.config.segment):
+            segment = study[:, first : first + self.config.segment]
+            size = segment.shape[1]
+            if graph is None:
+                keys_values = self._keys_values(segment)
+            else:
+                keys_values = tuple(x[:, :, first : first + size] for x in graph)
+            if first + size > num_frames - num_read:  # read from here on; what lies before is only written
+                outputs.append(self._read(segment, size, keys_values, self._search(segment, memory), graph, lean=True))
+            memory.add(*keys_values)
+        if num_probes:
+            outputs.append(self.probe(probes, memory, graph))
+        y = torch.cat(outputs, 1)
+        return y[:, y.shape[1] - num_read :]
+
+    def state_size(self, num_frames: int) -> int:
+        """Floats kept from study to probe: keys and values of the frames in the store."""
+        return 2 * self.config.kv_heads * self.d_head * min(num_frames, self.config.capacity)
+
+    def build_memory(self, num_episodes: int, num_frames: int, device: torch.device) -> ExternalMemory:
+        """An empty store for streams of up to `num_frames` frames, of which the last `capacity` are kept."""
+        config = self.config
+        return ExternalMemory(
+            num_episodes,
+            max(1, min(config.capacity, num_frames)),
+            self.d_head,
+            config.kv_heads,
+            torch.float16 if config.store == "float16" else self.key.weight.dtype,
+            device if config.store_device == "model" else "cpu",
+            config.backend,
+            config.faiss_index,
+        )
+
+    def write(self, x: Tensor, memory: ExternalMemory) -> None:
+        """Store study frames x (B, any number, M) without reading: a stream may come in as many parts as it likes."""
+        with torch.no_grad():
+            memory.add(*self._keys_values(x))
+
+    def probe(self, x: Tensor, memory: ExternalMemory, graph: KeysValues | None = None) -> Tensor:
+        """Read probes x (B, P, M) to (B, P, M), each alone; `graph` is all that was stored, where that is trained."""
+        found = self._search(x, memory)
+        if not self.training:
+            self.retrieved = self._in_order(x, found)
+        return self._read(x, 1, self._keys_values(x), found, graph)
+
+    @property
+    def _trains_memory(self) -> bool:
+        return self.config.memory_grad == "selected" and torch.is_grad_enabled()
+
+    def _project(self, x: Tensor, linear: nn.Linear) -> Tensor:
+        """The norm of x + c (B, T, M) through a projection, in full precision: (B, H or G, T, D)."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = F.linear(self.norm_attention(x.to(linear.weight.dtype) + self.offset), linear.weight)
+        return x.unflatten(2, (-1, self.d_head)).transpose(1, 2)
+
+    def _queries(self, x: Tensor) -> Tensor:
+        return F.normalize(self._project(x, self.query or self.key), dim=3)
+
+    def _keys_values(self, x: Tensor) -> KeysValues:
+        return F.normalize(self._project(x, self.key), dim=3), self._project(x, self.value)
+
+    @torch.no_grad()
+    def _search(self, x: Tensor, memory: ExternalMemory) -> Retrieved:
+        return memory.search(self._queries(x), self.config.k)
+
+    @torch.no_grad()
+    def _in_order(self, x: Tensor, found: Retrieved) -> Tensor:
+        """Ids found by all heads together, the most similar first: (B, P, H K)."""
+        similarity = torch.einsum("bhpd,bhpkd->bhpk", self._queries(x), found.keys)
+        similarity = similarity.masked_fill(~found.mask, -torch.inf).transpose(1, 2).flatten(2)
+        return found.ids.transpose(1, 2).flatten(2).gather(2, similarity.argsort(dim=2, descending=True, stable=True))
+
+    def _read(
+        self,
+        x: Tensor,
+        size: int,
+        keys_values: KeysValues,
+        found: Retrieved,
+        graph: KeysValues | None,
+        lean: bool = False,
+    ) -> Tensor:
+        """The block on x (B, L N, M): L segments of N = `size` frames that do not see each other.
+
+        With `lean`, gradients keep what comes in alone and compute the rest again; what was found stays the same.
+        """
+        block = partial(self._block, size)
+        entries = (found.keys, found.values) if graph is None else graph
+        places = None if graph is None else found.ids
+        if lean and torch.is_grad_enabled():
+            return checkpoint(block, x, *keys_values, *entries, places, found.mask, use_reentrant=False)
+        return block(x, *keys_values, *entries, places, found.mask)
+
+    def _block(
+        self,
+        size: int,
+        x: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        stored_keys: Tensor,
+        stored_values: Tensor,
+        places: Tensor | None,
+        mask: Tensor,
+    ) -> Tensor:
+        """Stored keys and values are the entries found, (B, H, L N, K, D), or tables that have them at `places`."""
+        if places is not None:
+            stored_keys, stored_values = take(stored_keys, places), take(stored_values, places)
+        with torch.autocast(x.device.type, enabled=False):
+            queries = self._queries(x)
+            mixed, familiarity = self._attend(queries, keys, values, stored_keys, stored_values, mask, size)
+        y = self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))
+        if self.familiarity is not None:
+            y = y + self.familiarity(familiarity.transpose(1, 2))
+        x = x + y
+        inner = self.dropout(F.gelu(self.expand(self.norm_feedforward(x))))
+        return x + self.dropout(self.contract(inner))
+
+    def _attend(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        stored_keys: Tensor,
+        stored_values: Tensor,
+        mask: Tensor,
+        size: int,
+    ) -> tuple[Tensor, Tensor]:
+        """What each head reads, (B, H, L N, D), and s (greatest similarity - 1), (B, H, L N)."""
+        temperature = self.log_temperature.exp()[:, None, None]  # (H, 1, 1)
+        of_head = queries.shape[1] // keys.shape[1]
+        segments = (-1, size)
+        scaled = temperature * queries  # (B, H, L N, D)
+        local_keys, local_values = (x.repeat_interleave(of_head, 1).unflatten(2, segments) for x in (keys, values))
+        local = scaled.unflatten(2, segments) @ local_keys.mT  # (B, H, L, N, N)
+        if self.relative_bias is not None:
+            buckets = relative_buckets(size, self.config.causal, queries.device)
+            bias = math.sqrt(self.d_head) * self.relative_bias[buckets].movedim(2, 0)  # (H, N, N)
+            local = local + bias[:, None]
+        if self.config.causal:
+            is_later = torch.ones(size, size, dtype=torch.bool, device=queries.device).triu(1)
+            local = local.masked_fill(is_later, -torch.inf)
+        memory = torch.einsum("bhtd,bhtkd->bhtk", scaled, stored_keys)
+        is_any = mask.any(3, keepdim=True)  # (B, H, L N, 1)
+        similarity = torch.where(is_any, memory[..., :1], 0)
+        memory = memory.masked_fill(~mask, torch.finfo(memory.dtype).min)  # finite: a row may have nothing else
+        if self.gate is None:
+            num_found = memory.shape[3]
+            weights = torch.cat([memory, local.flatten(2, 3)], 3).softmax(3)  # (B, H, L N, K + N)
+            memory, local = weights.split([num_found, size], 3)
+            local = local.unflatten(2, segments)
+        else:
+            gate = torch.where(is_any, torch.sigmoid(self.gate)[:, None, None], 0)
+            memory, local = gate * memory.softmax(3), (1 - gate).unflatten(2, segments) * local.softmax(4)
+        mixed = torch.einsum("bhtk,bhtkd->bhtd", memory, stored_values) + (local @ local_values).flatten(2, 3)
+        return mixed, (similarity - temperature).squeeze(3)
+
+
+def relative_buckets(size: int, is_causal: bool, device: torch.device) -> Tensor:
+    """T5's buckets of the distances i - j of `size` queries i and keys j, (N, N).
+
+    Half of the buckets hold one distance each, the others grow in proportion up to MAX_DISTANCE, the last has all
+    beyond. Where later frames are seen, they have half of all buckets.
+    """
+    place = torch.arange(size, device=device)
+    distance = place[:, None] - place
+    buckets = NUM_BUCKETS if is_causal else NUM_BUCKETS // 2
+    offset = 0 if is_causal else buckets * (distance < 0)
+    distance = distance.clamp(min=0) if is_causal else distance.abs()
+    exact = buckets // 2
+    share = torch.log(distance.clamp(min=1) / exact) / math.log(MAX_DISTANCE / exact)
+    far = (exact + (share * (buckets - exact)).long()).clamp(max=buckets - 1)
+    return offset + torch.where(distance < exact, distance, far)
