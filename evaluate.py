@@ -165,6 +165,7 @@ def score_episodes(config, weights: dict, fabric, dataset):
     import torch
 
     from models import CONFIGS, build_model
+    from recognition.retrieval import describe_retrieval
     from recognition.scores import BYTES_A_FLOAT, describe_answers
     from recognition.training import answers
 
@@ -176,10 +177,23 @@ def score_episodes(config, weights: dict, fabric, dataset):
         model.standardise(weights["feature_mean"], weights["feature_deviation"])
     model.load_state_dict(weights)
     model.to(fabric.device)
-    answer = torch.cat([logits.cpu() for logits, _ in answers(fabric, model, dataset, config.training)]).numpy()
+    lookups = [layer for layer in model.modules() if hasattr(layer, "retrieved")]  # the last of them is told of
+    logits, retrieved = [], []
+    for batch, _ in answers(fabric, model, dataset, config.training):
+        logits.append(batch.cpu())
+        if lookups:
+            retrieved.append(
+                lookups[-1].retrieved[:, config.dataset.repeat_test - 1 :: config.dataset.repeat_test].cpu()
+            )
+    answer, retrieval = torch.cat(logits).numpy(), None
+    if lookups:
+        gates = lookups[-1].gates
+        gates = None if gates is None else gates.tolist()
+        retrieval = describe_retrieval(dataset, torch.cat(retrieved).numpy(), gates)
     state_size = model.state_size(dataset.num_study_frames)
     sizes = {"state_size": state_size, "state_bytes": BYTES_A_FLOAT * state_size}
-    return answer, {**sizes, **describe_answers(dataset, answer, Path(config.dataset.video_path))}
+    scores = describe_answers(dataset, answer, Path(config.dataset.video_path))
+    return answer, {**sizes, **scores, "retrieval": retrieval}
 
 
 def memorability(test_set, answer, features: Path, folder: Path | None, found: dict, device) -> dict | None:

@@ -27,6 +27,9 @@ OPTIONS = ("--audit", "--episodes")
 SCORES = "accuracy", "hit_rate", "false_alarm_rate", "d_prime", "criterion", "auc"
 
 
+KNN = "{model: knn_memory, args: {d_embed: 16, k: 5, segment: 4}}"
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two runs of one model, trained and scored by the scripts, whose old probes are any frames of the
@@ -294,3 +297,23 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         evaluate.main()
 
     return run
+
+
+def test_what_probes_retrieved_is_told_of_a_model_that_looks_things_up(runs: Path, tmp_path: Path):
+    text = (runs / "run.yaml").read_text().replace("{model: transformer, args: {d_embed: 8}}", KNN)
+    (tmp_path / "knn.yaml").write_text(text.replace("n_epochs: 2", "n_epochs: 1"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train.py", "-f", str(tmp_path / "knn.yaml"), f"--runs_dir={tmp_path}"])
+        train.main()
+        patch.setattr(sys, "argv", ["evaluate.py", str(tmp_path / "knn")])
+        evaluate.main()
+    retrieval = scores_of(tmp_path / "knn")["retrieval"]
+    assert [row["num_retrieved"] for row in retrieval["recall"]] == [1, 5]
+    for frame, clip in zip(retrieval["recall"], retrieval["clip_recall"], strict=True):
+        assert frame["num_probes"] == scores_of(tmp_path / "knn")["n_old"]
+        assert 0.3 < frame["recall"] <= clip["recall"] <= 1  # by chance 1 of 12
+    assert sum(row["num_probes"] for row in retrieval["by_lag"]) == retrieval["recall"][0]["num_probes"]
+    assert len(retrieval["gates"]) == 1
+    assert "<h2>Retrieval</h2>" in (tmp_path / "knn" / "report.html").read_text()
+    assert scores_of(runs / "one")["retrieval"] is None
+    assert "<h2>Retrieval</h2>" not in (runs / "one" / "report.html").read_text()
