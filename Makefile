@@ -1,4 +1,5 @@
 # make demo              the whole pipeline on small films, in minutes      make demo MODEL=mlstm SEEDS=1 VIDEOS=my-films
+# make compare           every model on the demo's films with the same budget and three seeds, half an hour; their comparison
 # make test              lint and the test suite
 # make bench             what is fast, as ratios against plain rivals; VIDEOS=folder measures preprocessing on those films
 # make bench-gpu         the same of the models on a GPU
@@ -13,10 +14,13 @@ python = .venv/bin/python
 environment = .venv/ready
 endif
 
-.PHONY: demo test bench bench-gpu lint format environment
+.PHONY: demo compare test bench bench-gpu lint format environment
 
 demo: $(environment)
 	$(python) demo.py --model "$(MODEL)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(VIDEOS),--videos "$(VIDEOS)")
+
+compare: $(environment)
+	$(python) demo.py --configs config-files/compare --seeds 3
 
 test: lint
 	$(python) -m pytest -n auto

@@ -7,11 +7,13 @@ Ends with scores, a report, a comparison of the seeds and a video of what the mo
   python demo.py --model lstm-easy            episodes of one short clip, for models that fail at ten
   python demo.py --model lstm --seeds 1       with one seed, in half of the training time
   python demo.py --videos my-films            the same on films of your own
+  python demo.py --configs config-files/compare --seeds 3     all models, with the same budget, and their comparison
 
 Everything is written below demo-run/ and what is finished there is not done again; remove the folder to start over.
 The features come from an untrained network, random:0, so that nothing need be downloaded: fine for a demonstration.
 """
 
+import itertools
 import json
 import os
 import shlex
@@ -46,9 +48,9 @@ FURTHER = {
 def main() -> None:
     args = parse_arguments()
     folder = args.output_dir / (args.videos.resolve().name if args.videos else "synthetic")
-    features, runs = folder / "video-features", folder / "runs"
+    features, runs = folder / "video-features", folder / args.runs
     videos = args.videos or make_films(folder / "videos")
-    is_easy = args.config.stem.endswith("-easy")
+    is_easy = args.configs[0].stem.endswith("-easy")
     suffix, times = ("_easy", 4) if is_easy else ("", 1)  # easy episodes have fewer probes, so there are more of them
 
     # Status 1 means that some film could not be decoded: that is told, and the others serve.
@@ -70,11 +72,13 @@ def main() -> None:
     else:
         raise InputError(f"{videos}: too few or too short films even for the smallest episodes")
     further = draw_further(features, suffix, clip_length, margin)
-    trained = [runs / f"{args.config.stem}{f'-seed{seed}' if seed else ''}" for seed in range(args.seeds)]
-    for seed, run_folder in enumerate(trained):
+    trained = []
+    for seed, config in itertools.product(range(args.seeds), args.configs):
+        name = f"{config.stem}{f'-seed{seed}' if seed else ''}"
+        trained.append(runs / name)
         command(
             "train.py",
-            *("-f", str(args.config), "--resume", f"--runs_dir={runs}", f"name={run_folder.name}"),
+            *("-f", str(config), "--resume", f"--runs_dir={runs}", f"name={name}"),
             f"training.seed={seed}",
             f"dataset.train_indices_file={features / f'train_indices{suffix}.h5'}",
             f"dataset.test_indices_file={features / f'test_indices{suffix}.h5'}",
@@ -95,6 +99,7 @@ def main() -> None:
 def parse_arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="transformer", help="which of config-files/demo/ to train")
+    parser.add_argument("--configs", type=Path, help="a folder of YAML files to train instead, every one of them")
     parser.add_argument(
         "--seeds", type=whole_number(1), default=2, help="train so many runs, each from a seed of its own"
     )
@@ -104,7 +109,10 @@ def parse_arguments() -> Namespace:
     configs = {path.stem: path for path in (HERE / "config-files" / "demo").glob("*.yaml")}
     if args.model not in configs:
         parser.error(f"argument --model: there is no {args.model!r}; {nearest(args.model, sorted(configs))}")
-    args.config = configs[args.model]
+    args.runs = args.configs.name if args.configs else "runs"
+    args.configs = sorted(args.configs.glob("*.yaml")) if args.configs else [configs[args.model]]
+    if not args.configs:
+        parser.error("argument --configs: no YAML file in this folder")
     if args.videos and not args.videos.is_dir():
         parser.error(f"argument --videos: {args.videos}: no such folder")
     return args

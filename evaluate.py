@@ -113,7 +113,14 @@ def evaluate(run, args: Namespace, shared: dict[str, dict]):
     from recognition.audit import audit, audit_lines
     from recognition.config import load_config
     from recognition.dataset import open_split
-    from recognition.scores import capacity, capacity_files, describe_features, is_other_length, without_nan
+    from recognition.scores import (
+        capacity,
+        capacity_files,
+        describe_features,
+        is_other_length,
+        seconds_per_episode,
+        without_nan,
+    )
     from recognition.training import launch
 
     config = load_config(run.config_file)
@@ -133,6 +140,7 @@ def evaluate(run, args: Namespace, shared: dict[str, dict]):
     evaluation = {
         "model": config.model.model,
         "features": describe_features(features / f"{test_set.index.video_ids[0]}.h5"),
+        "seconds_per_episode": seconds_per_episode(run.read_metrics(), config.training.batch_size),
         **scores,
         "controls": found["controls"],
         "memorability": memorability(test_set, answer, features, args.memorability, found, fabric.device),

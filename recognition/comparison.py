@@ -13,7 +13,8 @@ from recognition.signal_detection import seed_interval
 
 SCORES = ("accuracy", "d_prime", "hit_rate", "false_alarm_rate", "auc")
 _INTERVALS = [f"{score}_interval" for score in SCORES]
-_NO_SCORES = dict.fromkeys([*SCORES, "model", "state_size", "state_bytes", "test_indices_file"]) | {"seeds": []}
+_OTHERS = ("model", "state_size", "state_bytes", "seconds_per_episode", "test_indices_file")
+_NO_SCORES = dict.fromkeys([*SCORES, *_OTHERS]) | {"seeds": []}
 SEED_KEYS = ("name", "training.seed")  # differ between the runs of one row
 
 
@@ -22,6 +23,7 @@ class Comparison(NamedTuple):
 
     rows: a dict for each group of runs, in the order given: name, model, seeds, evaluations; of every score its mean,
         <score>_interval over seeds (None for one run) and <score>_values run by run; state_size, state_bytes,
+        seconds_per_episode in training (the mean, None if not known),
         test_indices_file.
     controls: a dict for each control on the same episodes, with the same keys, None where they say nothing. Empty
         where the rows were tested on different episodes.
@@ -51,12 +53,13 @@ class Comparison(NamedTuple):
                     "False alarms": _with_interval(row, "false_alarm_rate", 3),
                     "AUC": _with_interval(row, "auc", 3),
                     "Bytes": f"{row['state_bytes']:,}" if row["state_bytes"] else "--",
+                    "ms": f"{1000 * row['seconds_per_episode']:.1f}" if row["seconds_per_episode"] else "--",
                 }
                 for row in [*self.rows, *self.controls]
             ]
         )
         styled = table.style.format(escape="latex", subset=["Model"]).hide(axis="index")
-        return styled.to_latex(hrules=True, column_format="lrlllllr")
+        return styled.to_latex(hrules=True, column_format="lrlllllrr")
 
     def _table(self) -> pd.DataFrame:
         lines = []
@@ -65,7 +68,7 @@ class Comparison(NamedTuple):
             for score in SCORES:
                 low, high = row[f"{score}_interval"] or (None, None)
                 line |= {score: row[score], f"{score}_low": low, f"{score}_high": high}
-            line |= {key: row[key] for key in ("state_size", "state_bytes", "test_indices_file")}
+            line |= {key: row[key] for key in ("state_size", "state_bytes", "seconds_per_episode", "test_indices_file")}
             lines.append(line)
         return pd.DataFrame(lines).astype({"state_size": "Int64", "state_bytes": "Int64"})
 
@@ -115,6 +118,8 @@ def _row(runs: list[tuple[RunConfig, dict[str, Any]]], taken: set[str]) -> dict[
         row[f"{score}_values"] = values
     first = evaluations[0]
     row |= {key: first[key] for key in ("state_size", "state_bytes")}
+    seconds = [evaluation["seconds_per_episode"] for evaluation in evaluations]
+    row["seconds_per_episode"] = None if None in seconds else sum(seconds) / len(seconds)
     row["test_indices_file"] = configs[0].dataset.test_indices_file
     row["probes"] = [first[key] for key in ("num_episodes", "num_study_frames", "n_old", "n_new")]
     return row

@@ -91,6 +91,17 @@ def capacity(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def seconds_per_episode(metrics: list[dict[str, Any]], batch_size: int) -> float | None:
+    """Seconds that a training episode took: the median over epochs, each with its validation; None without any.
+
+    `metrics` has the lines of metrics.jsonl. Times are of the machine that trained, and of whatever else it did.
+    """
+    if not metrics:
+        return None
+    num_episodes = batch_size * metrics[0]["step"] / metrics[0]["epoch"]
+    return float(np.median([line["seconds"] for line in metrics]) / num_episodes)
+
+
 def without_nan(tree: Any) -> Any:
     """The same with None for every number that is not finite, as JSON has no word for them."""
     if isinstance(tree, dict):

@@ -17,6 +17,7 @@ def a_run(name: str, seed: int = 0, accuracy: float = 0.8, model: str = "lstm", 
     evaluation = {
         **dict.fromkeys(SCORES, accuracy),
         **{"state_size": 512, "state_bytes": 2048, "num_episodes": 9, "num_study_frames": 30, "n_old": 18, "n_new": 18},
+        "seconds_per_episode": 0.0025 * (1 + seed),
         "controls": {"chance": {"accuracy": 0.5}, "nearest_frame": control},
     }
     return config, evaluation
@@ -33,6 +34,7 @@ def test_runs_that_differ_in_their_seed_alone_are_one_row():
     assert (first["accuracy"], first["accuracy_interval"]) == (mean, [low, 1])
     assert (second["accuracy"], second["accuracy_interval"]) == (0.6, None)
     assert comparison.notes == []
+    assert [row["seconds_per_episode"] for row in comparison.rows] == [0.005, 0.0025]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_latex_table_has_a_line_for_every_row_and_escapes_names():
     table = compare([a_run("a_b-0", 0, 0.8), a_run("a_b-1", 1, 0.9), a_run("c", 0, 0.5, "mlstm")]).latex
     lines = [line for line in table.splitlines() if line.endswith(r"\\")]
     assert len(lines) == 1 + 4
-    assert {line.count("&") for line in lines} == {7}
+    assert {line.count("&") for line in lines} == {8}
     assert lines[1].startswith(r"a\_b & 2 & $0.850$ [$0.215$, $1.000$] &")
     assert lines[3].startswith(r"chance &  & $0.500$ & -- & -- &")
     assert r"\toprule" in table

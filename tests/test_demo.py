@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT, refusal, run_script
 
+from models import CONFIGS
 from recognition.films import write_films
 
 
@@ -35,6 +37,7 @@ def test_films_become_scores(tmp_path: Path):
     [
         (["--model=transfomer"], "there is no 'transfomer'; did you mean 'transformer'?"),
         (["--videos=absent"], "absent: no such folder"),
+        (["--configs=absent"], "argument --configs: no YAML file in this folder"),
         (["--seeds=0"], "0 is too small, must be at least 1"),
         (["--vidoes=films"], "unrecognized arguments: --vidoes=films; did you mean '--videos'?"),
     ],
@@ -54,3 +57,9 @@ def test_every_easy_demo_has_a_full_one():
     easy = {name for name in names if name.endswith("-easy")}
     assert easy
     assert {name.removesuffix("-easy") for name in easy} <= names
+
+
+def test_models_of_the_comparison_have_one_budget_and_are_all_there_are():
+    files = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "config-files/compare").glob("*.yaml")}
+    assert set(files) == set(CONFIGS)
+    assert len({(config["training"]["n_epochs"], config["training"]["batch_size"]) for config in files.values()}) == 1

@@ -9,7 +9,15 @@ import pytest
 from recognition.dataset import EpisodeDataset
 from recognition.feature_bank import FeatureBank
 from recognition.index_file import read_index
-from recognition.scores import capacity, capacity_files, describe_answers, film_rates, is_other_length, without_nan
+from recognition.scores import (
+    capacity,
+    capacity_files,
+    describe_answers,
+    film_rates,
+    is_other_length,
+    seconds_per_episode,
+    without_nan,
+)
 from recognition.signal_detection import summarise
 
 
@@ -62,3 +70,9 @@ def test_published_data_set_has_no_capacity_curve(dataset: EpisodeDataset):
 def test_only_numbers_that_are_not_finite_become_null():
     tree = {"a": [1.5, float("nan"), (float("inf"), 2)], "b": None, "c": "nan", "d": True}
     assert without_nan(tree) == {"a": [1.5, None, [None, 2]], "b": None, "c": "nan", "d": True}
+
+
+def test_seconds_of_an_episode_are_those_of_the_middle_epoch_over_its_episodes():
+    metrics = [{"epoch": k, "step": 30 * k, "seconds": seconds} for k, seconds in ((1, 90.0), (2, 12.0), (3, 15.0))]
+    assert seconds_per_episode(metrics, batch_size=4) == 15 / 120
+    assert seconds_per_episode([], batch_size=4) is None
