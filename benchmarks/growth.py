@@ -14,9 +14,9 @@ from recognition.command_line import ArgumentParser, run
 
 ROOT = Path(__file__).parent.parent
 LENGTHS = [1_024, 2_048, 4_096, 8_192, 16_384, 32_768]
-CONFIGS = ["transformer", "lstm", "ur_lstm", "mlstm", "mamba-one_layer"]
+CONFIGS = ["transformer", "lstm", "ur_lstm", "mlstm", "mamba-one_layer", "knn_memory"]
 # Told apart also by the colour-blind, by marker and by shade.
-STYLES = [("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"), ("#555555", "v")]
+STYLES = [("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"), ("#555555", "v"), ("#e69f00", "P")]
 NUM_PROBES = 180
 
 
