@@ -108,7 +108,7 @@ training: {{num_workers: 0, device: cpu}}
     run.save_best(build_model(model, CONFIGS[model](**config.model.args), 16, 8, 1).state_dict())
     for epoch in range(1, 6):
         scores = {f"{split}_{x}": 0.5 + 0.01 * epoch for split in ("train", "validation") for x in ("loss", "accuracy")}
-        run.append_metrics({"epoch": epoch, "step": epoch, **scores})
+        run.append_metrics({"epoch": epoch, "step": epoch, "seconds": 1.5, **scores})
 
 
 @pytest.fixture(scope="module")
