@@ -69,14 +69,14 @@ def main() -> int:
         except DecodeError:
             return 0
 
-    num_frames = {video: claimed_frames(video) for video in todo}
-    todo.sort(key=num_frames.get, reverse=True)  # no worker is left with a long film at the end
+    claimed = {video: claimed_frames(video) for video in todo}
+    todo.sort(key=claimed.get, reverse=True)  # no worker is left with a long film at the end
     on_gpu = device.type == "cuda"
     batch_size = args.batch_size or (64 if on_gpu else 16)  # larger ones leave a CPU's caches
     workers = choose_workers(on_gpu, len(todo)) if args.workers is None else args.workers
     failures: list[Outcome] = []
     try:
-        with tqdm(total=sum(num_frames.values()), unit="frame", smoothing=0.05, disable=not todo) as bar:
+        with tqdm(total=sum(claimed.values()), unit="frame", smoothing=0.05, disable=not todo) as bar:
             for result in extract(todo, args.output_dir, backbone, batch_size, workers, **settings):
                 if isinstance(result, int):
                     bar.update(result)

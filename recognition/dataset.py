@@ -48,8 +48,7 @@ class EpisodeDataset(Dataset):
         study, probes, is_old, kind = (field[number] for field in self.episodes)
         shown = [study_frames(study, self.subsample), probes.repeat(self.repeat_test, axis=1)]
         video, frame = np.moveaxis(np.concatenate(shown, axis=1), -1, 0)  # (B, T) each
-        # Kinds of altered probes are the last ones and as the bank counts its alterations, from 1.
-        alteration = np.maximum(kind.astype(np.int64) - FIRST_ALTERED + 1, 0).repeat(self.repeat_test, axis=1)
+        alteration = alterations_of(kind).repeat(self.repeat_test, axis=1)
         alteration = np.pad(alteration, ((0, 0), (frame.shape[1] - alteration.shape[1], 0)))
         features = self.bank.gather(video, frame, alteration if alteration.any() else None)
         return features, torch.from_numpy(is_old.astype(np.float32))
@@ -60,6 +59,11 @@ class EpisodeDataset(Dataset):
         if spec.needs_shots and self._shots is None:
             self._shots = read_all_shots(self.bank.folder, self.index.video_ids)
         self.episodes = draw_episodes(self.bank.num_frames, spec, len(self), seed, self._shots)
+
+
+def alterations_of(kind: np.ndarray) -> np.ndarray:
+    """How probes of these kinds are altered: 0 for not at all, else the place in ALTERATIONS, counted from 1."""
+    return np.maximum(kind.astype(np.int64) - FIRST_ALTERED + 1, 0)  # kinds of altered probes are the last ones
 
 
 def open_split(config: DatasetConfig, split: str, device: torch.device = CPU) -> EpisodeDataset:

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from recognition.command_line import InputError
-from recognition.dataset import FIRST_ALTERED
+from recognition.dataset import alterations_of
 from recognition.episodes import Episodes
 from recognition.files import written_whole
 
@@ -60,7 +60,7 @@ def places(frame: np.ndarray, alteration: np.ndarray) -> np.ndarray:
 
 def probe_alterations(episodes: Episodes) -> np.ndarray:
     """(N, P) uint8: 0 for probes that are frames as they are, else the place in ALTERATIONS, counted from 1."""
-    return np.maximum(episodes.kind.astype(np.int64) - FIRST_ALTERED + 1, 0).astype(np.uint8)
+    return alterations_of(episodes.kind).astype(np.uint8)
 
 
 def write_scores(path: Path, video_id: str, scores: Scores, settings: dict[str, str]) -> None:

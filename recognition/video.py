@@ -87,9 +87,7 @@ def decode(path: str | Path, threads: int = 1) -> Iterator[tuple[np.ndarray, flo
                 for frame in packet.decode():
                     if frame.is_corrupt:
                         raise DecodeError(f"frame {num_frames} is damaged")
-                    image = frame.to_ndarray(format="rgb24")
-                    if frame.rotation:
-                        image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
+                    image = _upright(frame)
                     told_s = num_frames / fps if frame.time is None else frame.time
                     time_s = told_s if told_s > time_s else time_s + 1 / fps
                     yield image, time_s
