@@ -7,6 +7,10 @@
 Writes runs/<name>/ with config.yaml (all settings, loads back to the same run), metrics.jsonl (a line an epoch),
 checkpoints/last.pt (for --resume), checkpoints/best.safetensors (the weights that did best on validation),
 environment.json and, at the end, test.json: the test episodes are read once, with the best weights.
+
+SIGTERM and SIGUSR1 end it after the step under way, with a checkpoint and exit status 75, on which a scheduler may
+requeue it: the same command with --resume, or with resume: auto in the YAML file, goes on from that very step. Status 2
+means wrong input and 1 that the work failed. On several GPUs use training.num_devices=N; on several machines, torchrun.
 """
 
 import time
@@ -15,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from recognition.command_line import ArgumentParser, InputError, run
+from recognition.stopping import Stopped
 
 FRESH = 3  # keeps the seeds of fresh episodes apart from those that drew the splits 0, 1 and 2
 
@@ -27,16 +32,20 @@ def main() -> None:
     from models import CONFIGS, build_model
     from recognition.dataset import open_split, validation_note
     from recognition.runs import Run, describe_environment
-    from recognition.training import checkpoint, launch, restore, score, train_epoch
+    from recognition.training import Progress, launch, restore
 
     run = Run(args.runs_dir / config.name)
-    check_folder(run, config, args.resume)
+    resume = args.resume or config.resume == "auto"
+    check_folder(run, config, resume)
+    if run.test_file.exists():
+        print(f"{run.path} is finished; its test scores: {run.test_file.read_text()}")
+        return
     fabric = launch(config.training)
     train_set, validation_set, test_set = (
         open_split(config.dataset, split, fabric.device) for split in ("train", "validation", "test")
     )
     if min(len(train_set), config.training.batch_size) % fabric.world_size:
-        raise InputError("training.batch_size: must be a multiple of training.num_devices, and not exceed the episodes")
+        raise InputError("training.batch_size: must be a multiple of the processes, and not exceed the episodes")
 
     torch.manual_seed(config.training.seed)
     name = config.model.model
@@ -60,30 +69,51 @@ def main() -> None:
     )
     if note := validation_note(config.dataset):
         fabric.print(note)
-    wandb_run = start_wandb(config) if config.logging.wandb and fabric.is_global_zero else None
+    wandb_run = start_wandb(config, run) if config.logging.wandb and fabric.is_global_zero else None
     model, optimizer = fabric.setup(model, optimizer)
-    first_epoch, best = restore(run, fabric, model, optimizer) if args.resume else (0, None)
+    progress = restore(run, fabric, model, optimizer) if resume else Progress()
     if fabric.is_global_zero:
-        run.start(config, describe_environment(str(fabric.device)))
-        run.forget_metrics_after(first_epoch)
+        run.start(config, describe_environment(str(fabric.device)), wandb_run.id if wandb_run else None)
+        run.forget_metrics_after(progress.epoch)
+    try:
+        fit(run, config, fabric, model, optimizer, train_set, validation_set, progress, wandb_run)
+        test(run, config, fabric, model, test_set, wandb_run)
+    except Stopped:
+        if wandb_run:
+            wandb_run.mark_preempting()
+        if fabric.is_global_zero:  # the first process alone tells the scheduler
+            raise
 
-    for epoch in range(first_epoch, config.training.n_epochs):
-        if config.dataset.fresh_episodes and epoch > 0:
-            train_set.draw_fresh((config.training.seed, FRESH, epoch))
+
+def fit(run, config, fabric, model, optimizer, train_set, validation_set, progress, wandb_run) -> None:
+    """Train and validate for all epochs that are left."""
+    from recognition.training import Progress, checkpoint, score, train_epoch
+
+    def keep() -> None:
+        if fabric.is_global_zero:
+            run.save_last(checkpoint(fabric, model, optimizer, progress))
+
+    while progress.epoch < config.training.n_epochs:
+        if config.dataset.fresh_episodes and progress.epoch > 0:
+            train_set.draw_fresh((config.training.seed, FRESH, progress.epoch))
+        metrics = train_epoch(fabric, model, optimizer, train_set, config.training, progress, keep, config.show_timing)
         started = time.perf_counter()
-        metrics = train_epoch(fabric, model, optimizer, train_set, config.training, epoch, config.show_timing)
-        metrics["validation_loss"], metrics["validation_accuracy"] = score(
-            fabric, model, validation_set, config.training
-        )
-        metrics["seconds"] = time.perf_counter() - started
-        if not fabric.is_global_zero:
-            continue
+        loss, accuracy = score(fabric, model, validation_set, config.training)
+        seconds = progress.seconds + time.perf_counter() - started
+        metrics |= {"validation_loss": loss, "validation_accuracy": accuracy, "seconds": seconds}
+        is_best = progress.best is None or [accuracy, -loss] > progress.best
+        progress = Progress(progress.epoch + 1, best=[accuracy, -loss] if is_best else progress.best)
         # In this order a kill at any moment leaves a checkpoint and, before it, everything that it stands for.
-        if best is None or [metrics["validation_accuracy"], -metrics["validation_loss"]] > best:
-            best = [metrics["validation_accuracy"], -metrics["validation_loss"]]
-            run.save_best(model.module.state_dict())
-        report(run, config, metrics, wandb_run, model.module)
-        run.save_last(checkpoint(fabric, model, optimizer, epoch + 1, best))
+        if fabric.is_global_zero:
+            if is_best:
+                run.save_best(model.module.state_dict())
+            report(run, config, metrics, wandb_run, model.module)
+        keep()
+
+
+def test(run, config, fabric, model, test_set, wandb_run) -> None:
+    """Score the best weights on the test episodes."""
+    from recognition.training import score
 
     fabric.barrier()  # until the best weights are written
     model.module.load_state_dict(run.load_best())
@@ -145,12 +175,14 @@ def load_weights(model, path: Path) -> None:
         raise InputError(f"model.load_path: {str(path)!r}: does not fit this model: {reason}") from None
 
 
-def start_wandb(config):
-    """Start a Weights & Biases run, or say how to go on without."""
+def start_wandb(config, run):
+    """Start a Weights & Biases run, or go on with the one that this run has had, or say how to do without."""
     import wandb
 
+    settings = config.model_dump(mode="json")
+    earlier = {"id": run.wandb_file.read_text().strip(), "resume": "allow"} if run.wandb_file.exists() else {}
     try:
-        return wandb.init(project=config.logging.wandb_project, name=config.name, config=config.model_dump(mode="json"))
+        return wandb.init(project=config.logging.wandb_project, name=config.name, config=settings, **earlier)
     except wandb.Error as error:
         reason = str(error).splitlines()[0]
         raise InputError(

@@ -81,7 +81,7 @@ def draw(found: dict[str, list[tuple[float, float]]], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     with plt.rc_context({"svg.hashsalt": "growth", "font.size": 11}):
-        figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+        figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
         for axis, measure, title, unit in ((axes[0], 0, "Time", "seconds"), (axes[1], 1, "Peak memory", "gigabytes")):
             for (name, values), (colour, marker) in zip(found.items(), STYLES, strict=True):
                 axis.plot(LENGTHS, [value[measure] for value in values], color=colour, marker=marker, label=name)
@@ -90,7 +90,7 @@ def draw(found: dict[str, list[tuple[float, float]]], path: Path) -> None:
             axis.set_xticks(LENGTHS, [f"{length // 1024}k" for length in LENGTHS])
             axis.grid(alpha=0.3)
             axis.spines[["top", "right"]].set_visible(False)
-        axes[0].legend(frameon=False)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right", frameon=False)
         figure.savefig(path, metadata={"Date": None})
         plt.close(figure)
 

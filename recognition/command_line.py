@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from recognition.stopping import EXIT_STATUS, Stopped, stopping_at_once
+
 # In a log file every step of a progress bar stays: a few a minute will do. tqdm reads this when it is imported.
 if not sys.stderr.isatty():
     os.environ.setdefault("TQDM_MININTERVAL", "30")
@@ -42,15 +44,20 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 def run(main: Callable[[], int | None]) -> None:
     """Call a script's `main` and exit with its status.
 
-    0 or what it returned; 2 on InputError; 1 on Failure and on OSError (a full disk, no permission); each of these is
-    told in one line. 130 on Ctrl-C.
+    0 or what it returned; 2 on InputError; 1 on Failure and on OSError (a full disk, no permission); 75 when a
+    scheduler's SIGTERM or SIGUSR1 stopped it; each of these is told in one line. 130 on Ctrl-C.
     """
     try:
-        sys.exit(main())
+        with stopping_at_once():
+            status = main()
+        sys.exit(status)
     except (InputError, Failure, OSError) as error:
         message = " ".join(str(error).splitlines())  # HDF5 breaks its lines
         print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
+    except Stopped as stopped:
+        print(f"{Path(sys.argv[0]).name}: stopped by {stopped}; the same command goes on", file=sys.stderr)
+        sys.exit(EXIT_STATUS)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -68,6 +68,9 @@ class TrainingConfig(Section):
     seed: int = Field(0, ge=0, description="of the first weights, the order of episodes, fresh episodes and dropout")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     num_devices: int = Field(1, ge=1, description="GPUs, or processes on the CPU")
+    checkpoint_minutes: float = Field(
+        15, ge=0, description="longest time within an epoch without a checkpoint; there is one after every epoch"
+    )
     precision: Literal["auto", "bf16", 16, 32] = Field("auto", description="of the matrix products")
 
 
@@ -76,6 +79,9 @@ class RunConfig(Section):
 
     name: str | None = Field(
         None, pattern=r"^\w[\w.=+-]*$", description="of the run's folder; the YAML file's if not given"
+    )
+    resume: Literal["auto", "never"] = Field(
+        "never", description="auto goes on with the run of this name, if it was started, as --resume does"
     )
     show_timing: bool = Field(False, description="print after every epoch where its time went")
     logging: LoggingConfig = LoggingConfig()

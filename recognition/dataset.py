@@ -17,6 +17,7 @@ from recognition.episode_spec import ALTERATIONS, PROBE_KINDS
 from recognition.episodes import Episodes, draw_episodes, study_frames
 from recognition.feature_bank import FeatureBank, read_all_shots
 from recognition.index_file import EpisodeIndex, check_lengths, read_index
+from recognition.stopping import leave_stopping_to_parent
 
 CPU = torch.device("cpu")
 FIRST_ALTERED = PROBE_KINDS.index(ALTERATIONS[0])
@@ -145,6 +146,7 @@ def loader(dataset: EpisodeDataset, numbers: list[np.ndarray], num_workers: int,
         batch_size=None,
         num_workers=0 if is_on_gpu else num_workers,
         pin_memory=device.type == "cuda" and not is_on_gpu,
+        worker_init_fn=leave_stopping_to_parent,
     )
 
 

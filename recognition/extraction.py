@@ -22,6 +22,7 @@ from recognition.backbone import Backbone, Preprocessing
 from recognition.feature_file import FeatureHeader, FeatureSpool
 from recognition.files import sha256
 from recognition.shots import ShotFinder
+from recognition.stopping import leave_stopping_to_parent
 from recognition.video import DECODER, DecodeError, decode, probe
 
 
@@ -174,6 +175,7 @@ def extract(
         num_workers=workers,
         prefetch_factor=num_waiting if workers else None,
         pin_memory=on_gpu,
+        worker_init_fn=leave_stopping_to_parent,
     )
     with ExitStack() as stack:
         spools: dict[int, FeatureSpool] = {}

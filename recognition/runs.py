@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +22,7 @@ from recognition.files import written_whole
 PACKAGES = ("torch", "torchvision", "numpy", "h5py", "lightning-fabric", "mamba-ssm", "wandb")
 # Settings that may change when a run is resumed: they do not change what it computes.
 FREE_TO_CHANGE = (
+    "resume",
     "show_timing",
     "logging.",
     "dataset.video_path",
@@ -28,6 +30,7 @@ FREE_TO_CHANGE = (
     "dataset.bank",
     "model.save",
     "training.num_workers",
+    "training.checkpoint_minutes",
     "training.device",
 )
 
@@ -45,16 +48,18 @@ class Run:
         self.answers_file = self.path / "answers.npz"
         self.report_file = self.path / "report.html"
         self.figures_folder = self.path / "figures"
+        self.wandb_file = self.path / "wandb_id.txt"
         self.last_file = self.path / "checkpoints" / "last.pt"
+        self.previous_file = self.path / "checkpoints" / "previous.pt"
         self.best_file = self.path / "checkpoints" / "best.safetensors"
 
-    def start(self, config: RunConfig, environment: dict[str, Any]) -> None:
-        """Make the folder and write what the run was asked."""
+    def start(self, config: RunConfig, environment: dict[str, Any], wandb_id: str | None = None) -> None:
+        """Make the folder and write what the run was asked, and under which id Weights & Biases has it."""
         self.last_file.parent.mkdir(parents=True, exist_ok=True)
-        for file, text in (
-            (self.environment_file, json.dumps(environment, indent=2)),
-            (self.config_file, dump_config(config)),
-        ):
+        texts = {self.environment_file: json.dumps(environment, indent=2), self.config_file: dump_config(config)}
+        if wandb_id:
+            texts[self.wandb_file] = wandb_id
+        for file, text in texts.items():
             with written_whole(file) as part:
                 part.write_text(text + "\n", encoding="utf-8")
 
@@ -116,20 +121,39 @@ class Run:
             raise InputError(f"{self.answers_file}: cannot be read ({str(error).splitlines()[0]})") from None
 
     def save_last(self, state: dict[str, Any]) -> None:
-        """Keep all that resuming needs."""
+        """Keep all that resuming needs, and what was kept before as the previous checkpoint."""
         with written_whole(self.last_file) as part:
             torch.save(state, part)
+            if self.last_file.exists():
+                self.last_file.replace(self.previous_file)
 
     def load_last(self) -> dict[str, Any] | None:
-        """What `save_last` kept, on the CPU, or None before the first checkpoint."""
-        if not self.last_file.exists():
+        """What `save_last` kept, on the CPU, or None before the first checkpoint. Raises InputError if damaged."""
+        file = self.last_file if self.last_file.exists() else self.previous_file
+        if not file.exists():
             return None
         try:
-            return torch.load(self.last_file, map_location="cpu", weights_only=True)
+            with zipfile.ZipFile(file) as archive:
+                if record := archive.testzip():  # torch.load does not look at the check sums
+                    raise ValueError(f"{record} is damaged")
+            state = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load raises many kinds for a damaged file
             raise InputError(
-                f"{self.last_file}: cannot be read ({str(error).splitlines()[0]}); remove it to start over"
+                f"{file}: cannot be read ({str(error).splitlines()[0]}); remove it to start over"
             ) from None
+        if "progress" not in state:
+            raise InputError(f"{file}: from an earlier version of train.py; train anew, under another name=...")
+        return state
+
+    def drop_damaged_checkpoint(self) -> None:
+        """Put the checkpoint before the last in its place if the last cannot be read, with a warning."""
+        try:
+            self.load_last()
+        except InputError as error:
+            if not self.previous_file.exists():
+                raise
+            print(f"{error}".partition(";")[0] + "; going on from the checkpoint before it", file=sys.stderr)
+            self.previous_file.replace(self.last_file)
 
     def save_best(self, weights: dict[str, Tensor]) -> None:
         """Keep the weights that validation chose."""

@@ -1,8 +1,11 @@
 """The training loop, the same for every model: epochs of shuffled episodes, scores, checkpoints."""
 
+import atexit
 import math
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,25 +21,46 @@ from recognition.command_line import Failure, InputError
 from recognition.config import TrainingConfig
 from recognition.dataset import EpisodeDataset, batches, loader
 from recognition.runs import Run
+from recognition.stopping import Stopped, stopping_later
+
+
+@dataclass
+class Progress:
+    """How far a run has come: all that a checkpoint holds beside the weights and the optimiser's state."""
+
+    epoch: int = 0  # epochs trained and validated
+    step: int = 0  # steps done of the one after them
+    totals: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # its loss, right answers, answers so far
+    seconds: float = 0.0  # that it has taken
+    best: list[float] | None = None  # [accuracy, -loss] on validation of the best epoch
 
 
 def launch(config: TrainingConfig) -> Fabric:
-    """Start Fabric on the configured devices, as many processes as devices. Raises InputError if there are too few."""
+    """Start Fabric on the configured devices, a process for each. Raises InputError if there are too few.
+
+    Under torchrun, which starts the processes itself, there are as many as it has started.
+    """
     has_gpu = torch.cuda.is_available()
     device = config.device if config.device != "auto" else "cuda" if has_gpu else "cpu"
+    num_devices, num_nodes = config.num_devices, 1
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        num_devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        num_nodes = int(os.environ["WORLD_SIZE"]) // num_devices
     if device == "cuda":
         if not has_gpu:
             raise InputError("training.device: cuda, but torch sees no GPU on this machine; set it to cpu or auto")
-        if config.num_devices > torch.cuda.device_count():
-            raise InputError(
-                f"training.num_devices: {config.num_devices}, but there are {torch.cuda.device_count()} GPUs"
-            )
+        if num_devices > torch.cuda.device_count():
+            raise InputError(f"training.num_devices: {num_devices}, but there are {torch.cuda.device_count()} GPUs")
         torch.set_float32_matmul_precision("high")
     # Buffers are constants here; sending them around would also hang where ranks score unequal numbers of batches.
-    strategy = DDPStrategy(broadcast_buffers=False) if config.num_devices > 1 else "auto"
+    strategy = DDPStrategy(broadcast_buffers=False) if num_devices * num_nodes > 1 else "auto"
     precision = _precision(config.precision, device)
-    fabric = Fabric(accelerator=device, strategy=strategy, devices=config.num_devices, precision=precision)
+    fabric = Fabric(
+        accelerator=device, strategy=strategy, devices=num_devices, num_nodes=num_nodes, precision=precision
+    )
     fabric.launch()
+    for process in getattr(fabric.strategy.launcher, "procs", []):
+        atexit.register(process.kill)  # when this process ends early, the others would wait for it
     return fabric
 
 
@@ -46,32 +70,51 @@ def train_epoch(
     optimizer: Optimizer,
     dataset: EpisodeDataset,
     config: TrainingConfig,
-    epoch: int,
+    progress: Progress,
+    keep: Callable[[], None],
     show_timing: bool = False,
 ) -> dict[str, float]:
-    """One pass over the training episodes; returns its line of metrics.
+    """One pass over the training episodes, or what is left of it; returns its line of metrics.
 
-    What is random in an epoch depends on (seed, epoch) alone, so a run resumed at an epoch's start goes on as if it
-    had never stopped. Raises Failure, naming the step, before a loss that is not finite can spoil the weights.
+    `progress` is counted on, and `keep` called to make a checkpoint at the end, every `checkpoint_minutes` before, and
+    when a scheduler asks for a stop, which then raises Stopped. What is random in a step depends on its number and
+    the seed alone, so a run that was stopped goes on as if it had not been.
+
+    Raises Failure, naming the step, before a loss that is not finite can spoil the weights.
     """
-    torch.manual_seed(_seed(config.seed, epoch, fabric.global_rank))
+    epoch, started = progress.epoch, time.perf_counter()
     order = batches(len(dataset), config.batch_size, (config.seed, epoch), fabric.global_rank, fabric.world_size)
     num_steps = config.n_epochs * len(order)
-    total_loss = num_correct = num_answers = 0.0
-    waited, started = 0.0, time.perf_counter()
+    waited, kept, spent = 0.0, started, progress.seconds
+    # The first process has counted for all until here.
+    totals = np.array(progress.totals if fabric.is_global_zero else [0.0, 0.0, 0.0])
     model.train()
     name = f"epoch {epoch + 1}/{config.n_epochs}"
-    with tqdm(total=len(order), desc=name, unit="step", leave=False, disable=not fabric.is_global_zero) as bar:
+    hide_bar = not fabric.is_global_zero
+
+    def keep_progress() -> None:
+        progress.totals = _sum(fabric, totals)
+        progress.seconds = spent + time.perf_counter() - started
+        keep()
+
+    with (
+        stopping_later() as is_stop_asked,
+        tqdm(total=len(order), initial=progress.step, desc=name, unit="step", leave=False, disable=hide_bar) as bar,
+    ):
         before = time.perf_counter()
-        for step, batch in enumerate(loader(dataset, order, config.num_workers, fabric.device)):
+        for batch in loader(dataset, order[progress.step :], config.num_workers, fabric.device):
             features, is_old = fabric.to_device(batch)
             waited += time.perf_counter() - before
-            step += epoch * len(order)
+            step = epoch * len(order) + progress.step
+            torch.manual_seed(_seed(config.seed, step, fabric.global_rank))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, num_steps, config)
             logits = model(features)
             loss = F.binary_cross_entropy_with_logits(logits.float(), is_old)
-            mean_loss = fabric.all_reduce(loss.detach()).item()
+            # All processes stop after the same step, whichever was asked to, and keep when the first one's clock says.
+            is_due = time.perf_counter() - kept > 60 * config.checkpoint_minutes
+            wishes = loss.new_tensor([is_stop_asked(), is_due and fabric.is_global_zero])
+            mean_loss, stops, keeps = fabric.all_reduce(torch.stack([loss.detach(), *wishes])).tolist()
             if not math.isfinite(mean_loss):
                 raise Failure(
                     f"step {step + 1}: the loss is {mean_loss}; try a lower training.learning_rate, "
@@ -82,17 +125,20 @@ def train_epoch(
             if config.gradient_clip:
                 fabric.clip_gradients(model, optimizer, max_norm=config.gradient_clip)
             optimizer.step()
-            total_loss += loss.item() * is_old.numel()
-            num_correct += ((logits > 0) == (is_old > 0)).sum().item()
-            num_answers += is_old.numel()
-            accuracy = num_correct / num_answers
-            bar.set_postfix(loss=f"{total_loss / num_answers:.4f}", accuracy=f"{accuracy:.4f}", refresh=False)
+            num_correct = ((logits > 0) == (is_old > 0)).sum().item()
+            totals += loss.item() * is_old.numel(), num_correct, is_old.numel()
+            progress.step += 1
+            bar.set_postfix(loss=f"{totals[0] / totals[2]:.4f}", accuracy=f"{totals[1] / totals[2]:.4f}", refresh=False)
             bar.update()
+            if stops or keeps or progress.step == len(order):
+                keep_progress()
+                kept = time.perf_counter()
+            if stops:
+                raise Stopped(f"a signal after step {step + 1}")
             before = time.perf_counter()
     if show_timing:
-        seconds = time.perf_counter() - started
-        fabric.print(f"{name}: {seconds:.2f} s, of which {waited:.2f} s waiting for data")
-    loss, accuracy = _means(fabric, total_loss, num_correct, num_answers)
+        fabric.print(f"{name}: {progress.seconds:.2f} s, of which {waited:.2f} s waiting for data")
+    loss, accuracy = _means(progress.totals)
     return {
         "epoch": epoch + 1,
         "step": (epoch + 1) * len(order),
@@ -117,12 +163,11 @@ def answers(
 
 def score(fabric: Fabric, model: nn.Module, dataset: EpisodeDataset, config: TrainingConfig) -> tuple[float, float]:
     """Mean loss and accuracy of `model` over all episodes of `dataset`."""
-    total_loss = num_correct = num_answers = 0.0
+    totals = np.zeros(3)
     for logits, is_old in answers(fabric, model, dataset, config):
-        total_loss += F.binary_cross_entropy_with_logits(logits, is_old, reduction="sum").item()
-        num_correct += ((logits > 0) == (is_old > 0)).sum().item()
-        num_answers += is_old.numel()
-    return _means(fabric, total_loss, num_correct, num_answers)
+        loss = F.binary_cross_entropy_with_logits(logits, is_old, reduction="sum").item()
+        totals += loss, ((logits > 0) == (is_old > 0)).sum().item(), is_old.numel()
+    return _means(_sum(fabric, totals))
 
 
 def learning_rate(step: int, num_steps: int, config: TrainingConfig) -> float:
@@ -135,27 +180,29 @@ def learning_rate(step: int, num_steps: int, config: TrainingConfig) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def checkpoint(fabric: Fabric, model: nn.Module, optimizer: Optimizer, epoch: int, best: list[float]) -> dict[str, Any]:
-    """All that `restore` needs to go on after `epoch` epochs; best is [accuracy, -loss] on validation."""
+def checkpoint(fabric: Fabric, model: nn.Module, optimizer: Optimizer, progress: Progress) -> dict[str, Any]:
+    """All that `restore` needs to go on from here."""
     scaler = getattr(fabric.strategy.precision, "scaler", None)  # float16 scales its losses by what it has seen
     return {
         "model": model.module.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict() if scaler else None,
-        "epoch": epoch,
-        "best": best,
+        "progress": asdict(progress),
     }
 
 
-def restore(run: Run, fabric: Fabric, model: nn.Module, optimizer: Optimizer) -> tuple[int, list[float] | None]:
-    """Take up the last checkpoint; returns how many epochs are done and the best scores so far."""
+def restore(run: Run, fabric: Fabric, model: nn.Module, optimizer: Optimizer) -> Progress:
+    """Take up the newest checkpoint that is whole; returns how far the run had come."""
+    if fabric.is_global_zero:
+        run.drop_damaged_checkpoint()
+    fabric.barrier()
     if (state := run.load_last()) is None:
-        return 0, None
+        return Progress()
     model.module.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     if state["scaler"]:
         fabric.strategy.precision.scaler.load_state_dict(state["scaler"])
-    return state["epoch"], state["best"]
+    return Progress(**state["progress"])
 
 
 def _precision(precision: str | int, device: str) -> str:
@@ -173,8 +220,13 @@ def _seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def _means(fabric: Fabric, total_loss: float, num_correct: float, num_answers: float) -> tuple[float, float]:
-    """Mean loss and accuracy over the answers of all processes."""
-    totals = torch.tensor([total_loss, num_correct, num_answers], dtype=torch.float64, device=fabric.device)
-    total_loss, num_correct, num_answers = fabric.all_reduce(totals, reduce_op="sum").tolist()
-    return total_loss / num_answers, num_correct / num_answers
+def _sum(fabric: Fabric, totals: np.ndarray) -> list[float]:
+    """The totals of all processes together."""
+    totals = torch.tensor(totals, dtype=torch.float64, device=fabric.device)
+    return fabric.all_reduce(totals, reduce_op="sum").tolist()
+
+
+def _means(totals: list[float]) -> tuple[float, float]:
+    """Mean loss and accuracy."""
+    loss, num_correct, num_answers = totals
+    return loss / num_answers, num_correct / num_answers

@@ -1,5 +1,6 @@
 """What several test files share: small films, made-up features, and the scripts run as a user runs them."""
 
+import json
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import train
 from recognition.feature_file import FeatureHeader, FeatureSpool
 
 ROOT = Path(__file__).parent.parent
@@ -118,3 +120,47 @@ def write_yaml(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return write
+
+
+def config_text(bank: Path, model: str = "transformer", args: str = "{d_embed: 8, dropout: 0.1}", **training) -> str:
+    """A YAML file's text for a small run on the episodes in `bank`."""
+    settings = {"n_epochs": 3, "batch_size": 4, "num_workers": 0, "device": "cpu"} | training
+    return f"""
+dataset:
+  train_indices_file: {bank}/train_indices.h5
+  test_indices_file: {bank}/test_indices.h5
+  video_path: {bank}
+  fresh_episodes: true
+model: {{model: {model}, args: {args}}}
+training: {json.dumps(settings)}
+"""
+
+
+@pytest.fixture
+def train_here(tmp_path: Path, small_bank: Path, write_yaml: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """Train in this process, with overrides as on the command line; returns the run's folder."""
+
+    def run(*words: str, text: str = "", name: str = "run") -> Path:
+        path = write_yaml(text or config_text(small_bank), f"{name}.yaml")
+        monkeypatch.setattr(sys, "argv", ["train.py", "-f", str(path), f"--runs_dir={tmp_path / 'runs'}", *words])
+        train.main()
+        return tmp_path / "runs" / name
+
+    return run
+
+
+def metrics_of(run: Path) -> list[dict]:
+    """The lines of metrics.jsonl without the time they took."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    """Equal to the last bit: metrics, weights, optimiser, test scores."""
+    import torch  # not before the number of threads is set
+
+    assert metrics_of(run) == metrics_of(other)
+    assert (run / "test.json").read_text() == (other / "test.json").read_text()
+    assert (run / "checkpoints/best.safetensors").read_bytes() == (other / "checkpoints/best.safetensors").read_bytes()
+    states = [torch.load(path / "checkpoints/last.pt", weights_only=True) for path in (run, other)]
+    torch.testing.assert_close(*states, rtol=0, atol=0)

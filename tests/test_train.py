@@ -16,56 +16,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, refusal, run_script, run_with_kills, write_features
+from conftest import ROOT, assert_same_run, config_text, metrics_of, refusal, run_script, run_with_kills, write_features
 from safetensors.torch import load_file
 
-import train
 from models import MODELS
 from recognition.command_line import Failure, InputError
 from recognition.config import TrainingConfig
 from recognition.training import learning_rate
-
-
-def config_text(bank: Path, model: str = "transformer", args: str = "{d_embed: 8, dropout: 0.1}", **training) -> str:
-    """A YAML file's text for a small run on the episodes in `bank`."""
-    settings = {"n_epochs": 3, "batch_size": 4, "num_workers": 0, "device": "cpu"} | training
-    return f"""
-dataset:
-  train_indices_file: {bank}/train_indices.h5
-  test_indices_file: {bank}/test_indices.h5
-  video_path: {bank}
-  fresh_episodes: true
-model: {{model: {model}, args: {args}}}
-training: {json.dumps(settings)}
-"""
-
-
-@pytest.fixture
-def train_here(tmp_path: Path, small_bank: Path, write_yaml: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable:
-    """Train in this process, with overrides as on the command line; returns the run's folder."""
-
-    def run(*words: str, text: str = "", name: str = "run") -> Path:
-        path = write_yaml(text or config_text(small_bank), f"{name}.yaml")
-        monkeypatch.setattr(sys, "argv", ["train.py", "-f", str(path), f"--runs_dir={tmp_path / 'runs'}", *words])
-        train.main()
-        return tmp_path / "runs" / name
-
-    return run
-
-
-def metrics_of(run: Path) -> list[dict]:
-    """The lines of metrics.jsonl without the time they took."""
-    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
-
-
-def assert_same_run(run: Path, other: Path) -> None:
-    """Equal to the last bit: metrics, weights, optimiser, test scores."""
-    assert metrics_of(run) == metrics_of(other)
-    assert (run / "test.json").read_text() == (other / "test.json").read_text()
-    assert (run / "checkpoints/best.safetensors").read_bytes() == (other / "checkpoints/best.safetensors").read_bytes()
-    states = [torch.load(path / "checkpoints/last.pt", weights_only=True) for path in (run, other)]
-    torch.testing.assert_close(*states, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -156,7 +113,7 @@ def test_best_weights_are_those_of_the_best_validation_epoch(train_here: Callabl
     run = train_here("training.learning_rate=0.5")
     best = max(metrics_of(run), key=lambda line: (line["validation_accuracy"], -line["validation_loss"]))
     state = torch.load(run / "checkpoints/last.pt", weights_only=True)
-    assert state["best"] == [best["validation_accuracy"], -best["validation_loss"]]
+    assert state["progress"]["best"] == [best["validation_accuracy"], -best["validation_loss"]]
     is_last = best["epoch"] == 3
     weights = load_file(run / "checkpoints/best.safetensors")
     assert is_last == all(torch.equal(weights[name], state["model"][name]) for name in weights)
@@ -221,11 +178,16 @@ def test_logfile_has_a_line_for_every_epoch(train_here: Callable, tmp_path: Path
     assert [float(line.split()[1]) for line in lines] == [line["train_loss"] for line in metrics_of(run)]
 
 
-def test_two_processes_train_like_one(train_here: Callable, small_bank: Path, tmp_path: Path):
+@pytest.mark.parametrize("by_torchrun", [False, True])
+def test_two_processes_train_like_one(by_torchrun: bool, train_here: Callable, small_bank: Path, tmp_path: Path):
     one = train_here(text=config_text(small_bank, args="{d_embed: 8}"), name="one")
-    (tmp_path / "two.yaml").write_text(config_text(small_bank, args="{d_embed: 8}", num_devices=2))
-    result = run_script("train.py", "-f", "two.yaml", cwd=tmp_path)
+    num_devices = 1 if by_torchrun else 2  # torchrun's number counts
+    (tmp_path / "two.yaml").write_text(config_text(small_bank, args="{d_embed: 8}", num_devices=num_devices))
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"] if by_torchrun else []
+    command = [sys.executable, *launcher, str(ROOT / "train.py"), "-f", "two.yaml"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+    assert "; 2 x cpu" in result.stdout
     for line, other in zip(metrics_of(one), metrics_of(tmp_path / "runs/two"), strict=True):
         assert line == pytest.approx(other, abs=1e-6)
 
