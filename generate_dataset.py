@@ -33,6 +33,7 @@ CAPACITY = 4  # keeps the seeds of test episodes of other lengths apart from tho
 
 def main() -> None:
     args = parse_arguments()
+    import numpy as np
     from tqdm import tqdm
 
     from recognition.episode_spec import ALTERATIONS, TooFewFrames, check_room
@@ -40,7 +41,9 @@ def main() -> None:
     from recognition.files import written_whole
     from recognition.index_file import write_index
 
-    video_ids, num_frames, alter_every, bank_digest = read_bank(args.input_dir)
+    headers = read_bank(args.input_dir)
+    video_ids, num_frames = [h.video_id for h in headers], np.array([h.num_frames for h in headers])
+    alter_every, digests = headers[0].alter_every, {h.video_id: h.digest for h in headers}
     spec = make_spec(args, alter_every)
     if set(ALTERATIONS) & set(spec.lures) and not alter_every:
         raise InputError(
@@ -71,6 +74,7 @@ def main() -> None:
     for num_clips in args.n_clips[1:]:
         name = f"test_indices{args.suffix}_{num_clips}clips"
         wanted.append((name, "test", make_spec(args, alter_every, num_clips), (args.seed, CAPACITY, num_clips)))
+    bank_digest = hashlib.sha256("\n".join(digests.values()).encode()).hexdigest()
     drawn = []
     for _, split, this, seed in tqdm(wanted, unit="file", leave=False, disable=None):
         try:
@@ -86,7 +90,8 @@ def main() -> None:
             attributes = {"split": split, "seed": args.seed, "bank_digest": bank_digest}
             attributes |= {f"{name}_set_fraction": value for name, value in fractions.items()}
             kinds = clip_kinds(episodes.study, lengths[split], shots[split]) if this.clip_counts else None
-            write_index(part, episodes, ids[split], lengths[split], this, attributes, kinds)
+            its_digests = [digests[video_id] for video_id in ids[split]]
+            write_index(part, episodes, ids[split], lengths[split], this, attributes, kinds, its_digests)
     for path, (_, split, *_) in zip(paths, wanted, strict=True):
         print(f"{path}: {num_samples[split]} episodes from {len(ids[split])} of {len(video_ids)} films")
     print_audit(args.input_dir, paths)
@@ -170,11 +175,8 @@ def make_spec(args: Namespace, alter_every: int, num_clips: int | None = None):
         raise InputError(f"--{error}") from None
 
 
-def read_bank(folder: Path):
-    """List the films of a folder of features: their ids, numbers of frames (V,), of how many frames one is altered too,
-    and the digest of the whole bank."""
-    import numpy as np
-
+def read_bank(folder: Path) -> list:
+    """The headers of the feature files of a folder, by name. Raises InputError if they do not go together."""
     from recognition.feature_file import DamagedFile, feature_files, read_header
 
     if not folder.is_dir():
@@ -198,9 +200,7 @@ def read_bank(folder: Path):
             f"--input_dir {folder}: some films have more altered frames than others; "
             f"run preprocess_videos.py again, with one --alter_every for all"
         )
-    digest = hashlib.sha256("\n".join(map(repr, headers)).encode()).hexdigest()
-    num_frames = np.array([h.num_frames for h in headers])
-    return [h.video_id for h in headers], num_frames, headers[0].alter_every, digest
+    return headers
 
 
 def print_audit(input_dir: Path, paths: list[Path]) -> None:

@@ -5,12 +5,15 @@
   python preprocess_videos.py --weights random:0                an untrained network, for a quick try
   python preprocess_videos.py --backbone convnext_tiny          any image classifier of torchvision
   python preprocess_videos.py --alter_every 30                  altered frames too, one in 30, to probe memory with
+  python preprocess_videos.py --shard 2/8                       every eighth film from the second, for jobs that share
+  torchrun --nproc_per_node=4 preprocess_videos.py              the same by four processes, each on a GPU of its own
   python preprocess_videos.py --backbone r3d_18 --output_dir clip-features       clips of 16 frames, not single frames
 
 Writes one feature file a film, <output_dir>/<stem>.h5, and videos.csv, their list. A file also
 says where the film's shots begin (PySceneDetect) and may hold features of frames mirrored, cropped and brightened.
 Films that cannot be decoded to their end are listed in failed.csv and leave no feature file; the exit status is then 1.
-Run it again after an interruption or with new films: finished films are kept.
+Run it again after an interruption or with new films: finished films are kept. A film that was changed since stops it.
+Several processes may write to one folder; a shard lists its failures in failed_<i>_of_<n>.csv.
 
 A network for videos reads windows of 16 frames, one after the other: the file has a row for a window where it has one
 for a frame otherwise, with the time of the window's middle frame, its ninth. Films shorter than a window are listed in
@@ -25,7 +28,7 @@ that were studied, but near and same_shot ones may show some.
 
 import os
 import sys
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 
 from recognition.command_line import ArgumentParser, Failure, InputError, nearest, run, whole_number
@@ -41,6 +44,8 @@ def main() -> int:
     from recognition.video import DecodeError, find_videos, probe
 
     videos = find_videos(args.input_dir)
+    place, num_shards = args.shard
+    videos = videos[place - 1 :: num_shards]
     device = choose_device(args.device)
     backbone = Backbone(
         args.backbone,
@@ -86,11 +91,14 @@ def main() -> int:
     except torch.cuda.OutOfMemoryError:
         raise InputError(f"--batch_size {batch_size}: too much for the memory of {device}; try half") from None
 
-    num_films, num_frames = write_lists(args.output_dir, failures)
+    num_films, num_frames = write_lists(args.output_dir, failures, args.shard)
     unit = "frames" if backbone.preprocessing.window == 1 else "windows"
     print(f"{args.output_dir}: {num_films} films, {num_frames} {unit}; list in {args.output_dir / 'videos.csv'}")
     if failures:
-        print(f"Films without features: {len(failures)}; list in {args.output_dir / 'failed.csv'}", file=sys.stderr)
+        print(
+            f"Films without features: {len(failures)}; list in {failed_file(args.output_dir, args.shard)}",
+            file=sys.stderr,
+        )
     return 1 if failures else 0
 
 
@@ -140,8 +148,26 @@ def parse_arguments() -> Namespace:
         help="put squeeze-and-recursion gates into r3d_18, mc3_18 or r2plus1d_18; --weights PATH are those of the "
         "network with its gates. Settings of models/temporal_gates.py, such as fuse=residual gate=cycle stages=[3,4]",
     )
+    parser.add_argument(
+        "--shard",
+        type=parse_shard,
+        default="1/1",
+        metavar="I/N",
+        help="do every N-th film from the I-th; torchrun's processes share the films without being told",
+    )
     parser.add_argument("--overwrite", action="store_true", help="redo films that have a feature file")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.shard == (1, 1) and "TORCHELASTIC_RUN_ID" in os.environ:
+        args.shard = int(os.environ["RANK"]) + 1, int(os.environ["WORLD_SIZE"])
+    return args
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """The I and N of "I/N", 1 <= I <= N."""
+    place, _, number = text.partition("/")
+    if not (place.isdecimal() and number.isdecimal() and 1 <= int(place) <= int(number)):
+        raise ArgumentTypeError(f"{text!r} is not of the form I/N with 1 <= I <= N, such as 2/8")
+    return int(place), int(number)
 
 
 def temporal_gates(words: list[str] | None) -> dict:
@@ -177,16 +203,19 @@ def temporal_gates(words: list[str] | None) -> dict:
 
 
 def choose_workers(on_gpu: bool, num_films: int) -> int:
-    """As many processes as there are cores. A CPU with a single film does better with all its threads in one."""
-    num_cores = len(os.sched_getaffinity(0))
+    """As many processes as there are cores for this one. A CPU with a single film does better with all its threads in
+    one."""
+    num_cores = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     if on_gpu:
         return max(1, min(16, num_cores - 1))
     return 0 if num_films <= 1 else min(num_cores, num_films)
 
 
 def is_finished(video: Path, output_dir: Path, backbone, settings: dict) -> bool:
-    """Whether the film has a whole feature file made the same way. Raises InputError if it was made another way."""
+    """Whether the film has a whole feature file made the same way. Raises InputError if it was made another way, or
+    of another film."""
     from recognition.feature_file import DamagedFile, read_header
+    from recognition.provenance import is_same_film
     from recognition.video import DECODER
 
     path = output_dir / f"{video.stem}.h5"
@@ -210,29 +239,42 @@ def is_finished(video: Path, output_dir: Path, backbone, settings: dict) -> bool
                 f"{path} was made with {name} {found}, this run has {wanted}: name another --output_dir, "
                 f"or redo its films with --overwrite"
             )
+    if not is_same_film(video, path, header):
+        raise InputError(f"{video} has changed since {path} was made of it: remove that file to have it made anew")
     return True
 
 
-def write_lists(output_dir: Path, failures: list) -> tuple[int, int]:
-    """Write videos.csv from the feature files and failed.csv; returns the number of films and of frames."""
+def write_lists(output_dir: Path, failures: list, shard: tuple[int, int]) -> tuple[int, int]:
+    """Write videos.csv from the feature files and the list of failures; returns the number of films and of frames."""
     import pandas as pd
 
     from recognition.feature_file import DamagedFile, feature_files, read_header
     from recognition.files import written_whole
 
-    try:
-        headers = [read_header(path) for path in feature_files(output_dir)]
-    except DamagedFile as error:
-        raise Failure(f"{error}; delete it, or run again with its film in --input_dir") from None
-    rows = [(h.video_id, h.num_frames, h.fps, round(h.duration_s, 3)) for h in headers]
-    with written_whole(output_dir / "videos.csv") as part:
-        pd.DataFrame(rows, columns=["video_id", "num_frames", "fps", "duration_s"]).to_csv(part, index=False)
-    (output_dir / "failed.csv").unlink(missing_ok=True)
+    listed = None
+    while listed != (paths := feature_files(output_dir)):  # another process may have added one meanwhile
+        try:
+            headers = [read_header(path) for path in paths]
+        except DamagedFile as error:
+            raise Failure(f"{error}; delete it, or run again with its film in --input_dir") from None
+        rows = [(h.video_id, h.num_frames, h.fps, round(h.duration_s, 3)) for h in headers]
+        with written_whole(output_dir / "videos.csv") as part:
+            pd.DataFrame(rows, columns=["video_id", "num_frames", "fps", "duration_s"]).to_csv(part, index=False)
+        listed = paths
+    file = failed_file(output_dir, shard)
+    for earlier in [file] if shard[1] > 1 else output_dir.glob("failed*.csv"):
+        earlier.unlink(missing_ok=True)
     if failures:
-        with written_whole(output_dir / "failed.csv") as part:
+        with written_whole(file) as part:
             rows = [(f.video.name, f.failure) for f in sorted(failures, key=lambda f: f.video)]
             pd.DataFrame(rows, columns=["video", "reason"]).to_csv(part, index=False)
     return len(headers), sum(h.num_frames for h in headers)
+
+
+def failed_file(output_dir: Path, shard: tuple[int, int]) -> Path:
+    """Where the failures of a shard are listed."""
+    place, num_shards = shard
+    return output_dir / (f"failed_{place}_of_{num_shards}.csv" if num_shards > 1 else "failed.csv")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ def main() -> None:
 
     from models import CONFIGS, build_model
     from recognition.dataset import open_split, validation_note
+    from recognition.files import sha256
     from recognition.runs import Run, describe_environment
     from recognition.training import Progress, launch, restore
 
@@ -44,6 +45,9 @@ def main() -> None:
     train_set, validation_set, test_set = (
         open_split(config.dataset, split, fabric.device) for split in ("train", "validation", "test")
     )
+    sets = {"train": train_set, "validation": validation_set, "test": test_set}
+    inputs = {split: {"file": str(s.index.path), "sha256": sha256(s.index.path)} for split, s in sets.items()}
+    run.check_inputs(inputs)
     if min(len(train_set), config.training.batch_size) % fabric.world_size:
         raise InputError("training.batch_size: must be a multiple of the processes, and not exceed the episodes")
 
@@ -73,7 +77,8 @@ def main() -> None:
     model, optimizer = fabric.setup(model, optimizer)
     progress = restore(run, fabric, model, optimizer) if resume else Progress()
     if fabric.is_global_zero:
-        run.start(config, describe_environment(str(fabric.device)), wandb_run.id if wandb_run else None)
+        environment = {**describe_environment(str(fabric.device)), "inputs": inputs}
+        run.start(config, environment, wandb_run.id if wandb_run else None)
         run.forget_metrics_after(progress.epoch)
     try:
         fit(run, config, fabric, model, optimizer, train_set, validation_set, progress, wandb_run)

@@ -2,6 +2,7 @@
 in torchvision, without its last layer."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
@@ -141,9 +142,14 @@ def default_weights(name: str):
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a command line's --device; "auto" takes a GPU if there is one. Raises InputError."""
+    """The device of a command line's --device; "auto" takes a GPU if there is one. Raises InputError.
+
+    Of several GPUs, each of the processes that torchrun starts gets its own.
+    """
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.empty(0, device=device)
         return device
     except (RuntimeError, AssertionError) as error:

@@ -3,6 +3,7 @@
 Shapes: B episodes, S study frames, P probes, R showings of each probe, T = S + P * R, D features.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,6 +96,11 @@ def open_split(config: DatasetConfig, split: str, device: torch.device = CPU) ->
         place = "mapped" if config.mmap else "memory"
     alterations = ALTERATIONS if (index.episodes.kind >= FIRST_ALTERED).any() else ()
     bank = FeatureBank(config.video_path, index.video_ids, index.video_num_frames, place, device, alterations)
+    if changed := changed_films(index, bank.digests):
+        raise InputError(
+            f"{index.path}: {bank.folder / changed[0]}.h5 is not what it was when these episodes were drawn"
+            f"{f' (nor are {len(changed) - 1} others)' if changed[1:] else ''}; run generate_dataset.py again"
+        )
     if alterations and index.spec.alter_every != bank.alter_every:
         raise InputError(
             f"{index.path}: probes altered frames, one in {index.spec.alter_every}, and {config.video_path} has one in "
@@ -105,6 +111,14 @@ def open_split(config: DatasetConfig, split: str, device: torch.device = CPU) ->
     except ValueError as error:
         raise InputError(f"{index.path}: does not fit the films in {config.video_path}: {error}") from None
     return EpisodeDataset(index, bank, subsample, config.repeat_test)
+
+
+def changed_films(index: EpisodeIndex, digests: Sequence[str | None]) -> list[str]:
+    """The films whose features, with these digests (V,), were made otherwise than when the episodes were drawn."""
+    if index.video_digests is None:
+        return []
+    films = zip(index.video_ids, index.video_digests, digests, strict=True)
+    return [video_id for video_id, before, now in films if now is not None and now != before]
 
 
 def validation_note(config: DatasetConfig) -> str:

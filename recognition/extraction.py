@@ -51,6 +51,7 @@ class FilmEnd:
     film: int
     failure: str  # empty if the film was decoded to its end
     video_sha256: str = ""
+    video_bytes: int = 0
     rate: float = 0.0  # windows a second
     width: int = 0
     height: int = 0
@@ -124,7 +125,8 @@ class FilmFrames(IterableDataset):
             if times:
                 yield batch()
             starts = first_windows(shots.starts, num_windows, self.preprocessing)
-            yield FilmEnd(film, "", sha256(path), probe(path).fps / stride, width, height, starts)
+            rate = probe(path).fps / stride
+            yield FilmEnd(film, "", sha256(path), path.stat().st_size, rate, width, height, starts)
         except DecodeError as error:
             yield FilmEnd(film, str(error))
 
@@ -205,6 +207,7 @@ def _header(
     return FeatureHeader(
         video_id=video.stem,
         video_sha256=end.video_sha256,
+        video_bytes=end.video_bytes,
         num_frames=len(spool.times),
         fps=end.rate,
         width=end.width,

@@ -51,7 +51,9 @@ class FeatureBank:
         alterations: Sequence[str] = (),
     ):
         self.folder = Path(folder)
-        films = [_map_film(self.folder, video_id) for video_id in video_ids]
+        films, digests = zip(*(_map_film(self.folder, video_id) for video_id in video_ids), strict=True)
+        self.digests: tuple[str | None, ...] = digests  # of FeatureHeader; None in the published data set
+        films = list(films)
         lengths = np.array([len(film) for film in films])
         if num_frames is not None and (wrong := np.nonzero(lengths != num_frames)[0]).size:
             k = wrong[0]
@@ -167,15 +169,15 @@ def choose_place(num_bytes: int, device: torch.device) -> Place:
     return "mapped"
 
 
-def _map_film(folder: Path, video_id: str) -> np.ndarray:
-    """Memory-map one film's features, (num_frames, D)."""
+def _map_film(folder: Path, video_id: str) -> tuple[np.ndarray, str | None]:
+    """Memory-map one film's features, (num_frames, D); also the digest of how they were made."""
     path = folder / f"{video_id}.h5"
     if path.exists():
         try:
-            read_header(path)
+            header = read_header(path)
         except DamagedFile as error:
             raise InputError(f"{error}; run preprocess_videos.py again") from None
-        return map_features(path)
+        return map_features(path), header.digest
     published = folder / f"{video_id}.pt"
     if published.exists():
         try:
@@ -185,7 +187,7 @@ def _map_film(folder: Path, video_id: str) -> np.ndarray:
             raise InputError(f"{published}: cannot be read as a tensor: {reason}") from None
         if features.ndim != 2:
             raise InputError(f"{published}: must be of shape (num_frames, num_features), found {features.shape}")
-        return features
+        return features, None
     raise InputError(f"{path}: no such feature file; run preprocess_videos.py or set dataset.video_path")
 
 

@@ -8,9 +8,11 @@ Datasets, all contiguous, so that they can be memory-mapped:
                                     which are in the order of recognition/alterations.py; absent if `alter_every` is 0
     shots (K,)                      int64, first frames of the shots, ascending from 0; absent in older files
 
-Attributes as in `FeatureHeader`; older files have no `alter_every`.
+Attributes as in `FeatureHeader`; older files have no `alter_every` and no `video_bytes`.
 """
 
+import hashlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -18,7 +20,7 @@ from typing import Literal
 import h5py
 import numpy as np
 
-from recognition.files import written_whole
+from recognition.files import naming, part_of, written_whole
 
 FORMAT_VERSION = 1
 
@@ -44,11 +46,21 @@ class FeatureHeader:
     compute_dtype: str
     format_version: int = FORMAT_VERSION
     alter_every: int = 0  # of so many frames one has features of its altered versions too; 0 for none
+    video_bytes: int = 0  # size of the film's file; 0 where it is not known, in older files
 
     @property
     def duration_s(self) -> float:
         """Nominal length of the film in seconds, nan where the container gives no rate."""
         return self.num_frames / self.fps if self.fps else float("nan")
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal SHA-256 of all that decides what the features are."""
+        decisive = (
+            *(self.video_id, self.video_sha256, self.num_frames, self.alter_every, self.backbone, self.weights_sha256),
+            *(self.decoder, self.dtype, self.compute_dtype),
+        )
+        return hashlib.sha256(repr(decisive).encode()).hexdigest()
 
     @property
     def num_altered(self) -> int:
@@ -70,7 +82,7 @@ class FeatureSpool:
         self.path, self.dtype = Path(path), np.dtype(dtype)
         self.times: list[float] = []
         # Two raw files, for the features of frames and of their altered versions.
-        self._raw = [self.path.with_name(f".{self.path.name}.{name}.part") for name in ("features", "altered")]
+        self._raw = [part_of(self.path.with_name(f"{self.path.name}.{name}")) for name in ("features", "altered")]
         self._files = [open(raw, "wb") for raw in self._raw]  # noqa: SIM115, closed by __exit__
 
     def __enter__(self) -> "FeatureSpool":
@@ -78,22 +90,25 @@ class FeatureSpool:
 
     def __exit__(self, *_):
         for file, raw in zip(self._files, self._raw, strict=True):
-            file.close()
             raw.unlink(missing_ok=True)
+            with suppress(OSError):  # on a full disk what is still buffered cannot be written
+                file.close()
 
     def append(self, features: np.ndarray, times: np.ndarray, altered: np.ndarray | None = None) -> None:
         """Add the next frames: features (n, D), times (n,) in seconds, and of those of them that are altered the
         features of all versions, altered (m, A, D)."""
-        self._files[0].write(np.ascontiguousarray(features, self.dtype))
-        self.times.extend(times.tolist())
-        if altered is not None:
-            self._files[1].write(np.ascontiguousarray(altered, self.dtype))
+        with naming(self.path):
+            self._files[0].write(np.ascontiguousarray(features, self.dtype))
+            self.times.extend(times.tolist())
+            if altered is not None:
+                self._files[1].write(np.ascontiguousarray(altered, self.dtype))
 
     def finish(self, header: FeatureHeader, shots: np.ndarray | None = None) -> None:
         """Write the feature file, with the first frames of the shots (K,) if they are known, and rename it into
         place."""
-        for file in self._files:
-            file.flush()
+        with naming(self.path):
+            for file in self._files:
+                file.flush()
         features = np.memmap(self._raw[0], self.dtype, "r").reshape(header.num_frames, -1)
         with written_whole(self.path) as part, h5py.File(part, "w") as file:
             _store(file.create_dataset("features", features.shape, self.dtype), features)
@@ -117,7 +132,7 @@ def read_header(path: str | Path) -> FeatureHeader:
     """Read the attributes of a feature file and check that the file is whole. Raises DamagedFile."""
     try:
         with h5py.File(path, "r") as file:
-            values = {"alter_every": np.int64(0), **file.attrs}  # older files do not have it
+            values = {"alter_every": np.int64(0), "video_bytes": np.int64(0), **file.attrs}  # older files have neither
             values = {field.name: values[field.name] for field in fields(FeatureHeader)}
             header = FeatureHeader(
                 **{name: value if isinstance(value, str) else value.item() for name, value in values.items()}

@@ -1,28 +1,67 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, whoever else writes them."""
 
 import hashlib
 import os
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
+
+DAY_S = 86400
 
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place, synced to disk, once the block has ended well.
 
-    After an exception the temporary file is removed and an earlier `path` is untouched. A killed process leaves
-    at most `.<name>.part`, which the next write of the same file replaces and no reader takes for the real one.
+    After an exception the temporary file is removed and an earlier `path` is untouched. Processes that write the same
+    file at once do not meet; the last to end prevails. Raises OSError, naming the file, if it cannot be written.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.part")
+    part = part_of(path)
     try:
-        yield part
-        with open(part, "rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        with naming(path):
+            yield part
+            with open(part, "rb") as file:
+                os.fsync(file.fileno())
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """The name of this process's temporary file beside `path`, hidden from readers.
+
+    A killed process leaves its own behind: such files of `path` are removed, at once where it ran on this machine,
+    after a day where it did not.
+    """
+    host = socket.gethostname().replace(".", "-")
+    for other in path.parent.glob(f".{path.name}.*.part"):
+        *_, its_host, process_id, _ = other.name.split(".")
+        if its_host == host and process_id.isdigit():
+            is_abandoned = not Path("/proc", process_id).exists()
+        else:
+            is_abandoned = time.time() - _modified_s(other) > DAY_S
+        if is_abandoned:
+            other.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{host}.{os.getpid()}.part")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let errors of writing say which file it was, and those of libraries that have kinds of their own be OSErrors."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except (RuntimeError, SafetensorError) as error:  # so say HDF5, torch and safetensors that a disk is full
+        reason = str(error).partition("\n")[0]
+        raise OSError(f"{path}: could not be written ({reason})") from error
 
 
 def sha256(path: str | Path) -> str:
@@ -32,3 +71,11 @@ def sha256(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _modified_s(path: Path) -> float:
+    """When a file was last written; now, if another process has just removed it."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()

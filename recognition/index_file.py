@@ -29,6 +29,7 @@ class EpisodeIndex:
     video_num_frames: np.ndarray | None  # (V,), None for the published data set
     spec: EpisodeSpec | None
     clip_kind: np.ndarray | None = None  # (N, C) uint8, places in CLIP_KINDS; None if clips were not drawn by kind
+    video_digests: list[str] | None = None  # (V,) of FeatureHeader; None where the file does not say
 
     def __len__(self) -> int:
         return len(self.episodes.study)
@@ -42,10 +43,11 @@ def write_index(
     spec: EpisodeSpec,
     attributes: Mapping[str, Any],
     clip_kind: np.ndarray | None = None,
+    video_digests: list[str] | None = None,
 ) -> None:
     """Write an index file; equal arguments give equal bytes. The caller sees to it that a half-written one vanishes.
 
-    `clip_kind` (N, C) is due where `spec` draws clips by kind.
+    `clip_kind` (N, C) is due where `spec` draws clips by kind. `video_digests` (V,) say which features the films had.
     """
     with h5py.File(path, "w") as file:
         for name, array in episodes._asdict().items():
@@ -54,6 +56,8 @@ def write_index(
             file["clip_kind"] = clip_kind
         file["video_ids"] = np.array(video_ids, dtype=h5py.string_dtype())
         file["video_num_frames"] = np.asarray(num_frames, np.int64)
+        if video_digests is not None:
+            file["video_digests"] = np.array(video_digests, dtype=h5py.string_dtype())
         file.attrs.update({"format_version": FORMAT_VERSION, **asdict(spec), **attributes})
 
 
@@ -88,6 +92,7 @@ def _read_h5(path: Path) -> EpisodeIndex:
             video_num_frames=file["video_num_frames"][:],
             spec=(spec := EpisodeSpec(**values)),
             clip_kind=file["clip_kind"][:] if spec.clip_counts else None,
+            video_digests=file["video_digests"].asstr()[:].tolist() if "video_digests" in file else None,
         )
     _check(index)
     return index
@@ -133,6 +138,8 @@ def _check(index: EpisodeIndex) -> None:
         study.shape[:2] == (len(clip_kind), 2 * clip_kind.shape[1]) and clip_kind.max() < len(CLIP_KINDS)
     ):
         raise ValueError("study and clip_kind disagree")
+    if index.video_digests is not None and len(index.video_digests) != len(index.video_ids):
+        raise ValueError("video_ids and video_digests disagree")
     if index.video_num_frames is not None:
         if index.video_num_frames.shape != (len(index.video_ids),):
             raise ValueError("video_ids and video_num_frames disagree")

@@ -73,6 +73,24 @@ class Run:
                     f"restore it, or start another run with name=..."
                 )
 
+    def check_inputs(self, inputs: Mapping[str, Mapping[str, str]]) -> None:
+        """Raise InputError if one of the index files, {split: {file, sha256}}, is not the one that the run has read."""
+        for split, found in inputs.items():
+            if found["sha256"] != self.read_inputs().get(split, found)["sha256"]:
+                raise InputError(
+                    f"{found['file']} has changed since {self.path} was trained on its episodes; restore it, or start "
+                    f"another run with name=..."
+                )
+
+    def read_inputs(self) -> dict[str, dict[str, str]]:
+        """The index files that the run has read, {split: {file, sha256}}; empty for runs from before they were kept."""
+        try:
+            return json.loads(self.environment_file.read_text(encoding="utf-8")).get("inputs", {})
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise InputError(f"{self.environment_file}: not valid JSON ({error}); remove it to go on without") from None
+
     def append_metrics(self, metrics: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl."""
         with open(self.metrics_file, "a", encoding="utf-8") as file:

@@ -1,12 +1,15 @@
 """Files that appear whole or not at all."""
 
 import hashlib
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from safetensors import SafetensorError
 
 from recognition.files import sha256, written_whole
 
@@ -61,9 +64,34 @@ def test_killed_writer_leaves_one_hidden_file_that_the_next_write_replaces(tmp_p
     )
     line = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {killed}"]
     assert subprocess.run(line, cwd=tmp_path).returncode == -9
-    assert [path.name for path in tmp_path.iterdir()] == [".file.txt.part"]
+    assert [path.name.startswith(".file.txt.") for path in tmp_path.iterdir()] == [True]
     write(tmp_path / "file.txt", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_processes_that_write_the_same_file_do_not_meet(tmp_path):
+    path = tmp_path / "file.txt"
+    other = tmp_path / f".file.txt.{'another-machine'}.17.part"
+    other.write_text("half of an")
+    here = tmp_path / f".file.txt.{socket.gethostname().replace('.', '-')}.{os.getppid()}.part"
+    here.write_text("half of ano")
+    write(path, "text")
+    assert (path.read_text(), other.read_text(), here.read_text()) == ("text", "half of an", "half of ano")
+    os.utime(other, (0, 0))  # by a process that must have ended long ago
+    write(path, "text")
+    assert not other.exists()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("file write failed\nin detail"), SafetensorError("disk full")])
+def test_library_that_cannot_write_is_told_in_one_line_with_the_file(tmp_path, error):
+    with pytest.raises(OSError, match=r"file\.txt: could not be written \((file write failed|disk full)\)$"):
+        write(tmp_path / "file.txt", "text", error)
+    assert not list(tmp_path.iterdir())
+
+
+def test_full_disk_is_told_with_the_file(tmp_path):
+    with pytest.raises(OSError, match=r"No space left on device: '.*file\.txt'"):
+        write(tmp_path / "file.txt", "text", OSError(28, "No space left on device"))
 
 
 @pytest.mark.parametrize("size", [0, 3, 1 << 20, (1 << 20) + 1])

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import resource
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -212,7 +213,8 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_files(tmp_path, bank,
 
 def test_remains_of_a_killed_run_are_cleared_away(tmp_path, bank, written):
     for split in SPLITS:
-        (tmp_path / f".{split}_indices.h5.part").write_text("half a file")
+        gone = tmp_path / f".{split}_indices.h5.{socket.gethostname().replace('.', '-')}.{2**30}.part"
+        gone.write_text("half a file")
     assert contents(generate(bank, tmp_path)) == contents(written)
 
 

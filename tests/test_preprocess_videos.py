@@ -442,7 +442,7 @@ def test_damaged_feature_file_whose_film_is_gone_is_named(tmp_path, films, earli
     assert "film_001.h5" in result.stderr
 
 
-@pytest.mark.parametrize("pattern", [".*.features.part", "film_*.h5"], ids=["in_first_film", "after_first_film"])
+@pytest.mark.parametrize("pattern", [".*.features.*.part", "film_*.h5"], ids=["in_first_film", "after_first_film"])
 def test_killed_at_a_chosen_moment_then_run_again_gives_the_same_files(tmp_path, films, finished, pattern):
     features = tmp_path / "features"
     words = [*SMALL, "--input_dir", str(films), "--output_dir", "features", "--workers", "1"]
@@ -471,9 +471,65 @@ def test_killed_at_random_moments_then_run_again_gives_the_same_files(tmp_path, 
     assert contents(tmp_path / "features") == contents(finished)
 
 
+def test_shards_share_the_films_and_list_them_all(tmp_path, films, finished, preprocess):
+    """Two of them at once do the same films: that costs time alone."""
+    words = [*SMALL, f"--input_dir={films}", f"--output_dir={tmp_path}/features"]
+    script = [sys.executable, str(ROOT / "preprocess_videos.py"), "--workers=1", *words]
+    shards = [subprocess.Popen([*script, "--shard", shard], stdout=subprocess.DEVNULL) for shard in ("1/2", "1/2")]
+    assert [shard.wait() for shard in shards] == [0, 0]
+    features = tmp_path / "features"
+    assert [path.name for path in sorted(features.iterdir())] == ["film_000.h5", "film_002.h5", "videos.csv"]
+    assert preprocess(*words, "--shard=2/2").returncode == 0
+    assert contents(features) == contents(finished)
+
+
+def test_failures_of_a_shard_have_a_list_of_their_own_until_all_is_done_at_once(tmp_path, films, finished, preprocess):
+    mixed = Path(shutil.copytree(films, tmp_path / "mixed", ignore=shutil.ignore_patterns("features")))
+    (mixed / "a.mp4").write_bytes(b"no film")
+    features = Path(shutil.copytree(finished, tmp_path / "features"))
+    words = [*SMALL, f"--input_dir={mixed}", f"--output_dir={features}"]
+    assert preprocess(*words, "--shard=2/3").returncode == 0
+    assert preprocess(*words, "--shard=1/3").returncode == 1
+    assert "a.mp4" in (features / "failed_1_of_3.csv").read_text()
+    assert preprocess(*words).returncode == 1
+    assert [path.name for path in features.glob("failed*")] == ["failed.csv"]
+
+
+def test_processes_of_torchrun_share_the_films(tmp_path, films, finished):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    words = [*SMALL, "--workers=1", f"--input_dir={films}", "--output_dir=features"]
+    result = subprocess.run(
+        [*launcher, str(ROOT / "preprocess_videos.py"), *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("2 films, 0 of them finished") == 2
+    assert contents(tmp_path / "features") == contents(finished)
+
+
+def test_film_that_has_changed_stops_before_anything_is_done(tmp_path, films, finished, preprocess):
+    copies = Path(shutil.copytree(films, tmp_path / "films", ignore=shutil.ignore_patterns("features")))
+    features = Path(shutil.copytree(finished, tmp_path / "features"))
+    words = [*SMALL, f"--input_dir={copies}", f"--output_dir={features}"]
+    film = copies / "film_002.mp4"
+    os.utime(film)  # younger than its features, but the same
+    assert preprocess(*words).returncode == 0
+    content = bytearray(film.read_bytes())
+    content[-9] ^= 1
+    film.write_bytes(content)
+    before = contents(features)
+    assert f"{film} has changed since {features}/film_002.h5 was made of it" in refusal(preprocess(*words))
+    film.write_bytes(content[:-1])  # of another size and, it seems, older
+    os.utime(film, (0, 0))
+    assert "has changed" in refusal(preprocess(*words))
+    assert contents(features) == before
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
+        (["--shard=0/2"], "'0/2' is not of the form I/N"),
+        (["--shard=3/2"], "'3/2' is not of the form I/N"),
+        (["--shard=2"], "'2' is not of the form I/N"),
         (["--input_dir=missing"], "missing: no such folder"),
         (["--input_dir=empty"], "empty: holds no film"),
         (["--weights=missing.pth"], "--weights missing.pth: no such file"),

@@ -1,0 +1,163 @@
+"""What every file was made from, and whether that is still so.
+
+  python -m recognition.provenance runs/transformer                     from a run back to the features of its films
+  python -m recognition.provenance video-features/test_indices.h5       from episodes
+  python -m recognition.provenance video-features/abc.h5 --videos videos       from features, and the film itself
+
+PATH is a run's folder or any file in it, an index file or a feature file. Each line names a file, how it was made and
+whether what it was made from is unchanged; the exit status is 1 if something has changed or is missing.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from recognition.command_line import ArgumentParser, InputError, run
+from recognition.files import sha256
+
+if TYPE_CHECKING:
+    from recognition.feature_file import FeatureHeader
+    from recognition.runs import Run
+
+
+class Link(NamedTuple):
+    """One line of the chain."""
+
+    depth: int  # steps back from what was asked about
+    text: str
+    is_intact: bool = True
+
+
+def is_same_film(video: Path, feature_file: Path, header: "FeatureHeader") -> bool:
+    """Whether a film is the one that features were made of.
+
+    Read only where its file is younger than the features; one of another size is another film.
+    """
+    film = video.stat()
+    if header.video_bytes not in (0, film.st_size):
+        return False
+    return film.st_mtime_ns <= feature_file.stat().st_mtime_ns or sha256(video) == header.video_sha256
+
+
+def main() -> int:
+    parser = ArgumentParser(description=__doc__, prog="python -m recognition.provenance")
+    parser.add_argument("path", type=Path, metavar="PATH", help="a run, a file in a run, an index or a feature file")
+    parser.add_argument("--videos", type=Path, help="folder with the films, to see whether they are unchanged")
+    args = parser.parse_args()
+    if not args.path.exists():
+        raise InputError(f"{args.path}: no such file or folder")
+    if args.videos and not args.videos.is_dir():
+        raise InputError(f"--videos {args.videos}: no such folder")
+    is_intact = True
+    for link in chain(args.path, args.videos):
+        print("  " * link.depth + link.text)
+        is_intact &= link.is_intact
+    return 0 if is_intact else 1
+
+
+def chain(path: Path, videos: Path | None = None) -> Iterator[Link]:
+    """The lines about what `path` was made from. Raises InputError if it is none of our files."""
+    from recognition.runs import Run
+
+    for folder in (path, *path.parents):
+        if (folder / "config.yaml").is_file():
+            yield from _of_run(Run(folder), videos)
+            return
+    if path.suffix in (".h5", ".npz") and path.name.startswith(("train_indices", "validation_indices", "test_indices")):
+        yield from _of_index(path, path.parent, videos)
+    elif path.suffix == ".h5":
+        yield from _of_features(path, videos)
+    else:
+        raise InputError(f"{path}: neither a run nor in one, nor an index file or feature file")
+
+
+def _of_run(run: "Run", videos: Path | None) -> Iterator[Link]:
+    import json
+
+    from recognition.config import load_config
+
+    config = load_config(run.config_file)
+    environment = json.loads(run.environment_file.read_text()) if run.environment_file.exists() else {}
+    packages = environment.get("packages", {})
+    yield Link(
+        0,
+        f"{run.path}: {config.model.model}, by code {environment.get('git_revision') or 'of unknown revision'}, "
+        f"torch {packages.get('torch', '?')}, on {environment.get('device', '?')}",
+    )
+    if run.evaluation_file.exists():
+        inputs = json.loads(run.evaluation_file.read_text()).get("inputs", {})
+        for name, stored in inputs.items():
+            state, is_intact = _compare(Path(stored["file"]), stored["sha256"])
+            yield Link(1, f"{run.evaluation_file.name} is of {name} {stored['file']}: {state}", is_intact)
+    if not (inputs := run.read_inputs()):
+        yield Link(1, "its index files are not known: it was started before they were kept")
+    for split, stored in inputs.items():
+        file = Path(stored["file"])
+        state, is_intact = _compare(file, stored["sha256"])
+        yield Link(1, f"{split} episodes {file}: {state}", is_intact)
+        if file.exists():
+            _, *its_own = _of_index(file, config.dataset.video_path, videos)
+            yield from (link._replace(depth=link.depth + 1) for link in its_own)
+
+
+def _of_index(path: Path, folder: str | Path, videos: Path | None) -> Iterator[Link]:
+    from recognition.index_file import read_index
+
+    index = read_index(path)
+    yield Link(0, str(path))
+    how = "by the published study"
+    if spec := index.spec:
+        how = f"{spec.num_clips} clips of {spec.clip_length} frames, {spec.num_tests} old and as many new probes"
+    yield Link(1, f"{len(index)} episodes of {len(index.video_ids)} films, drawn {how}")
+    if index.video_digests is None:
+        yield Link(1, "which features its films had is not known: it is older than that, or the published study's")
+        return
+    from recognition.feature_file import DamagedFile, read_header
+
+    of_films, kinds = [], set()
+    for video_id, digest in zip(index.video_ids, index.video_digests, strict=True):
+        file = Path(folder) / f"{video_id}.h5"
+        try:
+            header = read_header(file)
+        except DamagedFile as error:
+            of_films.append(Link(2, f"{file}: MISSING" if not file.exists() else f"{error}: DAMAGED", False))
+            continue
+        kinds.add(f"{header.backbone}, weights {header.weights} ({header.weights_sha256[:12]}), by {header.decoder}")
+        if header.digest != digest:
+            of_films.append(Link(2, f"{file}: CHANGED since the episodes were drawn", False))
+        elif videos:
+            of_films += [link._replace(depth=2) for link in _of_features(file, videos) if not link.is_intact]
+    unchanged = len(index.video_ids) - len(of_films)
+    yield Link(1, f"{unchanged} of {len(index.video_ids)} films in {folder} unchanged; {'; '.join(sorted(kinds))}")
+    yield from of_films
+
+
+def _of_features(path: Path, videos: Path | None) -> Iterator[Link]:
+    from recognition.feature_file import DamagedFile, read_header
+
+    try:
+        header = read_header(path)
+    except DamagedFile as error:
+        raise InputError(str(error)) from None
+    yield Link(
+        0,
+        f"{path}: {header.num_frames} rows by {header.backbone}, weights {header.weights} "
+        f"({header.weights_sha256[:12]}), by {header.decoder}, {header.dtype}",
+    )
+    if not videos:
+        yield Link(1, f"film {header.video_id}, sha256 {header.video_sha256[:12]}; say --videos to compare it")
+        return
+    films = [film for film in sorted(videos.glob(f"{header.video_id}.*")) if not film.name.startswith(".")]
+    state, is_intact = _compare(films[0], header.video_sha256) if films else ("MISSING", False)
+    yield Link(1, f"film {films[0] if films else videos / header.video_id}: {state}", is_intact)
+
+
+def _compare(file: Path, digest: str) -> tuple[str, bool]:
+    """How a file compares with what it was, in words, and whether it is the same."""
+    if not file.exists():
+        return "MISSING", False
+    return ("unchanged", True) if sha256(file) == digest else ("CHANGED", False)
+
+
+if __name__ == "__main__":
+    run(main)
