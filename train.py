@@ -13,6 +13,7 @@ requeue it: the same command with --resume, or with resume: auto in the YAML fil
 means wrong input and 1 that the work failed. On several GPUs use training.num_devices=N; on several machines, torchrun.
 """
 
+import os
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -42,8 +43,9 @@ def main() -> None:
         print(f"{run.path} is finished; its test scores: {run.test_file.read_text()}")
         return
     fabric = launch(config.training)
+    num_here = int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size))
     train_set, validation_set, test_set = (
-        open_split(config.dataset, split, fabric.device) for split in ("train", "validation", "test")
+        open_split(config.dataset, split, fabric.device, num_here) for split in ("train", "validation", "test")
     )
     sets = {"train": train_set, "validation": validation_set, "test": test_set}
     inputs = {split: {"file": str(s.index.path), "sha256": sha256(s.index.path)} for split, s in sets.items()}

@@ -68,8 +68,9 @@ def alterations_of(kind: np.ndarray) -> np.ndarray:
     return np.maximum(kind.astype(np.int64) - FIRST_ALTERED + 1, 0)  # kinds of altered probes are the last ones
 
 
-def open_split(config: DatasetConfig, split: str, device: torch.device = CPU) -> EpisodeDataset:
-    """Open the episodes of "train", "validation" or "test" and the features of their films, for a model on `device`.
+def open_split(config: DatasetConfig, split: str, device: torch.device = CPU, num_processes: int = 1) -> EpisodeDataset:
+    """Open the episodes of "train", "validation" or "test" and the features of their films, for a model on `device`,
+    in each of `num_processes` on this machine.
 
     The published data set has no validation episodes: the last sixteenth of its training episodes takes their place,
     and is left out of "train". Raises InputError for files that are missing, damaged or do not fit together.
@@ -95,7 +96,9 @@ def open_split(config: DatasetConfig, split: str, device: torch.device = CPU) ->
     if place is None and config.mmap is not None:
         place = "mapped" if config.mmap else "memory"
     alterations = ALTERATIONS if (index.episodes.kind >= FIRST_ALTERED).any() else ()
-    bank = FeatureBank(config.video_path, index.video_ids, index.video_num_frames, place, device, alterations)
+    bank = FeatureBank(
+        config.video_path, index.video_ids, index.video_num_frames, place, device, alterations, num_processes
+    )
     if changed := changed_films(index, bank.digests):
         raise InputError(
             f"{index.path}: {bank.folder / changed[0]}.h5 is not what it was when these episodes were drawn"

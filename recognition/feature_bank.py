@@ -36,6 +36,7 @@ class FeatureBank:
         place: where to hold the features; None takes the first of the three that has twice the room.
         device: the GPU meant by "gpu"; on the CPU, "gpu" is "memory".
         alterations: names of the alterations whose features are held too, of every `alter_every`-th frame.
+        num_processes: on this machine, that open the same films.
 
     Raises:
         InputError: a film is missing, damaged, of another length than `num_frames` says, or lacks altered frames.
@@ -49,6 +50,7 @@ class FeatureBank:
         place: Place | None = None,
         device: torch.device = torch.device("cpu"),
         alterations: Sequence[str] = (),
+        num_processes: int = 1,
     ):
         self.folder = Path(folder)
         films, digests = zip(*(_map_film(self.folder, video_id) for video_id in video_ids), strict=True)
@@ -72,7 +74,7 @@ class FeatureBank:
             self.alter_every = _alter_every(self.folder, video_ids)
             films += _map_altered(self.folder, video_ids, alterations)
         self.num_bytes = sum(film.nbytes for film in films)
-        self.place = place or choose_place(self.num_bytes, device)
+        self.place = place or choose_place(self.num_bytes, device, num_processes)
         self._starts = np.concatenate([[0], np.cumsum([len(film) for film in films])])
         self._buffers: list[np.ndarray] = []
         self._films = films if self.place == "mapped" else None
@@ -160,11 +162,15 @@ def read_all_shots(folder: str | Path, video_ids: Sequence[str]) -> list[np.ndar
     return shots
 
 
-def choose_place(num_bytes: int, device: torch.device) -> Place:
-    """Where features of this size go: the GPU, else this machine's memory, if they take at most half; else the disk."""
+def choose_place(num_bytes: int, device: torch.device, num_processes: int = 1) -> Place:
+    """Where features of this size go: the GPU, else this machine's memory, if they take at most half; else the disk.
+
+    Several processes map the files instead of each filling memory of its own: mapped pages are theirs in common, so a
+    machine reads the films once.
+    """
     if device.type == "cuda" and num_bytes <= torch.cuda.mem_get_info(device)[0] / 2:
         return "gpu"
-    if num_bytes <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2:
+    if num_processes == 1 and num_bytes <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2:
         return "memory"
     return "mapped"
 

@@ -21,6 +21,7 @@ import h5py
 import numpy as np
 
 from recognition.files import naming, part_of, written_whole
+from recognition.hdf5 import new_hdf5
 
 FORMAT_VERSION = 1
 
@@ -73,7 +74,8 @@ class DamagedFile(Exception):
 
 
 class FeatureSpool:
-    """Collects one film's features on disk while it is read, so that memory stays bounded however long it is.
+    """Collects one film's features on disk while it is read, so that memory stays bounded however many are read at
+    once; only writing its file has it in memory.
 
     Use as a context manager; `finish` makes the feature file, leaving without it leaves nothing behind.
     """
@@ -110,22 +112,15 @@ class FeatureSpool:
             for file in self._files:
                 file.flush()
         features = np.memmap(self._raw[0], self.dtype, "r").reshape(header.num_frames, -1)
-        with written_whole(self.path) as part, h5py.File(part, "w") as file:
-            _store(file.create_dataset("features", features.shape, self.dtype), features)
+        with written_whole(self.path) as part, new_hdf5(part) as file:
+            file["features"] = features
             file["time_s"] = np.asarray(self.times, np.float64)
             if header.num_altered:
                 altered = np.memmap(self._raw[1], self.dtype, "r").reshape(header.num_altered, -1, features.shape[1])
-                stored = file.create_dataset("altered", (altered.shape[1], len(altered), altered.shape[2]), self.dtype)
-                _store(stored, altered.transpose(1, 0, 2))
+                file["altered"] = altered.transpose(1, 0, 2)
             if shots is not None:
                 file["shots"] = np.asarray(shots, np.int64)
             file.attrs.update(asdict(header))
-
-
-def _store(stored: h5py.Dataset, values: np.ndarray) -> None:
-    """Copy values (..., n, D) into a dataset of their shape, some at a time."""
-    for start in range(0, values.shape[-2], 4096):
-        stored[..., start : start + 4096, :] = values[..., start : start + 4096, :]
 
 
 def read_header(path: str | Path) -> FeatureHeader:

@@ -11,6 +11,7 @@ import numpy as np
 from recognition.command_line import InputError
 from recognition.episode_spec import CLIP_KINDS, PROBE_KINDS, EpisodeSpec
 from recognition.episodes import Episodes
+from recognition.hdf5 import new_hdf5
 
 FORMAT_VERSION = 2
 NEW_IN_FORMAT_2 = ("new_probes", "probe_lags", "alter_every", "study_clips")
@@ -49,7 +50,7 @@ def write_index(
 
     `clip_kind` (N, C) is due where `spec` draws clips by kind. `video_digests` (V,) say which features the films had.
     """
-    with h5py.File(path, "w") as file:
+    with new_hdf5(Path(path)) as file:
         for name, array in episodes._asdict().items():
             file[name] = array
         if clip_kind is not None:

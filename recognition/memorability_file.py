@@ -20,6 +20,7 @@ from recognition.command_line import InputError
 from recognition.dataset import alterations_of
 from recognition.episodes import Episodes
 from recognition.files import written_whole
+from recognition.hdf5 import new_hdf5
 
 FORMAT_VERSION = 1
 SETTINGS = ("weights", "weights_sha256", "fit", "layer")
@@ -66,7 +67,7 @@ def probe_alterations(episodes: Episodes) -> np.ndarray:
 def write_scores(path: Path, video_id: str, scores: Scores, settings: dict[str, str]) -> None:
     """Write one film's file whole, its rows in order; `settings` has the attributes named in SETTINGS."""
     order = np.argsort(scores.place)
-    with written_whole(path) as part, h5py.File(part, "w") as file:
+    with written_whole(path) as part, new_hdf5(part) as file:
         for name, values in scores._asdict().items():
             file[name] = values[order]
         file.attrs.update({"video_id": video_id, **settings, "format_version": FORMAT_VERSION})
