@@ -128,11 +128,8 @@ def evaluate(run, args: Namespace, shared: dict[str, dict]):
     weights = run.load_best()
     fabric = launch(config.training.model_copy(update={"num_devices": 1}))
     test_set, features = open_split(config.dataset, "test"), Path(config.dataset.video_path)
-    inputs = {
-        "test": {"file": str(test_set.index.path), "sha256": sha256(test_set.index.path)},
-        "weights": {"file": str(run.best_file), "sha256": sha256(run.best_file)},
-    }
-    run.check_inputs({"test": inputs["test"]})
+    inputs = {"test": sha256(test_set.index.path), "weights": sha256(run.best_file)}
+    run.check_inputs({"test": {"file": str(test_set.index.path), "sha256": inputs["test"]}})
     found = shared.setdefault(config.dataset.model_dump_json(), {"nearest_frames": {}})
     if "controls" not in found:
         validation_set = open_split(config.dataset, "validation")
@@ -144,7 +141,7 @@ def evaluate(run, args: Namespace, shared: dict[str, dict]):
 
     answer, scores = score_episodes(config, weights, fabric, test_set)
     evaluation = {
-        "inputs": inputs,
+        "sha256": inputs,
         "model": config.model.model,
         "features": describe_features(features / f"{test_set.index.video_ids[0]}.h5"),
         "seconds_per_episode": seconds_per_episode(run.read_metrics(), config.training.batch_size),

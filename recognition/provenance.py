@@ -85,10 +85,11 @@ def _of_run(run: "Run", videos: Path | None) -> Iterator[Link]:
         f"torch {packages.get('torch', '?')}, on {environment.get('device', '?')}",
     )
     if run.evaluation_file.exists():
-        inputs = json.loads(run.evaluation_file.read_text()).get("inputs", {})
-        for name, stored in inputs.items():
-            state, is_intact = _compare(Path(stored["file"]), stored["sha256"])
-            yield Link(1, f"{run.evaluation_file.name} is of {name} {stored['file']}: {state}", is_intact)
+        digests = json.loads(run.evaluation_file.read_text()).get("sha256", {})
+        files = {"test": Path(config.dataset.test_indices_file), "weights": run.best_file}
+        for name, digest in digests.items():
+            state, is_intact = _compare(files[name], digest)
+            yield Link(1, f"{run.evaluation_file.name} is of {files[name]}: {state}", is_intact)
     if not (inputs := run.read_inputs()):
         yield Link(1, "its index files are not known: it was started before they were kept")
     for split, stored in inputs.items():

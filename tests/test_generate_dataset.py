@@ -63,6 +63,7 @@ def test_files_hold_what_the_design_says(bank, written, split, num, num_films):
             "is_old": ((num, 8), "uint8"),
             "kind": ((num, 8), "uint8"),
             "video_num_frames": ((num_films,), "int64"),
+            "video_digests": ((num_films,), "object"),
         }
         video_ids = file["video_ids"].asstr()[:].tolist()
         assert file["video_num_frames"][:].tolist() == [LENGTHS[int(name.removeprefix("film_"))] for name in video_ids]

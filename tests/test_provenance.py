@@ -87,7 +87,7 @@ def test_changed_episodes_are_named_and_stop_the_run_that_knew_others(run: Path,
     (run / "test.json").unlink()
     redraw(bank, "--seed=1")
     assert f"test episodes {bank / 'test_indices.h5'}: CHANGED" in broken(run)
-    assert f"evaluation.json is of test {bank / 'test_indices.h5'}: CHANGED" in broken(run)
+    assert f"evaluation.json is of {bank / 'test_indices.h5'}: CHANGED" in broken(run)
     with pytest.raises(InputError, match=r"train_indices\.h5 has changed since .*runs/run was trained on its episodes"):
         train_here("--resume", text=config_text(bank, n_epochs=1))
     result = run_script("evaluate.py", run, cwd=Path.cwd())
@@ -98,7 +98,7 @@ def test_changed_episodes_are_named_and_stop_the_run_that_knew_others(run: Path,
 def test_weights_that_changed_after_the_evaluation_are_named(run: Path):
     weights = run / "checkpoints/best.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    assert broken(run) == [f"evaluation.json is of weights {weights}: CHANGED"]
+    assert broken(run) == [f"evaluation.json is of {weights}: CHANGED"]
 
 
 def test_missing_and_damaged_films_are_named(bank: Path):
