@@ -8,6 +8,7 @@ PATH is a run's folder or any file in it, an index file or a feature file. Each 
 whether what it was made from is unchanged; the exit status is 1 if something has changed or is missing.
 """
 
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,10 +41,7 @@ def is_same_film(video: Path, feature_file: Path, header: "FeatureHeader") -> bo
 
 
 def main() -> int:
-    parser = ArgumentParser(description=__doc__, prog="python -m recognition.provenance")
-    parser.add_argument("path", type=Path, metavar="PATH", help="a run, a file in a run, an index or a feature file")
-    parser.add_argument("--videos", type=Path, help="folder with the films, to see whether they are unchanged")
-    args = parser.parse_args()
+    args = parse_arguments()
     if not args.path.exists():
         raise InputError(f"{args.path}: no such file or folder")
     if args.videos and not args.videos.is_dir():
@@ -53,6 +51,13 @@ def main() -> int:
         print("  " * link.depth + link.text)
         is_intact &= link.is_intact
     return 0 if is_intact else 1
+
+
+def parse_arguments() -> Namespace:
+    parser = ArgumentParser(description=__doc__, prog="python -m recognition.provenance")
+    parser.add_argument("path", type=Path, metavar="PATH", help="a run, a file in a run, an index or a feature file")
+    parser.add_argument("--videos", type=Path, help="folder with the films, to see whether they are unchanged")
+    return parser.parse_args()
 
 
 def chain(path: Path, videos: Path | None = None) -> Iterator[Link]:

@@ -24,7 +24,9 @@ def test_growth_is_told_from_ups_and_downs(memory: list[float], files: list[int]
 
 def test_usage_counts_processes_that_a_process_has_started():
     child = "import subprocess, sys; x = bytearray(b'x' * {0}); {1}; print(flush=True); sys.stdin.read()"
-    inner = "subprocess.Popen([sys.executable, '-c', 'import sys; x = bytearray(b\"x\" * 60_000_000); sys.stdin.read()'])"
+    inner = (
+        "subprocess.Popen([sys.executable, '-c', 'import sys; x = bytearray(b\"x\" * 60_000_000); sys.stdin.read()'])"
+    )
     wait = "import time; time.sleep(1)"
     alone, with_child = (
         subprocess.Popen(
