@@ -16,6 +16,7 @@ means wrong input and 1 that the work failed. On several GPUs use training.num_d
 import os
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def test(run, config, fabric, model, test_set, wandb_run) -> None:
         print(f"test accuracy {accuracy:.4f}, loss {loss:.4f}; all about the run is in {run.path}")
 
 
-def parse_arguments() -> Namespace:
+def parse_arguments(words: Sequence[str] | None = None) -> Namespace:
     from recognition.config import check_model, describe_keys, load_config
 
     parser = ArgumentParser(
@@ -144,7 +145,7 @@ def parse_arguments() -> Namespace:
     parser.add_argument("-f", "--config-file", required=True, type=Path, help="YAML file with the settings of the run")
     parser.add_argument("--resume", action="store_true", help="go on with the run of this name, if it was started")
     parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="folder of the runs' folders")
-    args, words = parser.parse_known_args()
+    args, words = parser.parse_known_args(words)
     if options := [word for word in words if word.startswith("-") and "=" not in word]:
         parser.error(f"unrecognized arguments: {' '.join(options)}")
     config = load_config(args.config_file, words)

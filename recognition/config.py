@@ -3,6 +3,7 @@
 The keys of the published study's files are all here and mean what they meant there; the others are optional.
 """
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -99,11 +100,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         InputError: with the full path of the first key that is wrong, what was found and what is allowed.
     """
     path = Path(path)
-    tree = _read_yaml(path)
+    tree = read_yaml(path)
     for override in overrides:
         _apply(tree, override)
-    config = _validate(RunConfig, tree, str(path), ())
-    return config.model_copy(update={"name": config.name or path.stem})
+    config = validate(RunConfig, tree, str(path), ())
+    return config.model_copy(update={"name": config.name or _default_name(path)})
 
 
 def check_model(
@@ -124,7 +125,7 @@ def check_model(
     if family not in families:
         hint = nearest(family, [*families, *other_names])
         raise InputError(f"{source}: model.model: unknown model {family!r}; {hint}")
-    args = _validate(families[family], config.model.args, str(source), ("model", "args"))
+    args = validate(families[family], config.model.args, str(source), ("model", "args"))
     model = config.model.model_copy(update={"model": family, "args": args.model_dump()})
     return config.model_copy(update={"model": model})
 
@@ -154,9 +155,12 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
+# Agents of Weights & Biases write values as Python does.
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^None$"), ["N"])
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises InputError if there is none."""
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
@@ -166,6 +170,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise InputError(f"{path}: must hold a mapping of keys to values, found {tree!r}")
     return tree
+
+
+def _default_name(path: Path) -> str:
+    """The YAML file's; an agent of Weights & Biases starts many runs from one file, so theirs have the run's id too."""
+    return f"{path.stem}-{os.environ['WANDB_RUN_ID']}" if "WANDB_SWEEP_ID" in os.environ else path.stem
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -178,12 +187,20 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         if not isinstance(tree, dict):
             raise InputError(f"{override!r}: {parent} is not a mapping, so it has no key {last!r}")
     try:
-        tree[last] = yaml.load(value, _Loader)
+        tree[last] = _merged(tree.get(last), yaml.load(value, _Loader))
     except yaml.YAMLError:
         raise InputError(f"{override!r}: the value is not valid YAML") from None
 
 
-def _validate(schema: type[BaseModel], values: Any, source: str, place: tuple[str, ...]) -> Any:
+def _merged(old: Any, new: Any) -> Any:
+    """`new`, but a mapping leaves those keys of an old one as they are that it does not name."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return old | {key: _merged(old.get(key), value) for key, value in new.items()}
+
+
+def validate(schema: type[BaseModel], values: Any, source: str, place: tuple[str, ...]) -> Any:
+    """An instance of `schema`. Raises InputError that names the first wrong key below `place` in the file `source`."""
     try:
         return schema.model_validate(values)
     except ValidationError as error:

@@ -13,7 +13,7 @@ from recognition.command_line import InputError
 from recognition.config import RunConfig, check_model, describe_keys, dump_config, load_config
 
 MINIMAL = "model: {model: transformer}"
-SHIPPED = sorted((ROOT / "config-files").rglob("*.yaml"))
+SHIPPED = sorted(path for path in (ROOT / "config-files").rglob("*.yaml") if path.parent.name != "sweeps")
 DEMOS = [path for path in SHIPPED if path.parent.name == "demo"]
 
 # The keys and values of the published study's files.
@@ -211,6 +211,24 @@ def test_overrides_win_over_the_file_and_later_ones_over_earlier(write_yaml: Cal
     config = load(path, "training.learning_rate=1e-3", "--training.learning_rate=3e-4", "model.args.n_layers=5")
     assert (config.training.learning_rate, config.training.batch_size) == (3e-4, 4)
     assert config.model.args["n_layers"] == 5
+
+
+def test_a_mapping_changes_the_keys_that_it_names_and_no_others(write_yaml: Callable):
+    """Nested parameters of a sweep of Weights & Biases arrive as Python prints a dict."""
+    path = write_yaml(f"{MINIMAL}\ntraining: {{gradient_clip: 2.0, batch_size: 4}}")
+    training = load(path, "--training={'learning_rate': 1e-05, 'gradient_clip': None}").training
+    assert (training.learning_rate, training.gradient_clip, training.batch_size) == (1e-5, None, 4)
+
+
+def test_runs_of_a_sweep_of_weights_and_biases_have_names_of_their_own(
+    write_yaml: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    path = write_yaml(MINIMAL)
+    monkeypatch.setenv("WANDB_RUN_ID", "k3y")
+    assert load(path).name == "run"
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep9")
+    assert load(path).name == "run-k3y"
+    assert load(path, "name=mine").name == "mine"
 
 
 @pytest.mark.parametrize(
