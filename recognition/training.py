@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -43,7 +44,10 @@ def launch(config: TrainingConfig) -> Fabric:
     has_gpu = torch.cuda.is_available()
     device = config.device if config.device != "auto" else "cuda" if has_gpu else "cpu"
     num_devices, num_nodes = config.num_devices, 1
+    # Named, because Fabric would else count its processes by SLURM's variables: one, in a job of one task.
+    environment = LightningEnvironment()
     if "TORCHELASTIC_RUN_ID" in os.environ:
+        environment = TorchElasticEnvironment()
         num_devices = int(os.environ["LOCAL_WORLD_SIZE"])
         num_nodes = int(os.environ["WORLD_SIZE"]) // num_devices
     if device == "cuda":
@@ -56,7 +60,12 @@ def launch(config: TrainingConfig) -> Fabric:
     strategy = DDPStrategy(broadcast_buffers=False) if num_devices * num_nodes > 1 else "auto"
     precision = _precision(config.precision, device)
     fabric = Fabric(
-        accelerator=device, strategy=strategy, devices=num_devices, num_nodes=num_nodes, precision=precision
+        accelerator=device,
+        strategy=strategy,
+        devices=num_devices,
+        num_nodes=num_nodes,
+        precision=precision,
+        plugins=environment,
     )
     fabric.launch()
     for process in getattr(fabric.strategy.launcher, "procs", []):

@@ -185,7 +185,10 @@ def test_two_processes_train_like_one(by_torchrun: bool, train_here: Callable, s
     (tmp_path / "two.yaml").write_text(config_text(small_bank, args="{d_embed: 8}", num_devices=num_devices))
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"] if by_torchrun else []
     command = [sys.executable, *launcher, str(ROOT / "train.py"), "-f", "two.yaml"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    # As in a job of SLURM that has one task: what is set for that says nothing of the processes.
+    slurm = {"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+    environment = {**os.environ, **slurm, "SLURM_NODEID": "0"}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "features memory-mapped; 2 x cpu" in result.stdout  # so the machine has them in memory once
     for line, other in zip(metrics_of(one), metrics_of(tmp_path / "runs/two"), strict=True):
