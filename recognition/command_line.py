@@ -4,15 +4,21 @@ import argparse
 import difflib
 import math
 import os
+import reprlib
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from recognition.stopping import EXIT_STATUS, Stopped, stopping_at_once
 
 # In a log file every step of a progress bar stays: a few a minute will do. tqdm reads this when it is imported.
 if not sys.stderr.isatty():
     os.environ.setdefault("TQDM_MININTERVAL", "30")
+
+LONGEST_MESSAGE = 1000  # letters
+LARGEST_NUMBER = 2**31 - 1  # frames and films are counted in 32 bits
 
 
 class InputError(ValueError):
@@ -34,7 +40,7 @@ class ArgumentParser(argparse.ArgumentParser):
             word = message.split()[2].partition("=")[0]
             options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
             message += f"; {nearest(word, options)}"
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: error: {one_line(message)} (see {self.prog} --help)\n")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -52,14 +58,31 @@ def run(main: Callable[[], int | None]) -> None:
             status = main()
         sys.exit(status)
     except (InputError, Failure, OSError) as error:
-        message = " ".join(str(error).splitlines())  # HDF5 breaks its lines
-        print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except Stopped as stopped:
         print(f"{Path(sys.argv[0]).name}: stopped by {stopped}; the same command goes on", file=sys.stderr)
         sys.exit(EXIT_STATUS)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def one_line(message: str) -> str:
+    """A message on one line, cut if it is very long, with control characters spelled out: it may quote a file."""
+    if len(message) > LONGEST_MESSAGE:
+        message = message[:LONGEST_MESSAGE] + " ..."
+    line = " ".join(message.splitlines())  # HDF5 breaks its lines
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c).startswith("C") else c for c in line)
+
+
+def shown(value: Any) -> str:
+    """A value from a file as a message shows it: as Python writes it, but cut short wherever it is long or deep."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother, short.maxlong = 2, 100, 100, 100
+    try:
+        return short.repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return f"a very large {type(value).__name__}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -69,8 +92,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
 
 
-def whole_number(least: int = 0) -> Callable[[str], int]:
-    """An argparse type: an integer of at least `least`."""
+def whole_number(least: int = 0, most: int = LARGEST_NUMBER) -> Callable[[str], int]:
+    """An argparse type: an integer from `least` to `most`."""
 
     def parse(text: str) -> int:
         try:
@@ -79,6 +102,8 @@ def whole_number(least: int = 0) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
         if number < least:
             raise argparse.ArgumentTypeError(f"{number} is too small, must be at least {least}")
+        if number > most:
+            raise argparse.ArgumentTypeError(f"{number} is too large, must be at most {most}")
         return number
 
     return parse

@@ -3,16 +3,21 @@
 The keys of the published study's files are all here and mean what they meant there; the others are optional.
 """
 
+import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from recognition.command_line import InputError, nearest
+from recognition.command_line import LARGEST_NUMBER, InputError, nearest, shown
+
+LARGEST_SEED = 2**63 - 1  # torch takes no larger one
+Number = Annotated[int, Field(ge=0, le=LARGEST_NUMBER)]
+Count = Annotated[int, Field(ge=1, le=LARGEST_NUMBER)]
 
 
 class Section(BaseModel):
@@ -34,10 +39,8 @@ class DatasetConfig(Section):
     )
     test_indices_file: str = "video-features/test_indices.h5"
     video_path: str = Field("video-features", description="folder with the feature files")
-    subsample: int | None = Field(
-        None, ge=1, description="show every k-th frame of a clip; as the index says if not given"
-    )
-    repeat_test: int = Field(1, ge=1, description="show each probe so many times in a row and read the last showing")
+    subsample: Count | None = Field(None, description="show every k-th frame of a clip; as the index says if not given")
+    repeat_test: Count = Field(1, description="show each probe so many times in a row and read the last showing")
     bank: Literal["auto", "gpu", "memory", "mapped"] = Field(
         "auto", description="where the features are held; auto takes the first of the others that has twice the room"
     )
@@ -59,16 +62,18 @@ class ModelConfig(Section):
 
 class TrainingConfig(Section):
     learning_rate: float = Field(1e-3, gt=0)
-    n_epochs: int = Field(50, ge=1)
-    batch_size: int = Field(16, ge=1, description="episodes a step, shared among all devices")
-    num_workers: int = Field(2, ge=0, description="processes that gather episodes; 0 gathers them between steps")
+    n_epochs: Count = 50
+    batch_size: Count = Field(16, description="episodes a step, shared among all devices")
+    num_workers: Number = Field(2, description="processes that gather episodes; 0 gathers them between steps")
     weight_decay: float = Field(0.01, ge=0)
-    warmup_steps: int = Field(0, ge=0, description="steps over which the learning rate rises from 0")
+    warmup_steps: Number = Field(0, description="steps over which the learning rate rises from 0")
     schedule: Literal["constant", "cosine"] = Field("constant", description="cosine falls to 0 at the last step")
     gradient_clip: float | None = Field(None, gt=0, description="largest norm of all gradients together")
-    seed: int = Field(0, ge=0, description="of the first weights, the order of episodes, fresh episodes and dropout")
+    seed: int = Field(
+        0, ge=0, le=LARGEST_SEED, description="of the first weights, the order of episodes, fresh episodes and dropout"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    num_devices: int = Field(1, ge=1, description="GPUs, or processes on the CPU")
+    num_devices: Count = Field(1, description="GPUs, or processes on the CPU")
     checkpoint_minutes: float = Field(
         15, ge=0, description="longest time within an epoch without a checkpoint; there is one after every epoch"
     )
@@ -79,7 +84,7 @@ class RunConfig(Section):
     """All that decides a run."""
 
     name: str | None = Field(
-        None, pattern=r"^\w[\w.=+-]*$", description="of the run's folder; the YAML file's if not given"
+        None, pattern=r"^\w[\w.=+-]{0,99}$", description="of the run's folder; the YAML file's if not given"
     )
     resume: Literal["auto", "never"] = Field(
         "never", description="auto goes on with the run of this name, if it was started, as --resume does"
@@ -103,8 +108,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     tree = read_yaml(path)
     for override in overrides:
         _apply(tree, override)
-    config = validate(RunConfig, tree, str(path), ())
-    return config.model_copy(update={"name": config.name or _default_name(path)})
+    if tree.get("name") is None:
+        tree["name"] = _default_name(path)
+    return validate(RunConfig, tree, str(path), ())
 
 
 def check_model(
@@ -145,16 +151,27 @@ def describe_keys() -> str:
 
 def dump_config(config: RunConfig) -> str:
     """The configuration as YAML that loads back to an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, but 1e-3 is a number, as in YAML 1.2."""
+    """YAML's safe loader, but as in YAML 1.2 1e-3 is a number and a mapping cannot have a key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := next((key for key, other in itertools.pairwise(sorted(keys)) if key == other), None):
+            raise yaml.constructor.ConstructorError(None, None, f"{twice} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Its counterpart: a text that looks like such a number, as the name of a run may, is written in quotes."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
 # Agents of Weights & Biases write values as Python does.
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^None$"), ["N"])
 
@@ -165,10 +182,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except Exception as error:  # yaml raises many kinds, for nesting too deep, for a date or a number that is none
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
-        raise InputError(f"{path}: must hold a mapping of keys to values, found {tree!r}")
+        raise InputError(f"{path}: must hold a mapping of keys to values, found {shown(tree)}")
     return tree
 
 
@@ -188,7 +205,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             raise InputError(f"{override!r}: {parent} is not a mapping, so it has no key {last!r}")
     try:
         tree[last] = _merged(tree.get(last), yaml.load(value, _Loader))
-    except yaml.YAMLError:
+    except Exception:  # as in read_yaml
         raise InputError(f"{override!r}: the value is not valid YAML") from None
 
 
@@ -228,4 +245,4 @@ def _explain(schema: type[BaseModel], error: Mapping[str, Any], place: tuple[str
     }
     message = error["msg"].replace("Input should be", "must be").replace("String should", "must")
     message = plain.get(error["type"], message)
-    return f"{key}: {message}, found {error['input']!r}"
+    return f"{key}: {message}, found {shown(error['input'])}"

@@ -6,6 +6,8 @@ from typing import Literal
 
 import numpy as np
 
+from recognition.command_line import LARGEST_NUMBER
+
 PROBE_KINDS = ("old", "far", "near", "same_shot", "other_film", "mirrored", "cropped", "brightened")
 OUTSIDE = PROBE_KINDS[1:4]  # of a studied film, outside its clips
 ALTERATIONS = PROBE_KINDS[5:]
@@ -20,7 +22,7 @@ class TooFewFrames(ValueError):
 class EpisodeSpec:
     """What an episode consists of. Lengths in frames of the films, before subsampling.
 
-    Raises ValueError, naming the field, for kinds that do not exist or do not fit the numbers.
+    Raises ValueError, naming the field, for numbers out of range and for kinds that do not exist or do not fit them.
     """
 
     num_clips: int = 90
@@ -35,6 +37,13 @@ class EpisodeSpec:
     study_clips: str = "any"  # or kinds and their shares, as "no_cut=1,cut=1,other_film=1"
 
     def __post_init__(self):
+        for field in ("num_clips", "clip_length", "num_tests", "subsample", "clip_margin", "alter_every"):
+            least, value = int(field not in ("clip_margin", "alter_every")), getattr(self, field)
+            if not least <= value <= LARGEST_NUMBER:
+                raise ValueError(f"{field}: must be from {least} to {LARGEST_NUMBER}, found {value}")
+        for field, words in (("old_probes", ("any", "presented")), ("probe_lags", ("uniform", "balanced"))):
+            if getattr(self, field) not in words:
+                raise ValueError(f"{field}: must be {' or '.join(words)}, found {getattr(self, field)!r}")
         for field, counts in (("new_probes", self.lures), ("study_clips", self.clip_counts)):
             if none := [kind for kind, count in counts.items() if count == 0]:
                 raise ValueError(f"{field}: of {sum(counts.values())} in all, its share leaves none for {none[0]}")
@@ -98,8 +107,8 @@ def parse_shares(text: str, field: str, kinds: Sequence[str]) -> dict[str, float
             shares[kind] = float(share or 1)
         except ValueError:
             raise ValueError(f"{field}: the share of {kind} must be a number, found {share!r}") from None
-        if not 0 < shares[kind] < float("inf"):
-            raise ValueError(f"{field}: the share of {kind} must be above 0, found {share}")
+        if not 0 < shares[kind] <= LARGEST_NUMBER:
+            raise ValueError(f"{field}: the share of {kind} must be above 0, at most {LARGEST_NUMBER}, found {share}")
     return shares
 
 

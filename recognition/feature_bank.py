@@ -191,8 +191,10 @@ def _map_film(folder: Path, video_id: str) -> tuple[np.ndarray, str | None]:
         except Exception as error:  # torch.load raises many kinds for a damaged file
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise InputError(f"{published}: cannot be read as a tensor: {reason}") from None
-        if features.ndim != 2:
+        if features.ndim != 2 or 0 in features.shape:
             raise InputError(f"{published}: must be of shape (num_frames, num_features), found {features.shape}")
+        if features.dtype.kind != "f":
+            raise InputError(f"{published}: must hold numbers with a fraction, such as float32, found {features.dtype}")
         return features, None
     raise InputError(f"{path}: no such feature file; run preprocess_videos.py or set dataset.video_path")
 

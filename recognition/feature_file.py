@@ -20,10 +20,13 @@ from typing import Literal
 import h5py
 import numpy as np
 
+from recognition.command_line import shown
+from recognition.episode_spec import ALTERATIONS
 from recognition.files import naming, part_of, written_whole
 from recognition.hdf5 import new_hdf5
 
 FORMAT_VERSION = 1
+DTYPES = "float16", "float32", "float64"
 
 
 @dataclass(frozen=True)
@@ -127,30 +130,64 @@ def read_header(path: str | Path) -> FeatureHeader:
     """Read the attributes of a feature file and check that the file is whole. Raises DamagedFile."""
     try:
         with h5py.File(path, "r") as file:
-            values = {"alter_every": np.int64(0), "video_bytes": np.int64(0), **file.attrs}  # older files have neither
-            values = {field.name: values[field.name] for field in fields(FeatureHeader)}
-            header = FeatureHeader(
-                **{name: value if isinstance(value, str) else value.item() for name, value in values.items()}
-            )
-            stored = [file["features"], file["time_s"], *([file["altered"]] if header.num_altered else [])]
-            lengths = [len(stored[0]), len(stored[1]), *(altered.shape[1] for altered in stored[2:])]
-            if lengths != [header.num_frames, header.num_frames, header.num_altered][: len(lengths)]:
-                raise DamagedFile(f"{path}: num_frames disagrees with the stored features")
-            if any(data.id.get_offset() is None for data in stored):
-                raise DamagedFile(f"{path}: is not stored contiguously")
-    except (OSError, KeyError, AttributeError) as error:
-        raise DamagedFile(f"{path}: not a whole feature file ({str(error).splitlines()[0]})") from error
-    if header.format_version != FORMAT_VERSION:
-        raise DamagedFile(f"{path}: format {header.format_version}, this program reads {FORMAT_VERSION}")
+            header = _header(file)
+            if header.format_version != FORMAT_VERSION:
+                raise DamagedFile(f"{path}: format {header.format_version}, this program reads {FORMAT_VERSION}")
+            _check_datasets(file, header, Path(path))
+    except DamagedFile:
+        raise
+    except Exception as error:  # h5py raises many kinds for a damaged file
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise DamagedFile(f"{path}: not a whole feature file ({reason})") from error
     return header
+
+
+def _header(file: h5py.File) -> FeatureHeader:
+    """The attributes. Raises KeyError for one that is missing and ValueError for one that is wrong."""
+    values = {"alter_every": np.int64(0), "video_bytes": np.int64(0), **file.attrs}  # older files have neither
+    for field in fields(FeatureHeader):
+        value = values[field.name]
+        values[field.name] = value if isinstance(value, str) else value.item()
+        if not isinstance(values[field.name], field.type):
+            raise ValueError(f"{field.name} is {shown(values[field.name])}")
+    header = FeatureHeader(**{field.name: values[field.name] for field in fields(FeatureHeader)})
+    if not (header.num_frames > 0 and 0 <= header.fps < float("inf") and header.alter_every >= 0):
+        raise ValueError("num_frames, fps or alter_every is out of range")
+    return header
+
+
+def _check_datasets(file: h5py.File, header: FeatureHeader, path: Path) -> None:
+    """Raise DamagedFile unless the datasets are as the attributes say, and whole within the file."""
+    features, num_frames = file["features"], header.num_frames
+    due = {"features": (num_frames, *features.shape[1:]), "time_s": (num_frames,)}
+    if header.num_altered:
+        due["altered"] = (len(ALTERATIONS), header.num_altered, *features.shape[1:])
+    if features.ndim != 2 or any(file[name].shape != shape for name, shape in due.items()):
+        raise DamagedFile(f"{path}: num_frames disagrees with the stored features")
+    if header.dtype not in DTYPES:
+        raise DamagedFile(
+            f"{path}: holds features of type {shown(header.dtype)}, this program reads {', '.join(DTYPES)}"
+        )
+    types = {"features": header.dtype, "altered": header.dtype, "time_s": "float64"}
+    if any(file[name].dtype != np.dtype(types[name]) for name in due):
+        raise DamagedFile(f"{path}: its datasets are not of the types that it says")
+    places = {name: file[name].id.get_offset() for name in due}
+    if None in places.values():
+        raise DamagedFile(f"{path}: is not stored contiguously")
+    if max(offset + file[name].nbytes for name, offset in places.items()) > path.stat().st_size:
+        raise DamagedFile(f"{path}: its features do not end within the file")
 
 
 def read_shots(path: str | Path) -> np.ndarray | None:
     """First frames of the film's shots (K,), ascending from 0, or None if the file does not say. Raises DamagedFile."""
-    with h5py.File(path, "r") as file:
-        if "shots" not in file:
-            return None
-        shots, num_frames = file["shots"][()], len(file["features"])
+    try:
+        with h5py.File(path, "r") as file:
+            if "shots" not in file:
+                return None
+            shots, num_frames = file["shots"][()].astype(np.int64, casting="safe"), len(file["features"])
+    except Exception as error:  # as in read_header
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise DamagedFile(f"{path}: its shots cannot be read ({reason})") from error
     if shots.ndim != 1 or len(shots) == 0 or shots[0] != 0 or shots[-1] >= num_frames or (np.diff(shots) <= 0).any():
         raise DamagedFile(f"{path}: its shots do not ascend from 0 to its last frame")
     return shots

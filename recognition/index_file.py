@@ -1,5 +1,7 @@
 """The index file: the episodes of one split as indices into films, with all that went into drawing them."""
 
+import operator
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -8,12 +10,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from recognition.command_line import InputError
+from recognition.command_line import InputError, shown
 from recognition.episode_spec import CLIP_KINDS, PROBE_KINDS, EpisodeSpec
 from recognition.episodes import Episodes
 from recognition.hdf5 import new_hdf5
 
 FORMAT_VERSION = 2
+LONGEST_NAME = 240  # bytes of a film's id: file systems take names of 255, with our endings
 NEW_IN_FORMAT_2 = ("new_probes", "probe_lags", "alter_every", "study_clips")
 
 
@@ -81,18 +84,19 @@ def _read_h5(path: Path) -> EpisodeIndex:
         version = file.attrs["format_version"]
         if version not in (1, FORMAT_VERSION):
             raise InputError(f"{path}: format {version}, this program reads {FORMAT_VERSION}")
-        study, probes, is_old = (file[name][:] for name in ("study", "probes", "is_old"))
+        study, probes = (_whole(file[name][:], np.int32) for name in ("study", "probes"))
+        is_old = _whole(file["is_old"][:], np.uint8)
         # Files of format 1 have far probes alone and know nothing of others.
-        kind = file["kind"][:] if version > 1 else _far_kinds(is_old)
+        kind = _whole(file["kind"][:], np.uint8) if version > 1 else _far_kinds(is_old)
         known = [field for field in fields(EpisodeSpec) if version > 1 or field.name not in NEW_IN_FORMAT_2]
-        values = {field.name: (int if field.type is int else str)(file.attrs[field.name]) for field in known}
+        values = {field.name: (operator.index if field.type is int else str)(file.attrs[field.name]) for field in known}
         index = EpisodeIndex(
             path=path,
             episodes=Episodes(study, probes, is_old, kind),
             video_ids=file["video_ids"].asstr()[:].tolist(),
-            video_num_frames=file["video_num_frames"][:],
+            video_num_frames=_whole(file["video_num_frames"][:], np.int64),
             spec=(spec := EpisodeSpec(**values)),
-            clip_kind=file["clip_kind"][:] if spec.clip_counts else None,
+            clip_kind=_whole(file["clip_kind"][:], np.uint8) if spec.clip_counts else None,
             video_digests=file["video_digests"].asstr()[:].tolist() if "video_digests" in file else None,
         )
     _check(index)
@@ -112,12 +116,22 @@ def _read_published(path: Path) -> EpisodeIndex:
     if ((clips[:, :, 3] == -1) != (np.arange(clips.shape[1]) < num_clips)).any():
         raise ValueError("the clips of every episode must stand before its probes")
     study, probes = clips[:, :num_clips], clips[:, num_clips:]
-    study, probes = study[..., [2, 0, 1]].astype(np.int32), probes[..., [2, 0]].astype(np.int32)
-    is_old = clips[:, num_clips:, 3].astype(np.uint8)
+    study, probes = _whole(study[..., [2, 0, 1]], np.int32), _whole(probes[..., [2, 0]], np.int32)
+    is_old = _whole(clips[:, num_clips:, 3], np.uint8)
     episodes = Episodes(study, probes, is_old, _far_kinds(is_old))
     index = EpisodeIndex(path, episodes, [str(title)[:-4] for title in titles], None, None)
     _check(index)
     return index
+
+
+def _whole(numbers: np.ndarray, dtype: type) -> np.ndarray:
+    """Whole numbers as `dtype`. Raises ValueError where they are none or do not fit."""
+    limits = np.iinfo(dtype)
+    if numbers.dtype.kind not in "iu":
+        raise ValueError(f"numbers of type {numbers.dtype} where whole ones are due")
+    if numbers.size and not limits.min <= int(numbers.min()) <= int(numbers.max()) <= limits.max:
+        raise ValueError(f"numbers from {numbers.min()} to {numbers.max()}, beyond {np.dtype(dtype)}")
+    return numbers.astype(dtype)
 
 
 def _check(index: EpisodeIndex) -> None:
@@ -125,7 +139,9 @@ def _check(index: EpisodeIndex) -> None:
     study, probes, is_old, kind = index.episodes
     if not (study.ndim == probes.ndim == 3 and study.shape[2] == 3 and probes.shape[2] == 2):
         raise ValueError("study or probes have a wrong shape")
-    if not (len(study) == len(probes) > 0 and is_old.shape == probes.shape[:2] and is_old.max() <= 1):
+    if 0 in (*study.shape, *probes.shape):
+        raise ValueError("there is no episode, clip or probe")
+    if not (len(study) == len(probes) and is_old.shape == probes.shape[:2] and is_old.max() <= 1):
         raise ValueError("study, probes and is_old disagree")
     if not (kind.shape == is_old.shape and kind.max() < len(PROBE_KINDS) and ((kind == 0) == (is_old == 1)).all()):
         raise ValueError("is_old and kind disagree")
@@ -141,6 +157,18 @@ def _check(index: EpisodeIndex) -> None:
         raise ValueError("study and clip_kind disagree")
     if index.video_digests is not None and len(index.video_digests) != len(index.video_ids):
         raise ValueError("video_ids and video_digests disagree")
+    if (spec := index.spec) is not None and (study.shape[1], study[0, 0, 2] - study[0, 0, 1], probes.shape[1]) != (
+        spec.num_clips * spec.rows_per_clip,
+        spec.row_length,
+        2 * spec.num_tests,
+    ):
+        raise ValueError("the episodes are not those that the attributes describe")
+    # Ids name files, of features and of scores: one with a folder in it would lead out of theirs.
+    for video_id in index.video_ids:
+        if "/" in video_id or "\0" in video_id or not 0 < len(os.fsencode(video_id)) <= LONGEST_NAME:
+            raise ValueError(f"a film has the id {shown(video_id)}, which cannot be the name of a file")
+    if len(set(index.video_ids)) < len(index.video_ids):
+        raise ValueError("names a film twice")
     if index.video_num_frames is not None:
         if index.video_num_frames.shape != (len(index.video_ids),):
             raise ValueError("video_ids and video_num_frames disagree")

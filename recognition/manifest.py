@@ -62,7 +62,8 @@ class Manifest:
         if row is None or row["status"] != "done":
             return False
         file = self.folder / row["file"]
-        return file.is_file() and str(file.stat().st_size) == row["size_bytes"]
+        is_its_name = (file.parent, file.stem) == (self.folder, film.video_id)
+        return is_its_name and file.is_file() and str(file.stat().st_size) == row["size_bytes"]
 
     def record(self, *rows: Row) -> None:
         """Enter rows, each in place of an earlier one of its film, and write the file."""
@@ -82,7 +83,8 @@ def _read_csv(path: Path, columns: tuple[str, ...]) -> list[Row]:
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)  # a film may be called NA
+        with open(path, "rb") as file:  # by its path pandas would unpack an archive or fetch an address
+            table = pd.read_csv(file, dtype=str, keep_default_na=False)  # a film may be called NA
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:  # not CSV, empty, or not UTF-8

@@ -10,6 +10,7 @@
 Attributes: video_id, weights, weights_sha256, fit, layer (empty for none), format_version.
 """
 
+import operator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from recognition.command_line import InputError
 from recognition.dataset import alterations_of
+from recognition.episode_spec import ALTERATIONS
 from recognition.episodes import Episodes
 from recognition.files import written_whole
 from recognition.hdf5 import new_hdf5
@@ -77,13 +79,31 @@ def read_scores(path: Path) -> tuple[Scores, dict[str, str]]:
     """What `write_scores` wrote: scores and settings. Raises InputError for a file that is not whole."""
     try:
         with h5py.File(path, "r") as file:
-            version, settings = file.attrs["format_version"], {name: str(file.attrs[name]) for name in SETTINGS}
+            version = operator.index(file.attrs["format_version"])
+            settings = {name: str(file.attrs[name]) for name in SETTINGS}
             scores = Scores(*(file[name][:] for name in Scores._fields))
-    except (OSError, KeyError) as error:
-        raise InputError(f"{path}: not a file of memorability ({str(error).splitlines()[0]}); remove it") from None
+            _check(scores)
+    except Exception as error:  # h5py raises many kinds for a damaged file
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(f"{path}: not a file of memorability ({reason}); remove it") from None
     if version != FORMAT_VERSION:
         raise InputError(f"{path}: format {version}, this program reads {FORMAT_VERSION}")
     return scores, settings
+
+
+def _check(scores: Scores) -> None:
+    """Raise ValueError for scores of other shapes, types or ranges than `write_scores` writes."""
+    frame, alteration, score, activations = scores
+    num = len(frame)
+    if num == 0 or not (frame.shape == alteration.shape == score.shape == (num,) == activations.shape[:-1]):
+        raise ValueError("its columns differ in length")
+    kinds = (frame.dtype, np.int64), (alteration.dtype, np.uint8), (score.dtype, np.float32)
+    if any(found != due for found, due in kinds) or activations.dtype.kind != "f":
+        raise ValueError("its columns are of wrong types")
+    if (np.diff(scores.place) <= 0).any() or frame[0] < 0 or alteration.max() > len(ALTERATIONS):
+        raise ValueError("its frames do not ascend")
+    if not ((score >= 0) & (score <= 1)).all():
+        raise ValueError("a score is not between 0 and 1")
 
 
 def read_probe_scores(folder: Path, episodes: Episodes, video_ids: list[str]) -> ProbeScores | None:

@@ -52,7 +52,8 @@ def write_probes(path: Path, probes: np.ndarray, kinds: np.ndarray) -> None:
     study = np.tile(np.array([[0, 0, 6]], np.int32), (len(probes), 1, 1))
     episodes = Episodes(study, probes.astype(np.int32), (codes == 0).astype(np.uint8), codes)
     films = [f"film_{k:03d}" for k in range(NUM_FILMS)]
-    write_index(path, episodes, films, np.full(NUM_FILMS, NUM_FRAMES), EpisodeSpec(), {})
+    spec = EpisodeSpec(num_clips=1, clip_length=6, num_tests=probes.shape[1] // 2)
+    write_index(path, episodes, films, np.full(NUM_FILMS, NUM_FRAMES), spec, {})
 
 
 @pytest.fixture
