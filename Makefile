@@ -1,11 +1,14 @@
 # make demo              the whole pipeline on small films, in minutes      make demo MODEL=mlstm SEEDS=1 VIDEOS=my-films
 # make compare           every model on the demo's films with the same budget and three seeds, half an hour; their comparison
 # make test              lint and the test suite
+# make test-oldest       the suite with the lowest versions that are allowed; OLDEST=python3.10 names that Python
+# make audit             known vulnerabilities of the versions in constraints.txt; asks PyPI
 # make bench             what is fast, as ratios against plain rivals; VIDEOS=folder measures preprocessing on those films
 # make bench-gpu         the same of the models on a GPU
 # A virtual environment is made in .venv on first use; PYTHON=python takes the active environment as it is.
 
 MODEL = transformer
+OLDEST = python3.10
 
 ifdef PYTHON
 python = $(PYTHON)
@@ -14,7 +17,7 @@ python = .venv/bin/python
 environment = .venv/ready
 endif
 
-.PHONY: demo compare test bench bench-gpu lint format environment
+.PHONY: demo compare test test-oldest audit bench bench-gpu lint format environment
 
 demo: $(environment)
 	$(python) demo.py --model "$(MODEL)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(VIDEOS),--videos "$(VIDEOS)")
@@ -24,6 +27,12 @@ compare: $(environment)
 
 test: lint
 	$(python) -m pytest -n auto
+
+test-oldest: .venv-oldest/ready
+	.venv-oldest/bin/python -m pytest -n auto
+
+audit: .venv-audit/ready
+	.venv-audit/bin/python -m pip_audit --strict --no-deps --disable-pip --progress-spinner off -r constraints.txt
 
 bench: $(environment)
 	$(python) -m benchmarks $(if $(VIDEOS),--videos "$(VIDEOS)")
@@ -46,3 +55,14 @@ environment: $(environment)
 	python3 -m venv .venv || { python3 -m venv --clear --without-pip .venv && python3 -m pip --python .venv/bin/python install pip; }
 	.venv/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch .venv/ready
+
+.venv-oldest/ready: pyproject.toml constraints-oldest.txt
+	$(OLDEST) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet -c constraints-oldest.txt -e '.[dev]'
+	touch .venv-oldest/ready
+
+# Apart from the rest, because it brings packages that nothing else here needs.
+.venv-audit/ready:
+	python3 -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet 'pip-audit>=2.10'
+	touch .venv-audit/ready

@@ -189,7 +189,7 @@ def temporal_gates(words: list[str] | None) -> dict:
             raise InputError(f"--temporal_gates {word}: no setting has this name; {nearest(name, sorted(known))}")
         try:
             settings[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except Exception:  # yaml raises many kinds, for a date or a number that is none
             raise InputError(f"--temporal_gates {word}: cannot be read as a value") from None
 
     def change(network) -> None:

@@ -86,7 +86,8 @@ def open_split(config: DatasetConfig, split: str, device: torch.device = CPU, nu
         raise InputError(
             f"dataset.subsample: {subsample}, but the old probes of {index.path} were shown with {index.spec.subsample}"
         )
-    if split == "train" and config.fresh_episodes and index.spec is None:
+    is_described = index.spec and 2 * index.spec.num_tests == index.episodes.probes.shape[1]
+    if split == "train" and config.fresh_episodes and not is_described:
         raise InputError(
             f"dataset.fresh_episodes: {index.path} does not say how its episodes were drawn; set it to false"
         )

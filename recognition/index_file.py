@@ -157,12 +157,11 @@ def _check(index: EpisodeIndex) -> None:
         raise ValueError("study and clip_kind disagree")
     if index.video_digests is not None and len(index.video_digests) != len(index.video_ids):
         raise ValueError("video_ids and video_digests disagree")
-    if (spec := index.spec) is not None and (study.shape[1], study[0, 0, 2] - study[0, 0, 1], probes.shape[1]) != (
+    if (spec := index.spec) is not None and (study.shape[1], study[0, 0, 2] - study[0, 0, 1]) != (
         spec.num_clips * spec.rows_per_clip,
         spec.row_length,
-        2 * spec.num_tests,
     ):
-        raise ValueError("the episodes are not those that the attributes describe")
+        raise ValueError("the clips are not those that the attributes describe")
     # Ids name files, of features and of scores: one with a folder in it would lead out of theirs.
     for video_id in index.video_ids:
         if "/" in video_id or "\0" in video_id or not 0 < len(os.fsencode(video_id)) <= LONGEST_NAME:

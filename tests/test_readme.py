@@ -1,4 +1,4 @@
-"""The README against the project: its commands are understood, its map shows what is there."""
+"""README and CONTRIBUTING against the project: commands are understood, files are there, the map shows all of them."""
 
 import importlib
 import re
@@ -18,13 +18,14 @@ else:
     import tomli as tomllib
 
 README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 
-def commands(program: str) -> list[str]:
-    """Every command of the README that starts with `program`, from its blocks of code and between backticks."""
-    blocks = re.findall(r"```bash\n(.*?)```", README, re.S)
+def commands(program: str, page: str = README) -> list[str]:
+    """Every command of a page that starts with `program`, from its blocks of code and between backticks."""
+    blocks = re.findall(r"```bash\n(.*?)```", page, re.S)
     lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
-    inline = [" ".join(text.split()) for text in re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", README, flags=re.S))]
+    inline = [" ".join(text.split()) for text in re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", page, flags=re.S))]
     found = [re.sub(r"^(\w+=\S* )+", "", text) for text in lines + inline]
     return sorted({text for text in found if text.startswith(f"{program} ") and "..." not in text})
 
@@ -38,7 +39,7 @@ def test_python_command_is_understood(command: str, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not on this machine")
-@pytest.mark.parametrize("command", commands("make"))
+@pytest.mark.parametrize("command", sorted({*commands("make"), *commands("make", CONTRIBUTING)}))
 def test_make_command_is_understood(command: str):
     result = subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -70,6 +71,15 @@ def test_map_names_everything_at_the_top_level():
     top = {name.partition("/")[0] for name in listed.stdout.splitlines()}
     unnamed = {name for name in top if not re.search(rf"`{re.escape(name)}\b", README)}
     assert unnamed == {"README.md", "LICENSE", ".gitignore"}
+
+
+def test_files_that_contributing_names_are_there():
+    words = {word.strip("`,.;:()") for word in re.split(r"[\s\[\]()]+", CONTRIBUTING)}
+    paths = {word for word in words if re.fullmatch(r"[\w.-]+(/[\w.-]*)*", word)}
+    named = {path for path in paths if "/" in path or re.search(r"\.(md|py|toml|txt|yaml)$", path)}
+    assert {"README.md", "models/", "constraints-oldest.txt", "tests/test_bad_text.py"} <= named
+    assert {path for path in named - {".venv/bin/activate", "venv/bin/activate"} if not (ROOT / path).exists()} == set()
+    assert {"make test", "make test-oldest", "make audit"} <= set(commands("make", CONTRIBUTING))
 
 
 def test_every_model_is_in_the_table():
