@@ -148,7 +148,7 @@ def _header(file: h5py.File) -> FeatureHeader:
     for field in fields(FeatureHeader):
         value = values[field.name]
         values[field.name] = value if isinstance(value, str) else value.item()
-        if not isinstance(values[field.name], field.type):
+        if not isinstance(values[field.name], int | float if field.type is float else field.type):
             raise ValueError(f"{field.name} is {shown(values[field.name])}")
     header = FeatureHeader(**{field.name: values[field.name] for field in fields(FeatureHeader)})
     if not (header.num_frames > 0 and 0 <= header.fps < float("inf") and header.alter_every >= 0):

@@ -5,7 +5,17 @@ from argparse import ArgumentTypeError
 
 import pytest
 
-from recognition.command_line import ArgumentParser, Failure, InputError, nearest, number_between, run, whole_number
+from recognition.command_line import (
+    LARGEST_NUMBER,
+    ArgumentParser,
+    Failure,
+    InputError,
+    nearest,
+    number_between,
+    run,
+    shown,
+    whole_number,
+)
 
 
 def status(main) -> int:
@@ -127,3 +137,27 @@ def test_status_is_what_main_returned(returned, code):
 def test_unforeseen_error_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run(raiser(ZeroDivisionError()))
+
+
+def test_whole_number_beyond_32_bits_is_refused():
+    assert whole_number()(str(LARGEST_NUMBER)) == LARGEST_NUMBER
+    with pytest.raises(ArgumentTypeError, match="too large, must be at most 2147483647"):
+        whole_number()(str(LARGEST_NUMBER + 1))
+
+
+def test_message_that_quotes_a_file_stays_on_one_line_and_moves_no_cursor(capsys):
+    assert status(raiser(InputError("film 'a\x1b[2Jb'\r\nof \u202etxt " + "x" * 5000))) == 2
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == 1
+    assert r"film 'a\x1b[2Jb' of \u202etxt xxx" in told
+    assert len(told) < 1200
+
+
+def test_values_are_shown_short_however_deep_or_long_they_are():
+    bomb: list = ["x", "x"]
+    for _ in range(40):
+        bomb = [bomb] * 9
+    assert len(shown(bomb)) < 500
+    assert len(shown("x" * 10**6)) < 200
+    assert shown(16**5000) == "a very large int"
+    assert (shown("a"), shown([1, None]), shown({"a": 1.5})) == ("'a'", "[1, None]", "{'a': 1.5}")

@@ -257,3 +257,24 @@ def test_help_lists_every_key():
     for section, field in RunConfig.model_fields.items():
         for key in getattr(field.annotation, "model_fields", {}):
             assert f"{section}.{key} " in text
+
+
+def test_key_given_twice_is_refused(write_yaml):
+    with pytest.raises(InputError, match="learning_rate is given twice"):
+        load(write_yaml(f"{MINIMAL}\ntraining: {{learning_rate: 1e-3, learning_rate: 1e-4}}"))
+
+
+@pytest.mark.parametrize("name", ["1e-3", "1e400", "true", "null", "2001-01-01", "0x10"])
+def test_text_that_looks_like_something_else_is_dumped_as_text(tmp_path: Path, name: str):
+    (tmp_path / f"{name}.yaml").write_text(MINIMAL)
+    config = load(tmp_path / f"{name}.yaml")
+    (tmp_path / "dumped.yaml").write_text(dump_config(config))
+    assert load(tmp_path / "dumped.yaml") == config
+    assert config.name == name
+
+
+def test_file_whose_name_cannot_be_that_of_a_folder_needs_another(tmp_path: Path):
+    (tmp_path / "my run.yaml").write_text(MINIMAL)
+    with pytest.raises(InputError, match="name: must match pattern"):
+        load(tmp_path / "my run.yaml")
+    assert load(tmp_path / "my run.yaml", "name=mine").name == "mine"
