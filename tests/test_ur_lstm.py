@@ -347,7 +347,7 @@ def assert_close_for_their_size(actual: list[Tensor], expected: list[Tensor], to
 
 
 @pytest.mark.parametrize("refine", [True, False])
-@pytest.mark.parametrize("width", [2, 7, 64, 200])
+@pytest.mark.parametrize("width", [2, 7, 64, 260])
 @pytest.mark.parametrize("steps", [1, 63])
 @pytest.mark.parametrize("batch", [1, 3, 17])
 def test_compiled_kernel_gives_what_the_plain_loop_gives(plain, batch, steps, width, refine):
@@ -357,16 +357,17 @@ def test_compiled_kernel_gives_what_the_plain_loop_gives(plain, batch, steps, wi
 
 
 @pytest.mark.parametrize("checkpoint_every", [1, 10, 100])
-@pytest.mark.parametrize("width", [64, 200])
+@pytest.mark.parametrize("width", [64, 260])
 def test_compiled_kernel_serves_checkpoints(plain, width, checkpoint_every):
     actual = run_in_float32(3, 63, width, checkpoint_every=checkpoint_every)
     assert_close_for_their_size(actual, plain(run_in_float32, 3, 63, width))
 
 
-@pytest.mark.parametrize("width", [7, 200])
+@pytest.mark.parametrize("width", [7, 260])
 def test_compiled_kernel_works_in_pieces(monkeypatch, width):
     whole = run_in_float32(3, 63, width)
-    monkeypatch.setattr(ur_lstm_kernel, "PIECE", 10)
+    for name in ("PIECE", "BLAS_PIECE"):
+        monkeypatch.setattr(ur_lstm_kernel, name, 10)
     assert_close_for_their_size(run_in_float32(3, 63, width), whole, 1e-6)
 
 
@@ -381,10 +382,10 @@ def test_compiled_kernel_saturates_without_nan(plain, scale):
     actual = run_in_float32(3, 63, 64, scale)
     assert all(y.isfinite().all() for y in actual)
     # A gate's gradient f (1 - f) is what rounding left of 1 - f.
-    assert_close_for_their_size(actual, plain(run_in_float32, 3, 63, 64, scale), 1e-4)
+    assert_close_for_their_size(actual, plain(run_in_float32, 3, 63, 64, scale), 3e-4)
 
 
-@pytest.mark.parametrize("width", [64, 200])
+@pytest.mark.parametrize("width", [64, 260])
 def test_compiled_kernel_passes_nan_on(width):
     x = draw(2, 20, D).float()
     x[1, 10, 0] = torch.nan
@@ -392,7 +393,7 @@ def test_compiled_kernel_passes_nan_on(width):
     assert is_nan.tolist() == [[False] * 20, [False] * 10 + [True] * 10]
 
 
-@pytest.mark.parametrize(("width", "tolerance"), [(64, 1e-6), (200, 1e-5)])  # BLAS adds in another order
+@pytest.mark.parametrize(("width", "tolerance"), [(64, 1e-6), (260, 1e-5)])  # BLAS adds in another order
 def test_compiled_kernel_gives_the_same_with_any_number_of_threads(threads, width, tolerance):
     threads(1)
     alone = run_in_float32(5, 63, width)
