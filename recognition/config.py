@@ -232,6 +232,8 @@ def _explain(schema: type[BaseModel], error: Mapping[str, Any], place: tuple[str
         schema = next(iter(get_args(field.annotation)), field.annotation) if field else schema  # X of X | None
     key = ".".join(str(part) for part in (*place, *error["loc"]) if part != "")
     if error["type"] == "extra_forbidden":
+        if key == "model.args.layers":
+            return f"{key}: unknown key; stacks of several families are model.model=mixed, n_layers counts those of one"
         return f"{key}: unknown key; {nearest(str(last), schema.model_fields)}"
     if error["type"] == "missing":
         return f"{key}: is missing"

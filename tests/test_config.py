@@ -65,7 +65,9 @@ def test_shipped_config_loads(path: Path):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_model_has_a_demo(name: str):
-    assert name in {load(path).model.model for path in DEMOS}
+    """Of its own, or as a layer of a mixed one: temporal gates are no memory."""
+    models = [load(path).model for path in DEMOS]
+    assert any(name in (model.model, *model.args.get("layers", ())) for model in models)
 
 
 @pytest.mark.parametrize("path", [path for path in SHIPPED if path not in DEMOS], ids=lambda path: path.stem)
@@ -133,6 +135,9 @@ def test_settings_of_a_family_in_a_mixed_stack_can_be_changed_on_the_command_lin
     [
         ("mamba2: {}", "model.args.layers: is missing"),
         ("layers: []", "model.args.layers: is too short, found []"),
+        ("layers: 2", "model.args.layers: must be a list, found 2"),
+        ("layers: null", "model.args.layers: must be a list, found None"),
+        ("layers: [2]", "model.args.layers.0: must be 'transformer', 'lstm',"),
         ("layers: mamba2", "model.args.layers: must be a list, found 'mamba2'"),
         ("layers: [lstm, mamba]", "model.args.layers.1: must be 'transformer', 'lstm',"),
         ("layers: [lstm, mixed]", "found 'mixed'"),
@@ -166,6 +171,8 @@ def test_impossible_mix_is_refused_in_one_line_that_names_the_key(args: str, mes
         ("model: {model: transformer}\nmodle: 1", "modle: unknown key; did you mean 'model'?"),
         ("model: {model: transformer, arg: {}}", "model.arg: unknown key; did you mean 'args'?"),
         ("model: {model: transformer, args: {n_head: 2}}", "model.args.n_head: unknown key; did you mean 'n_heads'?"),
+        ("model: {model: transformer, args: {layers: [lstm]}}", "model.args.layers: unknown key; stacks of several"),
+        ("model: {model: xLSTM, args: {layers: 2}}", "families are model.model=mixed, n_layers counts those of one"),
         ("model: {model: transfomer}", "model.model: unknown model 'transfomer'; did you mean 'transformer'?"),
         ("model: {model: transformer, args: {n_heads: 3}}", "model.args: d_embed 64 cannot be shared among n_heads 3"),
         (
