@@ -8,6 +8,7 @@ from models.mamba2 import Mamba2
 from models.mixed import mixed_config
 from models.mlstm import MLSTM
 from models.recogniser import Recogniser
+from models.temporal_gates import TemporalGate
 from models.transformer import Transformer
 from models.ur_lstm import URLSTMMixer
 
@@ -17,6 +18,7 @@ MODELS = {
     "ur_lstm": URLSTMMixer,
     "mlstm": MLSTM,
     "mamba2": Mamba2,
+    "temporal_gate": TemporalGate,
     "knn_memory": KNNMemory,
 }
 CONFIGS = {name: mixer.Config for name, mixer in MODELS.items()}

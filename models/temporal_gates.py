@@ -30,7 +30,10 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
+
+from models.config import Count, MixerConfig
 
 CHOICES = {
     "fuse": ("product", "sigmoid", "residual"),
@@ -60,7 +63,7 @@ class SqueezeRecursion(nn.Module):
         tau: temperature of the gate, in squared distances.
         direction: whether a clip must be consistent in "both" directions for a cycle gate to open, or in "either".
 
-    `openness` (B,) keeps how far the gate was open for each clip of the latest call, without gradient.
+    `openness` (B,) keeps how far the gate was open for each clip of the latest call that had one, without gradient.
 
     Raises ValueError for settings that are not of these.
     """
@@ -92,8 +95,11 @@ class SqueezeRecursion(nn.Module):
             nn.init.zeros_(self.scale.weight)
         self.openness: Tensor | None = None
 
-    def forward(self, x: Tensor, details: bool = False) -> Tensor | tuple[Tensor, Recursion]:
-        """x (B, C, T, H, W) or (B, T, C) to y of its shape; with `details` to (y, Recursion)."""
+    def forward(self, x: Tensor, details: bool = False, has_gate: bool = True) -> Tensor | tuple[Tensor, Recursion]:
+        """x (B, C, T, H, W) or (B, T, C) to y of its shape; with `details` to (y, Recursion).
+
+        Without `has_gate`, s is applied whatever the gate.
+        """
         is_clip = x.ndim == 5
         if x.ndim not in (3, 5) or x.shape[1 if is_clip else 2] != self.channels:
             raise ValueError(
@@ -104,11 +110,12 @@ class SqueezeRecursion(nn.Module):
         with torch.autocast(x.device.type, enabled=False):  # the recursion is cheap, and errors would add up
             a = x.mean((3, 4), dtype=dtype).transpose(1, 2) if is_clip else x.to(dtype)  # (B, T, C)
             s = self.project(self.lstm(a)[0])  # (B, T, C)
-            openness = self._openness(a, s)
+            openness = self._openness(a, s) if has_gate else a.new_ones(len(a))
             weight = s if self.fuse == "product" else s.sigmoid() if self.fuse == "sigmoid" else 1 + self.scale(s)
             if self.gate == "soft":
                 weight = 1 + openness[:, None, None] * (weight - 1)
-        self.openness = openness.detach()
+        if has_gate:
+            self.openness = openness.detach()
         weight = weight.to(x.dtype)
         y = x * (weight.transpose(1, 2)[..., None, None] if is_clip else weight)
         if self.gate == "cycle":
@@ -126,6 +133,75 @@ class SqueezeRecursion(nn.Module):
         with torch.no_grad():
             returns = is_cycle_consistent(a, b, self.tau), is_cycle_consistent(b, a, self.tau)
         return (returns[0] & returns[1] if self.direction == "both" else returns[0] | returns[1]).to(a.dtype)
+
+
+class TemporalGate(nn.Module):
+    """`SqueezeRecursion` as a layer of a stack, on each clip of the study and on each probe by itself.
+
+    Carries nothing from study to probe, so a stack of this alone can only guess: it is made for stacks of several
+    families, before a memory, `layers: [temporal_gate, transformer]`. A probe is a clip of one frame, for which every
+    gate is open, so none is asked.
+
+    Attributes:
+        num_probes: how many of the last frames are probes. If None, all that are read where `num_last` is given, else
+            none: a layer below others must be told.
+        openness: after a call that reads study frames, how far the gate was open for each clip of them, (B, clips).
+    """
+
+    is_causal = True  # in what the probes are answered; a gate looks at whole clips of the study
+
+    class Config(MixerConfig):
+        residual: bool = False  # the layer re-weighs what passes
+        clip_frames: Count = 100  # study frames of a clip; if they do not fill the last one, it is shorter
+        lstm_layers: Count = 2
+        hidden: Count | None = None  # units of the LSTM; d_embed unless given
+        fuse: Literal["product", "sigmoid", "residual"] = "residual"  # the layer then starts as the identity
+        gate: Literal["cycle", "soft"] | None = None
+        direction: Literal["both", "either"] = "both"
+        tau: float = Field(1.0, gt=0)
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.clip_frames = config.clip_frames
+        self.num_probes: int | None = None
+        self.openness: Tensor | None = None
+        self.recursion = SqueezeRecursion(
+            config.d_embed,
+            config.lstm_layers,
+            config.hidden,
+            fuse=config.fuse,
+            gate=config.gate,
+            tau=config.tau,
+            direction=config.direction,
+        )
+
+    def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
+        """x (B, T, M) to (B, T, M), or to the last `num_last` frames alone."""
+        num_read = x.shape[1] if num_last is None else num_last
+        num_probes = min(num_read, (num_last or 0) if self.num_probes is None else self.num_probes)
+        if num_read == num_probes:  # the study is not read
+            x = x[:, x.shape[1] - num_read :]
+        study, probes = x.split([x.shape[1] - num_probes, num_probes], 1)
+        num_rest = study.shape[1] % self.clip_frames
+        clips, rest = study.split([study.shape[1] - num_rest, num_rest], 1)
+        parts, openness = [], []
+        for part, size in ((clips, self.clip_frames), (rest, num_rest)):
+            if part.shape[1]:
+                parts.append(self._each(part, size))
+                openness.append(self.recursion.openness.view(len(x), -1))
+        if openness:
+            self.openness = torch.cat(openness, 1)
+        if num_probes:
+            parts.append(self._each(probes, 1, has_gate=False))
+        y = torch.cat(parts, 1)
+        return y[:, y.shape[1] - num_read :]
+
+    def state_size(self, num_frames: int) -> int:
+        return 0
+
+    def _each(self, x: Tensor, size: int, has_gate: bool = True) -> Tensor:
+        """Clips of `size` frames one after the other, (B, clips * size, M), each by itself."""
+        return self.recursion(x.reshape(-1, size, x.shape[2]), has_gate=has_gate).view(x.shape)
 
 
 def soft_neighbours(a: Tensor, b: Tensor, tau: float = 1.0) -> Tensor:

@@ -1,6 +1,8 @@
-"""Temporal gates: the paper's equations, gates that open and shut where they should, and networks that hold them."""
+"""Temporal gates: the paper's equations, gates that open and shut where they should, and what holds them: networks
+for clips, and layers of a stack."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 
 from models.temporal_gates import (
     SqueezeRecursion,
+    TemporalGate,
     insert_temporal_gates,
     is_cycle_consistent,
     openness,
@@ -362,3 +365,73 @@ def test_gates_that_cannot_be_inserted_are_refused(name, settings, named):
 def test_gates_are_inserted_once():
     with pytest.raises(ValueError, match="has temporal gates already"):
         insert_temporal_gates(insert_temporal_gates(network(), hidden=5), place="top")
+
+
+S, P, F = 17, 3, 7  # two clips of seven study frames and one of three
+
+
+def build_layer(**settings: object) -> TemporalGate:
+    """A layer that is told of its probes and does not start as the identity."""
+    torch.manual_seed(0)
+    layer = TemporalGate(TemporalGate.Config(d_embed=C, clip_frames=F, **settings)).double()
+    layer.num_probes = P
+    if layer.recursion.fuse == "residual":
+        nn.init.normal_(layer.recursion.scale.weight)
+    return layer
+
+
+@pytest.mark.parametrize("gate", [None, "soft", "cycle"])
+@pytest.mark.parametrize("fuse", ["product", "sigmoid", "residual"])
+@torch.no_grad()
+def test_layer_is_the_recursion_on_each_clip_and_without_its_gate_on_each_probe(gate, fuse):
+    layer, x = build_layer(gate=gate, fuse=fuse, hidden=4, tau=0.5), draw(B, S + P, C)
+    layer.recursion.lstm.weight_ih_l0 *= 9
+    clips = [layer.recursion(clip, details=True) for clip in (x[:, :7], x[:, 7:14], x[:, 14:S])]
+    ungated = build_layer(fuse=fuse, hidden=4)
+    ungated.load_state_dict(layer.state_dict())
+    probes = [ungated.recursion(x[:, p : p + 1]) for p in range(S, S + P)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a clip of a single frame
+        y = layer(x)
+    torch.testing.assert_close(y, torch.cat([y for y, _ in clips] + probes, 1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(layer.openness, torch.stack([found.openness for _, found in clips], 1))
+    torch.testing.assert_close(layer(x, P), y[:, S:])
+    torch.testing.assert_close(layer(x, P + 4), y[:, S - 4 :])
+
+
+@pytest.mark.parametrize("gate", [None, "soft"])
+@torch.no_grad()
+def test_frames_reach_later_frames_of_their_clip_and_earlier_ones_only_through_a_gate(gate):
+    layer, x = build_layer(gate=gate), draw(1, S + P, C)
+    before = layer(x)[0]
+    for frame in range(S + P):
+        changed = x.clone()
+        changed[0, frame] += 1
+        moved = (layer(changed)[0] != before).any(1).nonzero().flatten().tolist()
+        start, stop = (frame, frame + 1) if frame >= S else (frame // F * F, min(frame // F * F + F, S))
+        assert moved == list(range(start if gate else frame, stop))
+
+
+def test_layer_starts_as_the_identity_unless_told_otherwise():
+    x = draw(B, S + P, C).float()
+    assert torch.equal(TemporalGate(TemporalGate.Config(d_embed=C))(x), x)
+    assert not torch.equal(TemporalGate(TemporalGate.Config(d_embed=C, fuse="product"))(x), x)
+
+
+@torch.no_grad()
+def test_layer_that_was_told_of_no_probes_takes_what_is_read_for_them():
+    told, x = build_layer(), draw(B, S + P, C)
+    layer = build_layer()
+    layer.num_probes = None
+    assert torch.equal(layer(x, P), told(x, P))
+    assert layer.openness is None  # no study frame was read
+    assert torch.equal(layer(x[:, :S]), told(x)[:, :S])
+    assert layer.openness.tolist() == [[1, 1, 1]] * B
+
+
+@torch.no_grad()
+def test_probes_alone_and_study_alone_are_read_too():
+    layer, x = build_layer(), draw(B, S + P, C)
+    assert torch.equal(layer(x[:, S:]), layer(x)[:, S:])
+    layer.num_probes = 0
+    assert layer(x[:, :S]).shape == (B, S, C)
