@@ -12,6 +12,9 @@ from the films where they are in --videos. With --figures, every figure is writt
 The weights are also tried on further test episodes: on files that generate_dataset.py wrote beside the run's test file
 for other numbers of clips (test_indices_40clips.h5), found by their names, and on those given with --episodes.
 
+With --knn, a model with a kNN memory is also tried with other numbers of neighbours and with smaller memories, which
+forget the earliest frames.
+
 Where score_memorability.py has left scores beside the features, the report also tells whether the model remembers what
 people remember.
 
@@ -85,6 +88,9 @@ def parse_arguments() -> Namespace:
         "--figures", action="store_true", help="also write every figure as PDF, into figures/ and comparison-figures/"
     )
     parser.add_argument(
+        "--knn", action="store_true", help="try kNN memories with more and fewer neighbours, and with smaller memories"
+    )
+    parser.add_argument(
         "--episodes", nargs="+", type=Path, default=[], metavar="INDEX", help="further test index files, told apart"
     )
     parser.add_argument("--videos", type=Path, help="folder with the films, for the gallery; videos if it is there")
@@ -140,6 +146,10 @@ def evaluate(run, args: Namespace, shared: dict[str, dict]):
             print("\n".join(["Audit:", *(f"  {line}" for line in found["audit"]["lines"])]))
 
     answer, scores = score_episodes(config, weights, fabric, test_set)
+    if args.knn and scores["retrieval"]:
+        scores["retrieval"]["other_settings"] = try_lookups(config, weights, fabric, test_set, scores["retrieval"]["k"])
+    elif args.knn:
+        print(f"{config.name}: no kNN memory, so --knn adds nothing")
     evaluation = {
         "sha256": inputs,
         "model": config.model.model,
@@ -172,8 +182,11 @@ def evaluate(run, args: Namespace, shared: dict[str, dict]):
     return config, evaluation, exhibits(test_set, answer, features, args.videos)
 
 
-def score_episodes(config, weights: dict, fabric, dataset):
-    """Ask a model about all episodes of a set: its answers (N, P), and what evaluation.json tells of them."""
+def score_episodes(config, weights: dict, fabric, dataset, lookup: dict[str, int] | None = None):
+    """Ask a model about all episodes of a set: its answers (N, P), and what evaluation.json tells of them.
+
+    `lookup` has the k and the capacity of its kNN memories, those of the run if None.
+    """
     import torch
 
     from models import CONFIGS, build_model
@@ -190,6 +203,8 @@ def score_episodes(config, weights: dict, fabric, dataset):
     model.load_state_dict(weights)
     model.to(fabric.device)
     lookups = [layer for layer in model.modules() if hasattr(layer, "retrieved")]  # the last of them is told of
+    for layer in lookups:
+        layer.config = layer.config.model_copy(update=lookup)
     logits, retrieved = [], []
     for batch, _ in answers(fabric, model, dataset, config.training):
         logits.append(batch.cpu())
@@ -201,11 +216,26 @@ def score_episodes(config, weights: dict, fabric, dataset):
     if lookups:
         gates = lookups[-1].gates
         gates = None if gates is None else gates.tolist()
-        retrieval = describe_retrieval(dataset, torch.cat(retrieved).numpy(), gates)
+        settings = {"k": lookups[-1].config.k, "capacity": lookups[-1].config.capacity, "other_settings": []}
+        retrieval = {**settings, **describe_retrieval(dataset, torch.cat(retrieved).numpy(), gates)}
     state_size = model.state_size(dataset.num_study_frames)
     sizes = {"state_size": state_size, "state_bytes": BYTES_A_FLOAT * state_size}
     scores = describe_answers(dataset, answer, Path(config.dataset.video_path))
     return answer, {**sizes, **scores, "retrieval": retrieval}
+
+
+def try_lookups(config, weights: dict, fabric, dataset, k: int) -> list[dict]:
+    """Scores of the same weights with other settings of their kNN memories, a row each; `k` is the run's own."""
+    from recognition.retrieval import lookup_settings
+
+    rows = []
+    for lookup in lookup_settings(k, dataset.num_study_frames):
+        _, scores = score_episodes(config, weights, fabric, dataset, lookup)
+        names = [f"{name}{end}" for name in ("accuracy", "d_prime") for end in ("", "_interval")]
+        told = {name: scores[name] for name in ("state_bytes", "hit_rate", "false_alarm_rate", *names)}
+        recall = scores["retrieval"]["recall"][-1]["recall"]  # among all that is retrieved
+        rows.append({**lookup, **told, "recall": recall, "by_lag": scores["retention"]["by_lag"]})
+    return rows
 
 
 def memorability(test_set, answer, features: Path, folder: Path | None, found: dict, device) -> dict | None:

@@ -130,6 +130,19 @@ def capacity_curve(curves: Mapping[str, Sequence[Row]]) -> Figure:
     return _finished(figure, axis)
 
 
+def lookup_curve(rows: Sequence[Row]) -> Figure:
+    """Accuracy of one model against the capacity of its kNN memory: a curve for each number of neighbours."""
+    figure, axis = _panel()
+    for k, (colour, marker, style) in zip(sorted({row["k"] for row in rows}), _looks(), strict=False):
+        of_k = [row for row in rows if row["k"] == k]
+        _band(axis, of_k, "capacity", "accuracy", f"k = {k}", colour, marker, style)
+    capacities = sorted({row["capacity"] for row in rows})
+    axis.set(title="Smaller memories", xlabel="study frames in the memory", ylabel="accuracy", xscale="log")
+    axis.set_xticks(capacities, [f"{capacity:,}" for capacity in capacities])
+    axis.xaxis.set_minor_locator(NullLocator())
+    return _finished(figure, axis)
+
+
 def kinds_bars(rows: Sequence[Row], score: str, title: str, label: str) -> Figure:
     """A bar with its interval for each kind of probe or clip; "old" stands out by colour and hatching."""
     figure, axis = _panel(height=1.3 + 0.42 * len(rows))

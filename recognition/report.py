@@ -57,6 +57,10 @@ def report_figures(evaluation: Mapping[str, Any], metrics: list[dict[str, Any]])
         figures["probe_order"] = draw.place_curve(by_order, "Order of test", "place of the probe in the test")
     if evaluation["capacity"]:
         figures["capacity"] = draw.capacity_curve({"model": evaluation["capacity"]})
+    if (retrieval := evaluation["retrieval"]) and (rows := retrieval["other_settings"]):
+        own = {f"{row['capacity']:,} frames in memory": row["by_lag"] for row in rows if row["k"] == retrieval["k"]}
+        figures["lookup_accuracy"] = draw.lookup_curve(rows)
+        figures["lookup_retention"] = draw.retention_curve(own, "hit_rate")
     figures |= _kinds(retention)
     if memorability := evaluation["memorability"]:
         figures["memorability"] = draw.memorability_curve(memorability["bins"])
@@ -103,6 +107,7 @@ def render_report(
         name=config.name,
         scores=evaluation,
         rows=_score_rows(evaluation),
+        lookups=_lookup_table(evaluation["retrieval"]),
         controls=_control_rows(evaluation["controls"]),
         others=_other_kinds(evaluation),
         best_epoch=best and best["epoch"],
@@ -157,6 +162,12 @@ def _control_rows(controls: Mapping[str, Mapping[str, Any]]) -> list[dict[str, A
         }
         for name, scores in controls.items()
     ]
+
+
+def _lookup_table(retrieval: Mapping[str, Any] | None) -> dict[int, list[dict[str, Any]]]:
+    """Scores of other settings of a kNN memory: for each number of neighbours those of all capacities, ascending."""
+    rows = retrieval["other_settings"] if retrieval else []
+    return {k: [row for row in rows if row["k"] == k] for k in dict.fromkeys(row["k"] for row in rows)}
 
 
 def _other_kinds(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:

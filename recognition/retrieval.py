@@ -14,6 +14,7 @@ from recognition.retention import lags, studied_at
 from recognition.signal_detection import interval, resample_episodes
 
 RANKS = (1, 8, 32, 128)  # how many of the retrieved frames count
+CAPACITIES = (1 / 9, 1 / 3, 1)  # of a memory, as shares of the study frames: 1,000, 3,000 and 9,000 as published
 Row = dict[str, Any]
 
 
@@ -33,6 +34,12 @@ def describe_retrieval(dataset: EpisodeDataset, retrieved: np.ndarray, gates: li
         "by_lag": retrieval_by_lag(of_frame, lag, is_old, resamples, most),
         "gates": gates,
     }
+
+
+def lookup_settings(k: int, num_study_frames: int) -> list[Row]:
+    """k and capacity of the memories to try a model with: as many neighbours as in RANKS or `k`, all CAPACITIES."""
+    capacities = sorted({max(1, round(share * num_study_frames)) for share in CAPACITIES})
+    return [{"k": number, "capacity": capacity} for number in sorted({*RANKS, k}) for capacity in capacities]
 
 
 def source_places(dataset: EpisodeDataset) -> np.ndarray:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -17,9 +18,11 @@ import evaluate
 import train
 from recognition.command_line import InputError
 from recognition.config import load_config
+from recognition.dataset import open_split
 from recognition.index_file import read_index
 from recognition.memorability_file import Scores, write_scores
 from recognition.report import render_report
+from recognition.retrieval import source_places
 from recognition.runs import Run
 from recognition.signal_detection import summarise
 
@@ -299,21 +302,60 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return run
 
 
-def test_what_probes_retrieved_is_told_of_a_model_that_looks_things_up(runs: Path, tmp_path: Path):
+@pytest.fixture(scope="module")
+def knn_run(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a kNN memory, scored with --knn."""
+    folder = tmp_path_factory.mktemp("knn")
     text = (runs / "run.yaml").read_text().replace("{model: transformer, args: {d_embed: 8}}", KNN)
-    (tmp_path / "knn.yaml").write_text(text.replace("n_epochs: 2", "n_epochs: 1"))
+    (folder / "knn.yaml").write_text(text.replace("n_epochs: 2", "n_epochs: 1"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["train.py", "-f", str(tmp_path / "knn.yaml"), f"--runs_dir={tmp_path}"])
+        patch.setattr(sys, "argv", ["train.py", "-f", str(folder / "knn.yaml"), f"--runs_dir={folder}"])
         train.main()
-        patch.setattr(sys, "argv", ["evaluate.py", str(tmp_path / "knn")])
+        patch.setattr(sys, "argv", ["evaluate.py", str(folder / "knn"), "--knn"])
         evaluate.main()
-    retrieval = scores_of(tmp_path / "knn")["retrieval"]
+    return folder / "knn"
+
+
+def test_what_probes_retrieved_is_told_of_a_model_that_looks_things_up(runs: Path, knn_run: Path):
+    retrieval = scores_of(knn_run)["retrieval"]
     assert [row["num_retrieved"] for row in retrieval["recall"]] == [1, 5]
     for frame, clip in zip(retrieval["recall"], retrieval["clip_recall"], strict=True):
-        assert frame["num_probes"] == scores_of(tmp_path / "knn")["n_old"]
+        assert frame["num_probes"] == scores_of(knn_run)["n_old"]
         assert 0.3 < frame["recall"] <= clip["recall"] <= 1  # by chance 1 of 12
     assert sum(row["num_probes"] for row in retrieval["by_lag"]) == retrieval["recall"][0]["num_probes"]
     assert len(retrieval["gates"]) == 1
-    assert "<h2>Retrieval</h2>" in (tmp_path / "knn" / "report.html").read_text()
+    assert "<h2>Retrieval</h2>" in (knn_run / "report.html").read_text()
     assert scores_of(runs / "one")["retrieval"] is None
     assert "<h2>Retrieval</h2>" not in (runs / "one" / "report.html").read_text()
+
+
+def test_other_settings_of_a_knn_memory_are_tried_with_the_same_weights(runs: Path, knn_run: Path):
+    scores, page = scores_of(knn_run), (knn_run / "report.html").read_text()
+    rows = {(row["k"], row["capacity"]): row for row in scores["retrieval"]["other_settings"]}
+    assert list(rows) == [(k, capacity) for k in (1, 5, 8, 32, 128) for capacity in (1, 4, 12)]
+    own = rows[5, 12]  # 12 frames are studied
+    assert {name: scores[name] for name in ("accuracy", "d_prime_interval", "state_bytes")}.items() <= own.items()
+    assert own["by_lag"] == scores["retention"]["by_lag"]
+    assert {row["state_bytes"] for key, row in rows.items() if key[1] == 4} == {own["state_bytes"] / 3}
+    assert len({row["d_prime"] for row in rows.values()}) > 2
+    assert page.count("k = 128") == 1
+    assert {"figure-lookup_accuracy", "figure-lookup_retention"} <= set(re.findall(r'id="(figure-\w+)"', page))
+    assert Page(page).open == []
+
+
+def test_smaller_memories_forget_the_earliest_frames_and_those_alone(runs: Path, knn_run: Path):
+    dataset = open_split(load_config(knn_run / "config.yaml").dataset, "test")
+    place = source_places(dataset)[dataset.episodes.is_old == 1]
+    for row in scores_of(knn_run)["retrieval"]["other_settings"]:
+        if row["k"] >= row["capacity"]:  # all that the memory holds is retrieved
+            assert row["recall"] == pytest.approx((place >= 12 - row["capacity"]).mean())
+    assert 0 < (place >= 8).mean() < 1
+
+
+def test_model_without_a_knn_memory_is_told_that_there_are_no_settings_to_try(
+    runs: Path, tmp_path: Path, evaluated: Callable, capsys: pytest.CaptureFixture
+):
+    shutil.copytree(runs / "one", tmp_path / "one")
+    evaluated(tmp_path / "one", "--knn")
+    assert "no kNN memory" in capsys.readouterr().out
+    assert scores_of(tmp_path / "one")["retrieval"] is None

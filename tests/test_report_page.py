@@ -35,6 +35,7 @@ NUM_FILMS, NUM_FRAMES, FPS = 12, 60, 20
 REPORT_FIGURES = {
     *("loss", "accuracy", "roc", "zroc", "retention_hit_rate", "retention_d_prime", "serial_position", "probe_order"),
     *("capacity", "kinds", "kinds_1", "kinds_2", "clip_kinds_2", "memory_per_byte"),
+    *("lookup_accuracy", "lookup_retention"),
     *("memorability", "memorability_histogram"),
 }
 COMPARISON_FIGURES = {
@@ -57,13 +58,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
             patch.chdir(folder)
             patch.setattr(sys, "argv", ["generate_dataset.py", *words, *sizes, *map(str, more)])
             generate_dataset.main()
-    write_run(folder, "lstm", "lstm")
+    write_run(folder, "knn", "knn_memory")
     write_run(folder, LONG_NAME, "transformer")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         runs = sorted(str(path) for path in (folder / "runs").iterdir())
         options = [
             "--audit",
+            "--knn",
             "--videos=videos",
             "--episodes",
             "bank/test_indices_lures.h5",
@@ -129,7 +131,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
 @pytest.fixture(scope="module", params=["report", "comparison"])
 def page(request: pytest.FixtureRequest, pages: Path) -> Path:
     runs = pages / "runs"
-    return runs / ("lstm/report.html" if request.param == "report" else "comparison.html")
+    return runs / ("knn/report.html" if request.param == "report" else "comparison.html")
 
 
 @pytest.fixture(scope="module", params=[PHONE, DESK])
