@@ -190,8 +190,9 @@ def score_episodes(config, weights: dict, fabric, dataset, lookup: dict[str, int
     import torch
 
     from models import CONFIGS, build_model
+    from models.temporal_gates import TemporalGate
     from recognition.retrieval import describe_retrieval
-    from recognition.scores import BYTES_A_FLOAT, describe_answers
+    from recognition.scores import BYTES_A_FLOAT, describe_answers, describe_openness
     from recognition.training import answers
 
     name, num_features = config.model.model, dataset.bank.num_features
@@ -205,14 +206,20 @@ def score_episodes(config, weights: dict, fabric, dataset, lookup: dict[str, int
     lookups = [layer for layer in model.modules() if hasattr(layer, "retrieved")]  # the last of them is told of
     for layer in lookups:
         layer.config = layer.config.model_copy(update=lookup)
-    logits, retrieved = [], []
+    gated = [layer for layer in model.modules() if isinstance(layer, TemporalGate) and layer.recursion.gate]
+    logits, retrieved, openness = [], [], []
     for batch, _ in answers(fabric, model, dataset, config.training):
         logits.append(batch.cpu())
         if lookups:
             retrieved.append(
                 lookups[-1].retrieved[:, config.dataset.repeat_test - 1 :: config.dataset.repeat_test].cpu()
             )
-    answer, retrieval = torch.cat(logits).numpy(), None
+        if gated := [layer for layer in gated if layer.openness is not None]:  # a stack's last reads the probes alone
+            openness.append(torch.stack([layer.openness for layer in gated]).cpu())
+    answer, retrieval, gates_of_clips = torch.cat(logits).numpy(), None, []
+    if gated:
+        openness = torch.cat(openness, 1).float().numpy()  # (L, N, C)
+        gates_of_clips = describe_openness(dataset, answer, openness, gated[0].clip_frames)
     if lookups:
         gates = lookups[-1].gates
         gates = None if gates is None else gates.tolist()
@@ -221,7 +228,7 @@ def score_episodes(config, weights: dict, fabric, dataset, lookup: dict[str, int
     state_size = model.state_size(dataset.num_study_frames)
     sizes = {"state_size": state_size, "state_bytes": BYTES_A_FLOAT * state_size}
     scores = describe_answers(dataset, answer, Path(config.dataset.video_path))
-    return answer, {**sizes, **scores, "retrieval": retrieval}
+    return answer, {**sizes, **scores, "retrieval": retrieval, "temporal_gates": gates_of_clips}
 
 
 def try_lookups(config, weights: dict, fabric, dataset, k: int) -> list[dict]:

@@ -10,6 +10,7 @@ from recognition.dataset import EpisodeDataset
 from recognition.episodes import was_shown
 from recognition.feature_file import read_header
 from recognition.retention import EPISODES_A_BLOCK, count_clips, retention
+from recognition.retrieval import source_places
 from recognition.signal_detection import (
     interval,
     resample_episodes,
@@ -45,6 +46,25 @@ def describe_answers(dataset: EpisodeDataset, answer: np.ndarray, folder: Path) 
         "zroc": zroc(answer, episodes.is_old, resamples),
         "retention": retention(dataset, answer, resamples, film_rates(dataset, folder)),
     }
+
+
+def describe_openness(
+    dataset: EpisodeDataset, answer: np.ndarray, openness: np.ndarray, clip_frames: int
+) -> list[dict[str, Any]]:
+    """Whether clips for which temporal gates were open are remembered better: a row for each layer of gates.
+
+    openness (L, N, C) is that of L layers for C clips of `clip_frames` study frames. Each row has its mean, and the
+    share of right answers to old probes of clips above that mean and of those up to it: accuracy_open, accuracy_shut.
+    """
+    is_old, resamples = dataset.episodes.is_old == 1, resample_episodes(len(dataset))
+    clip = source_places(dataset) // clip_frames
+    rows = []
+    for of_layer in openness:
+        is_open = np.take_along_axis(of_layer, clip, 1) > of_layer.mean()  # (N, P)
+        shares = _share_right("open", answer > 0, is_old & is_open, resamples)
+        shares |= _share_right("shut", answer > 0, is_old & ~is_open, resamples)
+        rows.append({"openness": float(of_layer.mean()), **shares})
+    return rows
 
 
 def film_rates(dataset: EpisodeDataset, folder: Path) -> np.ndarray | None:

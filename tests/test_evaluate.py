@@ -30,7 +30,10 @@ OPTIONS = ("--audit", "--episodes")
 SCORES = "accuracy", "hit_rate", "false_alarm_rate", "d_prime", "criterion", "auc"
 
 
-KNN = "{model: knn_memory, args: {d_embed: 16, k: 5, segment: 4}}"
+KNN = """{model: mixed, args: {
+  d_embed: 16, layers: [temporal_gate, knn_memory],
+  temporal_gate: {clip_frames: 4, gate: soft}, knn_memory: {k: 5, segment: 4}
+}}"""
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +307,7 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture(scope="module")
 def knn_run(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with a kNN memory, scored with --knn."""
+    """A run with temporal gates and a kNN memory, scored with --knn."""
     folder = tmp_path_factory.mktemp("knn")
     text = (runs / "run.yaml").read_text().replace("{model: transformer, args: {d_embed: 8}}", KNN)
     (folder / "knn.yaml").write_text(text.replace("n_epochs: 2", "n_epochs: 1"))
@@ -338,7 +341,7 @@ def test_other_settings_of_a_knn_memory_are_tried_with_the_same_weights(runs: Pa
     assert own["by_lag"] == scores["retention"]["by_lag"]
     assert {row["state_bytes"] for key, row in rows.items() if key[1] == 4} == {own["state_bytes"] / 3}
     assert len({row["d_prime"] for row in rows.values()}) > 2
-    assert page.count("k = 128") == 1
+    assert page.count('<th scope="row">k = ') == 5
     assert {"figure-lookup_accuracy", "figure-lookup_retention"} <= set(re.findall(r'id="(figure-\w+)"', page))
     assert Page(page).open == []
 
@@ -350,6 +353,18 @@ def test_smaller_memories_forget_the_earliest_frames_and_those_alone(runs: Path,
         if row["k"] >= row["capacity"]:  # all that the memory holds is retrieved
             assert row["recall"] == pytest.approx((place >= 12 - row["capacity"]).mean())
     assert 0 < (place >= 8).mean() < 1
+
+
+def test_openness_of_temporal_gates_is_told_where_there_are_any(runs: Path, knn_run: Path):
+    scores = scores_of(knn_run)
+    [row] = scores["temporal_gates"]
+    assert 0 < row["openness"] < 1
+    assert row["n_open"] + row["n_shut"] == scores["n_old"]
+    hits = sum(row[f"n_{part}"] * row[f"accuracy_{part}"] for part in ("open", "shut"))
+    assert hits == pytest.approx(scores["n_old"] * scores["hit_rate"])
+    assert "<h2>Temporal gates</h2>" in (knn_run / "report.html").read_text()
+    assert scores_of(runs / "one")["temporal_gates"] == []
+    assert "<h2>Temporal gates</h2>" not in (runs / "one" / "report.html").read_text()
 
 
 def test_model_without_a_knn_memory_is_told_that_there_are_no_settings_to_try(
