@@ -179,7 +179,11 @@ def memorability_histogram(histogram: Row) -> Figure:
 
 
 def memory_per_byte(points: Sequence[Row]) -> Figure:
-    """d' against what is carried from study to probe: name, state_bytes, d_prime, d_prime_interval, is_control."""
+    """d' against what is carried from study to probe: name, state_bytes, d_prime, d_prime_interval, is_control.
+
+    What carries nothing has no place on the logarithmic axis and is left out.
+    """
+    points = [point for point in points if point["state_bytes"]]
     figure, axis = _panel(height=3.2 + 0.25 * len(points))
     looks, markers = iter(_looks()), itertools.cycle(MARKERS)
     for point in points:

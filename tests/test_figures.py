@@ -118,6 +118,14 @@ def test_any_name_can_stand_in_a_legend(name: str):
     ElementTree.fromstring(draw.svg("x", figure))
 
 
+def test_model_that_carries_nothing_is_left_out_of_memory_per_byte():
+    point = {"d_prime": 1.0, "d_prime_interval": [0.9, 1.2], "is_control": False}
+    figure = draw.memory_per_byte(
+        [{**point, "name": "none", "state_bytes": 0}, {**point, "name": "a", "state_bytes": 9}]
+    )
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a"]
+
+
 def test_figures_are_written_as_pdf_and_those_of_an_earlier_report_removed(tmp_path: Path):
     (tmp_path / "old.pdf").write_bytes(b"old")
     draw.write_figures({"kinds": draw.kinds_bars([{"kind": "old", **ROW}], "hit_rate", "title", "label")}, tmp_path)

@@ -85,10 +85,10 @@ def count(model: torch.nn.Module) -> int:
 def test_every_parameter_gets_a_gradient_and_moves(variant):
     name, settings = variant
     model = build(name, **settings)
-    before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
     for key, parameter in model.named_parameters():
         if key.endswith("scale.weight"):  # starts at zero, and what lies below it would get nothing
             torch.nn.init.normal_(parameter)
+    before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
     F.binary_cross_entropy_with_logits(model(draw(B, T, D)), (draw(B, P, seed=2) > 0).float()).backward()
     norms = {key: parameter.grad.norm().item() for key, parameter in model.named_parameters()}
     # Rounding alone leaves about 1e-8 of the largest in a gradient that is really zero.
