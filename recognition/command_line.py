@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from recognition.stopping import EXIT_STATUS, Stopped, stopping_at_once
+from recognition.stopping import EXIT_STATUS, Stopped, farewell, stopping_at_once
 
 # In a log file every step of a progress bar stays: a few a minute will do. tqdm reads this when it is imported.
 if not sys.stderr.isatty():
@@ -61,7 +61,7 @@ def run(main: Callable[[], int | None]) -> None:
         print(f"{Path(sys.argv[0]).name}: error: {one_line(str(error))}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
     except Stopped as stopped:
-        print(f"{Path(sys.argv[0]).name}: stopped by {stopped}; the same command goes on", file=sys.stderr)
+        print(farewell(stopped), file=sys.stderr)
         sys.exit(EXIT_STATUS)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -165,15 +165,16 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Its counterpart: a text that looks like such a number, as the name of a run may, is written in quotes."""
+    """Its counterpart: a text that it would take for a number or nothing, as the name of a run may be, is written in
+    quotes."""
 
 
 for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
     )
-# Agents of Weights & Biases write values as Python does.
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^None$"), ["N"])
+    # Agents of Weights & Biases write values as Python does.
+    _kind.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^None$"), ["N"])
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from recognition.files import written_whole
 from recognition.hdf5 import new_hdf5
 
 FORMAT_VERSION = 1
+TYPES = {"frame": np.int64, "alteration": np.uint8, "score": np.float32, "activations": np.float32}
 SETTINGS = ("weights", "weights_sha256", "fit", "layer")
 
 
@@ -71,7 +72,7 @@ def write_scores(path: Path, video_id: str, scores: Scores, settings: dict[str, 
     order = np.argsort(scores.place)
     with written_whole(path) as part, new_hdf5(part) as file:
         for name, values in scores._asdict().items():
-            file[name] = values[order]
+            file[name] = values[order].astype(TYPES[name], copy=False)
         file.attrs.update({"video_id": video_id, **settings, "format_version": FORMAT_VERSION})
 
 
@@ -97,8 +98,7 @@ def _check(scores: Scores) -> None:
     num = len(frame)
     if num == 0 or not (frame.shape == alteration.shape == score.shape == (num,) == activations.shape[:-1]):
         raise ValueError("its columns differ in length")
-    kinds = (frame.dtype, np.int64), (alteration.dtype, np.uint8), (score.dtype, np.float32)
-    if any(found != due for found, due in kinds) or activations.dtype.kind != "f":
+    if any(getattr(scores, name).dtype != due for name, due in TYPES.items()):
         raise ValueError("its columns are of wrong types")
     if (np.diff(scores.place) <= 0).any() or frame[0] < 0 or alteration.max() > len(ALTERATIONS):
         raise ValueError("its frames do not ascend")

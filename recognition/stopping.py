@@ -1,8 +1,12 @@
 """How a scheduler asks a job to stop, by SIGTERM or SIGUSR1, and how the scripts answer: at once, or after a step."""
 
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 
 # EX_TEMPFAIL of sysexits.h: run the same command again, and it goes on.
 EXIT_STATUS = 75
@@ -15,13 +19,28 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
-    """Within the block a signal raises Stopped wherever the main thread is."""
+    """Within the block a signal raises Stopped wherever the main thread is.
 
-    def stop(number: int, _) -> None:
-        raise Stopped(signal.Signals(number).name)
+    But during an import the process ends at once: libraries written in C swallow an exception there, and are left half
+    loaded.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopped = Stopped(signal.Signals(number).name)
+        while frame:
+            if "importlib._bootstrap" in frame.f_code.co_filename:
+                print(farewell(stopped), file=sys.stderr, flush=True)
+                os._exit(EXIT_STATUS)
+            frame = frame.f_back
+        raise stopped
 
     with _handling(stop):
         yield
+
+
+def farewell(stopped: Stopped) -> str:
+    """The last line of a script that was stopped."""
+    return f"{Path(sys.argv[0]).name}: stopped by {stopped}; the same command goes on"
 
 
 @contextmanager

@@ -31,7 +31,7 @@ SCRIPTS = (
     *("download_videos", "preprocess_videos", "generate_dataset", "score_memorability", "train", "evaluate"),
     *("render_episode", "demo"),
 )
-SHIPPED = sorted((ROOT / "config-files").rglob("*.yaml"))
+SHIPPED = sorted(path for path in (ROOT / "config-files").rglob("*.yaml") if path.parent.name != "sweeps")
 BOMB = "a: &a [x, x]\n" + "".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in itertools.pairwise("abcdefghij")
 )

@@ -1,5 +1,6 @@
 """Synthetic films: seeded, whole, and cut into shots as films are."""
 
+import socket
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -65,7 +66,8 @@ def test_interrupted_write_leaves_no_film(tmp_path, monkeypatch):
 
 
 def test_what_a_killed_write_left_is_no_film_and_is_replaced(tmp_path):
-    (tmp_path / ".film_000.mp4.part").write_bytes(b"half")
+    host = socket.gethostname().replace(".", "-")
+    (tmp_path / f".film_000.mp4.{host}.{2**30}.part").write_bytes(b"half")
     assert list(contents(tmp_path, 1, 0.5, fps=8)) == ["film_000.mp4"]
     assert [path.name for path in find_videos(tmp_path)] == ["film_000.mp4"]
 

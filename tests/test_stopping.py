@@ -172,6 +172,18 @@ def test_every_script_ends_with_the_status_that_asks_to_be_run_again(tmp_path: P
         assert result.stderr == f"-c: stopped by {number.name}; the same command goes on\n"
 
 
+def test_stop_during_an_import_ends_at_once_because_libraries_swallow_exceptions(tmp_path: Path):
+    """numpy, stopped while torch's C code imports it, was left half loaded; the script went on and failed later."""
+    (tmp_path / "swallows.py").write_text(
+        "import os, signal\ntry: os.kill(os.getpid(), signal.SIGTERM)\nexcept: pass\n"
+    )
+    code = "from recognition.command_line import run; run(lambda: print(__import__('swallows')))"
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (75, "")
+    assert result.stderr == "-c: stopped by SIGTERM; the same command goes on\n"
+
+
 def test_signals_are_handled_as_before_once_a_block_ends():
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
     with stopping_at_once():
