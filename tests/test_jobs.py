@@ -76,7 +76,7 @@ class Job:
 
     def wait(self) -> int:
         """The exit status, after what it printed was shown."""
-        output, _ = self.process.communicate(timeout=60)
+        output, _ = self.process.communicate()
         print(output)
         return self.process.returncode
 
@@ -155,7 +155,7 @@ def test_tasks_of_a_training_job_train_one_model_together(
 ):
     config = write_yaml(config_text(small_bank, n_epochs=1), "tiny.yaml")
     one = job("slurm-train.sh", "-f", config, f"--runs_dir={tmp_path}/runs", SLURM_NTASKS=2)
-    output, _ = one.process.communicate(timeout=60)
+    output, _ = one.process.communicate()
     assert one.process.returncode == 0, output
     assert "2 x cpu" in output
     assert (tmp_path / "runs/tiny/test.json").exists()
@@ -263,8 +263,6 @@ def test_preprocessing_is_told_its_share_of_the_films(job: Callable, stand_in: C
 
 
 def test_preprocessing_of_a_share_works(job: Callable, tmp_path: Path):
-    if "--shard" not in (ROOT / "preprocess_videos.py").read_text():
-        pytest.skip("PREPROCESS_VIDEOS.PY HAS NO --shard YET: jobs/slurm-preprocess.sh cannot run")
     from recognition.films import write_films
 
     list(write_films(tmp_path / "videos", 2, 2, 6))

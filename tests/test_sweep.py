@@ -213,7 +213,7 @@ def test_a_stop_is_passed_on_to_the_run(small_bank: Path, write_yaml: Callable, 
     while process.poll() is None and not (run / "metrics.jsonl").is_file():
         time.sleep(0.01)
     process.send_signal(signal.SIGUSR1)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate()
     assert process.returncode == 75
     assert "train.py: stopped by " in errors
     assert errors.splitlines()[-1].startswith("sweep.py: stopped by SIGUSR1")
