@@ -53,18 +53,17 @@ def run(main: Callable[[], int | None]) -> None:
     0 or what it returned; 2 on InputError; 1 on Failure and on OSError (a full disk, no permission); 75 when a
     scheduler's SIGTERM or SIGUSR1 stopped it; each of these is told in one line. 130 on Ctrl-C.
     """
-    try:
-        with stopping_at_once():
-            status = main()
-        sys.exit(status)
-    except (InputError, Failure, OSError) as error:
-        print(f"{Path(sys.argv[0]).name}: error: {one_line(str(error))}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, InputError) else 1)
-    except Stopped as stopped:
-        print(farewell(stopped), file=sys.stderr)
-        sys.exit(EXIT_STATUS)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with stopping_at_once():
+        try:
+            sys.exit(main())
+        except (InputError, Failure, OSError) as error:
+            print(f"{Path(sys.argv[0]).name}: error: {one_line(str(error))}", file=sys.stderr)
+            sys.exit(2 if isinstance(error, InputError) else 1)
+        except Stopped as stopped:
+            print(farewell(stopped), file=sys.stderr)
+            sys.exit(EXIT_STATUS)
+        except KeyboardInterrupt:
+            sys.exit(130)
 
 
 def one_line(message: str) -> str:

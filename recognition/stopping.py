@@ -26,6 +26,8 @@ def stopping_at_once() -> Iterator[None]:
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)  # schedulers repeat themselves
         stopped = Stopped(signal.Signals(number).name)
         while frame:
             if "importlib._bootstrap" in frame.f_code.co_filename:
