@@ -4,7 +4,6 @@ import itertools
 import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +17,6 @@ from recognition.command_line import InputError
 from recognition.feature_file import DamagedFile, map_features, read_header, read_shots
 
 NOBODY_ELSE = 3  # references that sys.getrefcount counts: the list's, the loop's and its own
-PIECE_BYTES = 1 << 23  # gathered by one thread; a thread is not worth its start for less
 Place = Literal["gpu", "memory", "mapped"]
 
 
@@ -110,14 +108,9 @@ class FeatureBank:
         """Features of frames by their places in the flat tensor: (...) to (..., num_features)."""
         if self._flat.is_cuda:
             return self._flat[rows.to(self._flat.device)]
-        flat, order = self._flat.numpy(), rows.flatten().numpy()
-        features = self._buffer(len(order))
-        num_threads = min(torch.get_num_threads(), 1 + features.nbytes // PIECE_BYTES)
-        parts = zip(np.array_split(order, num_threads), np.array_split(features, num_threads), strict=True)
-        with ThreadPoolExecutor(num_threads) as pool:
-            # Rows outside are impossible, and any other mode would copy once more.
-            list(pool.map(lambda part: flat.take(part[0], axis=0, out=part[1], mode="clip"), parts))
-        return torch.from_numpy(features).unflatten(0, rows.shape)
+        features = torch.from_numpy(self._buffer(rows.numel()))
+        torch.index_select(self._flat, 0, rows.flatten(), out=features)
+        return features.unflatten(0, rows.shape)
 
     def _buffer(self, num_frames: int) -> np.ndarray:
         """Memory for features, (num_frames, D), of an earlier batch that nobody holds any more, or new.
