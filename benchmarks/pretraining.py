@@ -1,0 +1,145 @@
+"""Self-supervised pre-training of a small clip encoder on made-up moving shapes: what a linear probe finds afterwards.
+
+python -m benchmarks.pretraining          three seeds, some minutes of one CPU core; prints accuracies
+
+BYOL (arXiv:2006.07733): an online network predicts what its own moving average, the target network, says of another
+clip. Both clips show the same shape moving in the same direction, and differ in place, contrast, brightness and noise.
+Shape and direction together are then told by a linear probe from the features of an encoder that is random, or was
+trained with a perceptron for predictor, or with a key-value memory. The deviation of unit-length projections, times the
+root of their width, tells of collapse: 0 if all clips are alike, 1 if they fill all directions.
+
+Shapes: B clips, T frames, S pixels a side, Y width of the features, M of the projections.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from models.key_value_memory import MemoryPredictor, prediction_loss
+from models.perceptron import perceptron
+from recognition.command_line import ArgumentParser, run, whole_number
+
+NUM_FRAMES, SIDE, SHAPE_SIDE = 8, 16, 5
+FEATURES, HIDDEN, PROJECTION = 32, 128, 32
+# As many slots for the width as the source has, 4,096 for 256, and its scale of 16 made as sharp: cosines of unrelated
+# vectors are larger in fewer dimensions.
+SLOTS, SCALE = 16 * PROJECTION, 16 * (PROJECTION / 256) ** 0.5
+DIRECTIONS = torch.tensor([[0, 1], [0, -1], [1, 0], [-1, 0]])  # pixels a frame
+PREDICTORS = {
+    "random": lambda: None,
+    "perceptron": lambda: perceptron(PROJECTION, HIDDEN, PROJECTION),
+    "memory": lambda: MemoryPredictor(PROJECTION, SLOTS, scale=SCALE),
+}
+BATCH_SIZE, NUM_PROBED = 32, 2048
+LEARNING_RATE, WEIGHT_DECAY, PREDICTOR_RATE = 3e-3, 0.03, 10  # the predictor learns faster than the encoder
+MOMENTUM = 0.98  # of the target network; 0.996 and more are for a hundred times as many steps
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, prog="python -m benchmarks.pretraining")
+    parser.add_argument("--steps", type=whole_number(1), default=800, help="of training, 32 pairs of clips each")
+    parser.add_argument("--seeds", type=whole_number(1), default=3, help="train so many encoders each way")
+    args = parser.parse_args()
+    print(f"{'seed':>4}" + "".join(f"{name:>28}" for name in PREDICTORS))
+    accuracies = []
+    for seed in range(args.seeds):
+        networks = [pretrain(name, args.steps, seed) for name in PREDICTORS]
+        found = [probe(network, seed) for network in networks]
+        accuracies.append([accuracy for accuracy, _ in found])
+        cells = [f"{accuracy:.3f}, deviation {deviation:.2f}" for accuracy, deviation in found]
+        print(f"{seed:>4}" + "".join(f"{cell:>28}" for cell in cells), flush=True)
+    print("mean" + "".join(f"{mean:>28.3f}" for mean in torch.tensor(accuracies).mean(0)))
+    print(f"accuracy of guessing {1 / num_classes():.3f}")
+
+
+def pretrain(name: str, num_steps: int, seed: int) -> nn.Sequential:
+    """Train an encoder and a projector with one of PREDICTORS; "random" gets the statistics of its norms alone."""
+    torch.manual_seed(seed)
+    network, predictor = nn.Sequential(clip_encoder(), perceptron(FEATURES, HIDDEN, PROJECTION)), PREDICTORS[name]()
+    generator = torch.Generator().manual_seed(seed)
+    if predictor is None:
+        with torch.no_grad():
+            for _ in range(50):
+                network(draw_clips(draw_labels(BATCH_SIZE, generator), generator))
+        return network.eval()
+    target = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(MOMENTUM), use_buffers=True)
+    groups = [
+        {"params": list(network.parameters())},
+        {"params": list(predictor.parameters()), "lr": PREDICTOR_RATE * LEARNING_RATE},
+    ]
+    optimizer = torch.optim.AdamW(groups, LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
+    for _ in range(num_steps):
+        label = draw_labels(BATCH_SIZE, generator)
+        one, two = (draw_clips(label, generator) for _ in range(2))
+        with torch.no_grad():
+            of_one, of_two = target(one), target(two)
+        losses = prediction_loss(predictor(network(one)), of_two), prediction_loss(predictor(network(two)), of_one)
+        optimizer.zero_grad()
+        (sum(losses) / 2).backward()
+        optimizer.step()
+        schedule.step()
+        target.update_parameters(network)
+    return network.eval()
+
+
+@torch.no_grad()
+def probe(network: nn.Sequential, seed: int) -> tuple[float, float]:
+    """Accuracy of a linear probe, by least squares, on clips that it was not fitted to; deviation of projections."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    label = draw_labels(2 * NUM_PROBED, generator)
+    y = torch.cat([network[0](part) for part in draw_clips(label, generator).split(256)])  # (2 N, Y)
+    z = F.normalize(network[1](y), dim=1)
+    y = F.pad((y - y[:NUM_PROBED].mean(0)) / y[:NUM_PROBED].std(0).clamp(min=1e-6), (0, 1), value=1)
+    # Where features have collapsed there are many solutions; gelsd finds the least.
+    weights = torch.linalg.lstsq(y[:NUM_PROBED], F.one_hot(label[:NUM_PROBED]).float(), driver="gelsd").solution
+    is_right = (y[NUM_PROBED:] @ weights).argmax(1) == label[NUM_PROBED:]
+    return is_right.float().mean().item(), z.std(0).mean().item() * PROJECTION**0.5
+
+
+def clip_encoder() -> nn.Sequential:
+    """Three convolutions over space and time and an average: clips (B, 1, T, S, S) to features (B, Y)."""
+    layers, width = [], 1
+    for width_out, stride in ((8, (1, 2, 2)), (16, (1, 2, 2)), (FEATURES, (2, 1, 1))):
+        convolution = nn.Conv3d(width, width_out, 3, stride, padding=1, bias=False)
+        layers += [convolution, nn.BatchNorm3d(width_out), nn.ReLU()]
+        width = width_out
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool3d(1), nn.Flatten())
+
+
+def num_classes() -> int:
+    return len(shapes()) * len(DIRECTIONS)
+
+
+def shapes() -> Tensor:
+    """A box, a plus and a cross."""
+    box, plus = torch.ones(SHAPE_SIDE, SHAPE_SIDE), torch.zeros(SHAPE_SIDE, SHAPE_SIDE)
+    box[1:-1, 1:-1] = 0
+    plus[SHAPE_SIDE // 2] = plus[:, SHAPE_SIDE // 2] = 1
+    cross = torch.eye(SHAPE_SIDE).maximum(torch.eye(SHAPE_SIDE).flip(0))
+    return torch.stack([box, plus, cross])
+
+
+def draw_labels(num_clips: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(num_classes(), (num_clips,), generator=generator)
+
+
+def draw_clips(label: Tensor, generator: torch.Generator, noise: float = 0.1) -> Tensor:
+    """Clips (B, 1, T, S, S) of the shapes and directions that labels (B,) say.
+
+    What leaves a picture on one side comes in on the other.
+    """
+    shape, direction = label // len(DIRECTIONS), DIRECTIONS[label % len(DIRECTIONS)]
+    start = torch.randint(SIDE, (len(label), 2), generator=generator)
+    place = start[:, None] + direction[:, None] * torch.arange(NUM_FRAMES)[:, None]  # (B, T, 2)
+    row, column = ((torch.arange(SIDE) - place[..., [axis]]) % SIDE for axis in (0, 1))  # (B, T, S)
+    pictures = F.pad(shapes(), (0, SIDE - SHAPE_SIDE) * 2)
+    clips = pictures[shape[:, None, None, None], row[..., None], column[:, :, None]]
+    contrast = 0.8 + 0.4 * torch.rand(len(label), 1, 1, 1, generator=generator)
+    brightness = 0.1 * torch.randn(len(label), 1, 1, 1, generator=generator)
+    return (contrast * clips + brightness + noise * torch.randn(clips.shape, generator=generator))[:, None]
+
+
+if __name__ == "__main__":
+    run(main)
