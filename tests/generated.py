@@ -49,7 +49,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts | st.integers(), inner, max_size=3),
     max_leaves=5,
 )
-LIMIT_S = 10  # for one file in a child process; all are read within milliseconds
+LIMIT_S = 10  # of computing, for one file in a child process; all are read within milliseconds
 MEMORY = 4 << 30  # bytes that reading one may take beside what the process has
 
 
@@ -112,12 +112,11 @@ def outcomes(read: Callable[[Path], Any], files: list[bytes], path: Path) -> lis
 
 
 def _read_each(read: Callable[[Path], Any], files: list[bytes], path: Path, send: Connection) -> None:
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, whatever a library in C is doing
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + MEMORY,) * 2)
     for data in files:
         path.write_bytes(data)
-        signal.alarm(LIMIT_S)
+        signal.setitimer(signal.ITIMER_PROF, LIMIT_S)  # ends the process, whatever a library in C is doing
         try:
             read(path)
             send.send("read")
