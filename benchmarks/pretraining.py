@@ -8,6 +8,9 @@ Shape and direction together are then told by a linear probe from the features o
 trained with a perceptron for predictor, or with a key-value memory. The deviation of unit-length projections, times the
 root of their width, tells of collapse: 0 if all clips are alike, 1 if they fill all directions.
 
+Seed 0 gave 0.264 for random, 0.848 for the perceptron and 0.609 for the memory; other seeds
+differ by 0.3. That the memory is at least as good, as its source finds on films, has not been seen here.
+
 Shapes: B clips, T frames, S pixels a side, Y width of the features, M of the projections.
 """
 
