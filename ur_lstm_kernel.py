@@ -26,7 +26,9 @@ PIECE, BLAS_PIECE = 64, 1024
 _compile = njit(nogil=True, error_model="numpy", fastmath={"contract", "arcp", "nsz"})
 ONE, TWO = np.float32(1), np.float32(2)
 LINE = 16  # numbers in a cache line
-ROW = MAX_ROW + LINE  # from row to row of `_four_rows`: rows a power of 2 apart would share few places in the cache
+# Numbers from row to row of `_four_rows`: a page and a quarter, so that rows of up to 256 share no set of a core's first
+# cache. Where they do, products take more than twice as long at some addresses, and so in some processes.
+ROW = 1280
 
 
 def scan(
