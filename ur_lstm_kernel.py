@@ -26,8 +26,8 @@ PIECE, BLAS_PIECE = 64, 1024
 _compile = njit(nogil=True, error_model="numpy", fastmath={"contract", "arcp", "nsz"})
 ONE, TWO = np.float32(1), np.float32(2)
 LINE = 16  # numbers in a cache line
-# Numbers from row to row of `_four_rows`: a page and a quarter, so that rows of up to 256 share no set of a core's first
-# cache. Where they do, products take more than twice as long at some addresses, and so in some processes.
+# Numbers from row to row of `_four_rows`: a page and a quarter, so that rows of up to 256 share no set of the L1 cache.
+# Where they do, products take more than twice as long at some addresses, and so in some processes.
 ROW = 1280
 
 
