@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import math
+import multiprocessing
 import os
 import reprlib
 import sys
@@ -64,6 +65,11 @@ def run(main: Callable[[], int | None]) -> None:
             sys.exit(EXIT_STATUS)
         except KeyboardInterrupt:
             sys.exit(130)
+        finally:
+            # Workers leave SIGTERM to this process; should it be stopped while it starts them, it would wait for them
+            # at its exit, and they for it.
+            for worker in multiprocessing.active_children():
+                worker.kill()
 
 
 def one_line(message: str) -> str:
