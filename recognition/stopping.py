@@ -47,10 +47,15 @@ def farewell(stopped: Stopped) -> str:
 
 @contextmanager
 def stopping_later() -> Iterator[Callable[[], bool]]:
-    """Within the block a signal is only noted; yields a function that tells whether one has come."""
+    """Within the block a signal is only noted; yields a function that tells whether one has come.
+
+    If the block ends all the same, as if none had, the signal is sent again.
+    """
     noted: list[int] = []
     with _handling(lambda number, _: noted.append(number)):
         yield lambda: bool(noted)
+    if noted:
+        signal.raise_signal(noted[0])
 
 
 def leave_stopping_to_parent(*_) -> None:

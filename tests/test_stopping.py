@@ -1,5 +1,6 @@
 """A scheduler's request to stop: training ends after its step, goes on from there, and nothing can be told from it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -202,13 +203,20 @@ def test_stop_while_workers_are_started_does_not_wait_for_them():
 
 def test_signals_are_handled_as_before_once_a_block_ends():
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
-    with stopping_at_once():
-        with stopping_later() as is_asked:
-            send(signal.SIGTERM)()
-            assert is_asked()
-        with pytest.raises(Stopped, match="SIGUSR1"):
-            send(signal.SIGUSR1)()
+    with stopping_at_once(), pytest.raises(Stopped, match="SIGUSR1"):
+        send(signal.SIGUSR1)()
+    with contextlib.suppress(Stopped), stopping_later() as is_asked:
+        send(signal.SIGTERM)()
+        if is_asked():
+            raise Stopped
+        pytest.fail("the signal was not noted")
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
+
+
+def test_signal_after_the_last_step_of_an_epoch_is_not_forgotten():
+    """Nobody asks for it any more: training went on for ever, while the scheduler waited."""
+    with stopping_at_once(), pytest.raises(Stopped, match="SIGTERM"), stopping_later():
+        send(signal.SIGTERM)()
 
 
 def test_finished_run_is_left_alone_and_told(train_here: Callable, capsys: pytest.CaptureFixture):
