@@ -101,7 +101,7 @@ def epoch(device: str) -> Iterator[Row]:
 
     from models import CONFIGS, build_model
     from recognition.config import TrainingConfig
-    from recognition.training import train_epoch
+    from recognition.training import Progress, train_epoch
 
     spec = EpisodeSpec(num_clips=10, clip_length=60, clip_margin=30, num_tests=10, subsample=2)
     with tempfile.TemporaryDirectory() as folder:
@@ -131,7 +131,11 @@ def epoch(device: str) -> Iterator[Row]:
 
     with redirect_stderr(io.StringIO()):  # the progress bar
         whole, alone, multiplying = take_turns(
-            [lambda: train_epoch(fabric, model, optimizer, dataset, config, 0), passes, product]
+            [
+                lambda: train_epoch(fabric, model, optimizer, dataset, config, Progress(), keep=lambda: None),
+                passes,
+                product,
+            ]
         )
     peak = 2 * size**3 / multiplying
     note = f"MFU {num_operations / whole / peak:.2f} of {peak / 1e9:,.0f} GFLOP/s, which a large product reaches here"
