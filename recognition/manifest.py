@@ -1,6 +1,7 @@
 """The list of films to fetch, and manifest.csv, which says what became of each."""
 
 import csv
+import io
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -83,8 +84,10 @@ def _read_csv(path: Path, columns: tuple[str, ...]) -> list[Row]:
     import pandas as pd
 
     try:
-        with open(path, "rb") as file:  # by its path pandas would unpack an archive or fetch an address
-            table = pd.read_csv(file, dtype=str, keep_default_na=False)  # a film may be called NA
+        data = path.read_bytes()  # by its path pandas would unpack an archive or fetch an address
+        if b"\0" in data:  # Python 3.10 cannot write it back
+            raise ValueError("it holds a character of code 0")
+        table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)  # a film may be called NA
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:  # not CSV, empty, or not UTF-8
