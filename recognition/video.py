@@ -7,10 +7,13 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from recognition.command_line import InputError
 
 DECODER = "pyav"
+# To change a frame's format in. PyAV takes one for each core since 17 and has no other way before.
+ONE_THREAD = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
 
 
@@ -71,6 +74,7 @@ def decode(path: str | Path, threads: int = 1) -> Iterator[tuple[np.ndarray, flo
     not at all. A Matroska file cut short just ends.
     """
     num_frames, time_s, end_s = 0, -math.inf, 0.0
+    reformatter = VideoReformatter()
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             stream = _first_picture_stream(container)
@@ -87,7 +91,7 @@ def decode(path: str | Path, threads: int = 1) -> Iterator[tuple[np.ndarray, flo
                 for frame in packet.decode():
                     if frame.is_corrupt:
                         raise DecodeError(f"frame {num_frames} is damaged")
-                    image = _upright(frame)
+                    image = _upright(frame, reformatter)
                     told_s = num_frames / fps if frame.time is None else frame.time
                     time_s = told_s if told_s > time_s else time_s + 1 / fps
                     yield image, time_s
@@ -127,6 +131,7 @@ def _seek_frames(path: str | Path, wanted: set[float]) -> dict[float, np.ndarray
     """Images by their times in seconds; not all, or none, where seeking may find others than `decode` would."""
     images: dict[float, np.ndarray] = {}
     first_s, last_s, before_s = min(wanted), max(wanted), -math.inf
+    reformatter = VideoReformatter()
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             stream = _first_picture_stream(container)
@@ -141,7 +146,7 @@ def _seek_frames(path: str | Path, wanted: set[float]) -> dict[float, np.ndarray
                 if is_astray or frame.time is None or frame.time <= before_s:
                     return {}
                 if frame.time in wanted and not frame.is_corrupt:
-                    images[frame.time] = _upright(frame)
+                    images[frame.time] = _upright(frame, reformatter)
                 if frame.time >= last_s:
                     break
                 before_s = frame.time
@@ -169,8 +174,9 @@ def _longest_delay(container: av.container.InputContainer, stream: av.VideoStrea
     return delay
 
 
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    image = frame.to_ndarray(format="rgb24")
+def _upright(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
+    """The frame's image. A film's frames share the `reformatter`, which takes longer to make than to use."""
+    image = reformatter.reformat(frame, format="rgb24", **ONE_THREAD).to_ndarray()
     return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90))) if frame.rotation else image
 
 

@@ -285,7 +285,7 @@ def test_late_frames_are_read_without_decoding_the_film_from_its_start(tmp_path,
     frames = list(decode(path))
     decoded, upright = [], video._upright
     monkeypatch.setattr(video, "decode", lambda path: pytest.fail("decoded from the start"))
-    monkeypatch.setattr(video, "_upright", lambda frame: decoded.append(frame.time) or upright(frame))
+    monkeypatch.setattr(video, "_upright", lambda frame, *rest: decoded.append(frame.time) or upright(frame, *rest))
     [found] = read_frames(path, [frames[50][1]])
     np.testing.assert_array_equal(found, frames[50][0])
     assert decoded == [frames[50][1]]
