@@ -21,28 +21,29 @@ def _import_torchvision():
     the compiled library is missing the schemas alone are declared. The library object must stay alive.
     """
     try:
-        import torchvision
+        import torchvision.transforms.v2
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
         library = torch.library.Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision
+        import torchvision.transforms.v2
 
         torchvision.schemas_only = library
     return torchvision
 
 
 torchvision = _import_torchvision()
-F = torchvision.transforms.functional
+F, F2 = torchvision.transforms.functional, torchvision.transforms.v2.functional
 CLIP_FRAMES = 16  # as torchvision's networks for videos are trained and tested with
 
 
 class Preprocessing:
     """torchvision's own preprocessing of a classifier, in two halves: the first can run where frames are decoded.
 
-    `crop` then `normalise` equals `get_model_weights(name).DEFAULT.transforms()` applied to the uint8 image or video.
+    `crop` then `normalise` equals `get_model_weights(name).DEFAULT.transforms()` applied to the image as Pillow holds
+    it, or to the video as a uint8 tensor. Of a resized image one value in 100 may be rounded another way.
 
     A network for images reads frame by frame. One for videos reads windows of `window` = 16 consecutive frames, the
     first frames of which are `stride` apart; None takes 16 too, so that no frame is in two windows. A window stands for
@@ -62,8 +63,10 @@ class Preprocessing:
     def crop(self, frame: Tensor) -> Tensor:
         """Resize and centre-crop one frame: (3, H, W) uint8 to (3, crop, crop) uint8."""
         preset = self.preset
-        antialias = getattr(preset, "antialias", False)  # the preset for videos has it off and does not say so
-        frame = F.resize(frame, preset.resize_size, interpolation=preset.interpolation, antialias=antialias)
+        if self.window == 1:  # in whole numbers as Pillow does, with which these networks were trained, and fast
+            frame = F2.resize(frame, preset.resize_size, interpolation=preset.interpolation, antialias=True)
+        else:  # in floating point, for these were trained on tensors
+            frame = F.resize(frame, preset.resize_size, interpolation=preset.interpolation, antialias=False)
         return F.center_crop(frame, preset.crop_size)
 
     def normalise(self, frames: Tensor) -> Tensor:
@@ -123,6 +126,9 @@ class Backbone:
             layout = torch.channels_last_3d
         self.network = network.to(device, memory_format=layout)
         self.compute_dtype = fast_dtype(device) if fast else torch.float32
+        for module in network.modules():
+            if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+                module.to(self.compute_dtype)  # as autocast would for every batch anew
 
     @torch.inference_mode()
     def features(self, frames: Tensor) -> Tensor:

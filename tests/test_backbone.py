@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -49,13 +50,20 @@ def resnet18() -> Backbone:
     return make()
 
 
+def as_trained(name: str) -> Tensor:
+    """FRAMES as torchvision prepares them for a network, from Pillow's images."""
+    transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    return torch.stack([transforms(Image.fromarray(frame.permute(1, 2, 0).numpy())) for frame in FRAMES])
+
+
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "vit_b_16"])
 def test_preprocessing_equals_that_of_torchvision(name):
-    transforms, ours = torchvision.models.get_model_weights(name).DEFAULT.transforms(), Preprocessing(name)
-    for frame in FRAMES:
-        cropped = ours.crop(frame)
-        assert cropped.dtype == torch.uint8
-        torch.testing.assert_close(ours.normalise(cropped[None])[0], transforms(frame), rtol=0, atol=1e-5)
+    ours = Preprocessing(name)
+    cropped = torch.stack([ours.crop(frame) for frame in FRAMES])
+    assert cropped.dtype == torch.uint8
+    differences = (ours.normalise(cropped) - as_trained(name)).abs()
+    assert differences.max() < 2.5 / 255 / 0.22  # grey levels, in the normalised images' units
+    assert (differences > 1e-5).float().mean() < 0.01
 
 
 @pytest.mark.parametrize(
@@ -65,16 +73,15 @@ def test_preprocessing_equals_that_of_torchvision(name):
 def test_features_equal_those_of_torchvision(name, last, num_features):
     network = reference(name, seed=0)
     network.set_submodule(last, nn.Identity())
-    transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
     with torch.inference_mode():
-        expected = network(torch.stack([transforms(frame) for frame in FRAMES]))
+        expected = network(as_trained(name))
     backbone = make(name)
     found = features(backbone)
     assert backbone.num_features == num_features
     assert (found.shape, found.dtype) == ((4, num_features), torch.float32)
-    scale = expected.abs().max()  # the fast memory layout adds in another order
-    torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=1e-5)
-    assert expected.std(0).max() / scale > 1e-3  # frames differ, so that a mix-up would show
+    scale = expected.abs().max()  # the fast memory layout adds in another order, a few pixels are rounded another way
+    torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=2e-4)
+    assert expected.std(0).max() / scale > 1e-2  # frames differ, so that a mix-up would show
 
 
 @pytest.mark.parametrize("name", ["r3d_18", "mvit_v2_s"])

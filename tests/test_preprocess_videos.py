@@ -18,13 +18,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, refusal, run_script, run_with_kills
+from PIL import Image
 from torch import nn
 
 import preprocess_videos
 from recognition import command_line
 from recognition.alterations import ALTERATIONS
 from recognition.backbone import Backbone, Preprocessing, torchvision
-from recognition.extraction import FilmFrames, first_windows
+from recognition.extraction import FilmFrames
 from recognition.feature_file import feature_files, map_features, read_header, read_shots
 from recognition.films import write_films
 from recognition.shots import ShotFinder
@@ -125,12 +126,12 @@ def reference_network() -> nn.Module:
 
 
 def reference(video: Path) -> np.ndarray:
-    """Features of every frame of a video by torchvision's own transforms and network, in float32."""
+    """Features of every frame of a video by torchvision's own transforms of Pillow's images and network, in float32."""
     transforms, found = torchvision.models.ResNet18_Weights.DEFAULT.transforms(), []
     with av.open(str(video)) as container, torch.inference_mode():
         for frame in container.decode(video=0):
-            image = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90).copy()
-            found.append(reference_network()(transforms(torch.from_numpy(image).permute(2, 0, 1))[None]))
+            image = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+            found.append(reference_network()(transforms(Image.fromarray(image))[None]))
     return torch.cat(found).numpy()
 
 
@@ -163,9 +164,10 @@ def test_features_of_real_clips_match_torchvision(tmp_path, preprocess, name, dt
     expected = reference(CLIPS / name).astype(np.float64)
     lengths = np.linalg.norm(found, axis=1), np.linalg.norm(expected, axis=1)
     assert ((found * expected).sum(1) / np.prod(lengths, axis=0)).min() > 0.9999
-    # Half precision: 0.003 to 0.004. A shift by two pixels gives 0.03, a mirrored or turned frame 0.05 and more.
+    # Half precision: 0.003 to 0.004. Single: 2e-4 at most, where some pixels are rounded another way.
+    # A shift by two pixels gives 0.03, a mirrored or turned frame 0.05 and more.
     distance = np.linalg.norm(found - expected, axis=1) / lengths[1]
-    assert distance.max() < (0.01 if dtype == "float16" else 1e-5)
+    assert distance.max() < (0.01 if dtype == "float16" else 1e-3)
 
 
 CLIP_NETWORK = ("--backbone=r3d_18", "--weights=random:0")
