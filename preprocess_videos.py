@@ -40,7 +40,7 @@ def main() -> int:
     from tqdm import tqdm
 
     from recognition.backbone import Backbone, choose_device
-    from recognition.extraction import Outcome, extract
+    from recognition.extraction import Outcome, extract, keep_freed_memory
     from recognition.video import DecodeError, find_videos, probe
 
     videos = find_videos(args.input_dir)
@@ -77,6 +77,8 @@ def main() -> int:
     claimed = {video: claimed_frames(video) for video in todo}
     todo.sort(key=claimed.get, reverse=True)  # no worker is left with a long film at the end
     on_gpu = device.type == "cuda"
+    if not on_gpu:
+        keep_freed_memory()
     batch_size = args.batch_size or (64 if on_gpu else 16)  # larger ones leave a CPU's caches
     workers = choose_workers(on_gpu, len(todo)) if args.workers is None else args.workers
     failures: list[Outcome] = []

@@ -1,13 +1,14 @@
 """preprocess_videos.py against its parts alone, and against the plain way of doing it."""
 
+import functools
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import av
 import cv2
@@ -16,6 +17,7 @@ from PIL import Image
 
 from benchmarks.measure import Row
 from recognition.backbone import Backbone, Preprocessing, torchvision
+from recognition.extraction import keep_freed_memory
 from recognition.films import write_films
 from recognition.video import DecodeError, decode, find_videos
 
@@ -29,7 +31,6 @@ def preprocess(device: str, videos: Path | None) -> Iterator[Row]:
     Decoding and network share the cores, so the best to be had is D N / (D + N) for D decoded and N computed frames a
     second, each alone. The start of the program is left out: the time of a run over no new film is taken off.
     """
-    av.logging.set_level(av.logging.PANIC)  # of damaged films
     with tempfile.TemporaryDirectory() as folder:
         if videos is None:
             videos = Path(folder) / "films"
@@ -41,9 +42,8 @@ def preprocess(device: str, videos: Path | None) -> Iterator[Row]:
 
         paths = sorted(find_videos(videos), key=lambda path: -path.stat().st_size)
         decoding = _on_all_cores(_decode, paths) / num_frames
-        backbone = Backbone("resnet18", "random:0", torch.device("cpu"))
-        batches = [torch.randint(0, 256, (BATCH_SIZE, 3, 224, 224), dtype=torch.uint8) for _ in range(40)]
-        network = _on_all_cores(backbone.features, batches) / (BATCH_SIZE * len(batches))
+        parts = [20] * torch.get_num_threads()
+        network = _on_all_cores(_compute, parts) / (BATCH_SIZE * sum(parts))
         note = f"{1 / ours:.0f} frames/s; decoding alone {1 / decoding:.0f}, network alone {1 / network:.0f}"
         yield Row(
             "preprocess_videos.py", "D N / (D + N), the best to be had", ours, decoding + network, 0.95, note=note
@@ -62,13 +62,33 @@ def _run(videos: Path, features: Path) -> tuple[int, float]:
     return sum(int(line.split(",")[1]) for line in lines), seconds
 
 
-def _on_all_cores(work: Callable[[Any], object], parts: list) -> float:
-    """Seconds for all parts, shared among as many threads as there are cores, each of which computes by itself."""
-    with ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        list(pool.map(work, parts[:2]))  # whatever happens once only
+def _on_all_cores(work: Callable[..., object], parts: list) -> float:
+    """Seconds for all parts, shared among as many processes as there are cores, each of which computes by itself."""
+    num_cores = torch.get_num_threads()
+    with ProcessPoolExecutor(num_cores, get_context("spawn"), _prepare) as pool:
+        list(pool.map(work, parts[:num_cores]))  # whatever happens once only
         started = time.perf_counter()
         list(pool.map(work, parts))
         return time.perf_counter() - started
+
+
+def _prepare() -> None:
+    """Have this process work as one of preprocess_videos.py's does."""
+    av.logging.set_level(av.logging.PANIC)  # of damaged films
+    torch.set_num_threads(1)
+    keep_freed_memory()
+
+
+def _compute(num_batches: int) -> None:
+    """Compute features of the same frames as many times."""
+    backbone, frames = _backbone(), torch.randint(0, 256, (BATCH_SIZE, 3, 224, 224), dtype=torch.uint8)
+    for _ in range(num_batches):
+        backbone.features(frames)
+
+
+@functools.cache
+def _backbone() -> Backbone:
+    return Backbone("resnet18", "random:0", torch.device("cpu"))
 
 
 def _decode(path: Path) -> None:

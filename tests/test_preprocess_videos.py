@@ -256,18 +256,6 @@ def test_windows_hold_their_frames_and_the_time_of_the_middle_one(films, stride,
     assert (end.failure, end.rate) == ("", 12 / (stride or 16))
 
 
-@pytest.mark.parametrize("stride", [1, 3, 16, 40])
-def test_window_is_of_the_shot_of_its_middle_frame(stride):
-    preprocessing, rng = Preprocessing("mc3_18", stride), np.random.default_rng(0)
-    for num_shots in (1, 2, 5, 40):
-        starts = [0, *sorted(rng.choice(np.arange(1, 300), num_shots - 1, replace=False).tolist())]
-        num_windows = (300 - 16) // stride + 1
-        shots = [sum(start <= window * stride + 8 for start in starts) for window in range(num_windows)]
-        first = [k for k in range(num_windows) if k == 0 or shots[k] > shots[k - 1]]
-        assert list(first_windows(starts, num_windows, preprocessing)) == first
-    assert first_windows([0, 5, 299], 300, Preprocessing("resnet18")) == (0, 5, 299)
-
-
 def test_network_with_temporal_gates_is_named_and_kept_apart(tmp_path, films, preprocess):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "film_000.mp4").symlink_to(films / "film_000.mp4")
