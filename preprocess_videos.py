@@ -39,8 +39,9 @@ def main() -> int:
     import torch
     from tqdm import tqdm
 
+    from recognition.allocator import keep_freed_memory
     from recognition.backbone import Backbone, choose_device
-    from recognition.extraction import Outcome, extract, keep_freed_memory
+    from recognition.extraction import Outcome, extract
     from recognition.video import DecodeError, find_videos, probe
 
     videos = find_videos(args.input_dir)

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from benchmarks.measure import Row
+from recognition.allocator import keep_freed_memory
 from recognition.backbone import Backbone, Preprocessing, torchvision
-from recognition.extraction import keep_freed_memory
 from recognition.films import write_films
 from recognition.video import DecodeError, decode, find_videos
 

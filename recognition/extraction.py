@@ -4,7 +4,6 @@ Beside a GPU, worker processes decode and crop while this process runs the netwo
 network too, on its own frames and with a single thread: nothing waits for another core, and only features are sent.
 """
 
-import ctypes
 import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -200,17 +199,6 @@ def extract(
                 else:
                     spool.path.unlink(missing_ok=True)  # of an earlier run, under --overwrite or damaged
             yield Outcome(videos[item.film], header, item.failure)
-
-
-def keep_freed_memory() -> None:
-    """Let this process and its children keep up to 1 GiB that they free, for what they allocate next.
-
-    Otherwise each batch's tensors go back to the system, which clears every page that it hands out again: a tenth of
-    the time of a network on a CPU. Only the GNU C library has these switches; with another one nothing changes.
-    """
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        for option in (-1, -3):  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of its malloc.h
-            mallopt(option, 2**30)
 
 
 def _header(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
+from recognition.allocator import keep_freed_memory
 from recognition.command_line import Failure, InputError
 from recognition.config import TrainingConfig
 from recognition.dataset import EpisodeDataset, batches, loader
@@ -56,6 +57,8 @@ def launch(config: TrainingConfig) -> Fabric:
         if num_devices > torch.cuda.device_count():
             raise InputError(f"training.num_devices: {num_devices}, but there are {torch.cuda.device_count()} GPUs")
         torch.set_float32_matmul_precision("high")
+    else:
+        keep_freed_memory()
     # Buffers are constants here; sending them around would also hang where ranks score unequal numbers of batches.
     strategy = DDPStrategy(broadcast_buffers=False) if num_devices * num_nodes > 1 else "auto"
     precision = _precision(config.precision, device)

@@ -1,27 +1,10 @@
 """What films become on their way to features."""
 
-import platform
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 from recognition.backbone import Preprocessing
 from recognition.extraction import first_windows
-
-# Makes 100 MB and frees them twenty times; prints how many pages the system had to clear for that.
-ALLOCATE = """
-import resource, sys, torch
-from recognition.extraction import keep_freed_memory
-if sys.argv[1] == "kept":
-    keep_freed_memory()
-torch.ones(25_000_000)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
-    torch.ones(25_000_000)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
 
 
 @pytest.mark.parametrize("stride", [1, 3, 16, 40])
@@ -34,12 +17,3 @@ def test_window_is_of_the_shot_of_its_middle_frame(stride):
         first = [k for k in range(num_windows) if k == 0 or shots[k] > shots[k - 1]]
         assert list(first_windows(starts, num_windows, preprocessing)) == first
     assert first_windows([0, 5, 299], 300, Preprocessing("resnet18")) == (0, 5, 299)
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library can be told to")
-def test_freed_memory_is_kept_for_the_next_tensors():
-    faults = {
-        how: int(subprocess.run([sys.executable, "-c", ALLOCATE, how], capture_output=True, check=True).stdout)
-        for how in ("kept", "returned")
-    }
-    assert faults["kept"] < faults["returned"] / 2
