@@ -73,12 +73,12 @@ def _grow(prepare: Callable[..., Callable[[], object]], device: str, args: tuple
         before = torch.cuda.memory_allocated()
         function()
         return torch.cuda.max_memory_allocated() - before
-    before = _memory("VmRSS")
+    before = memory_of_process("VmRSS")
     function()
-    return _memory("VmHWM") - before
+    return memory_of_process("VmHWM") - before
 
 
-def _memory(name: str) -> int:
+def memory_of_process(name: str) -> int:
     """Bytes that Linux tells of this process: VmRSS is held now, VmHWM was at its peak."""
     # Not getrusage: its peak begins with that of the process from which this one was started.
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)]

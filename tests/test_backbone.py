@@ -80,7 +80,7 @@ def test_features_equal_those_of_torchvision(name, last, num_features):
     assert backbone.num_features == num_features
     assert (found.shape, found.dtype) == ((4, num_features), torch.float32)
     scale = expected.abs().max()  # the fast memory layout adds in another order, a few pixels are rounded another way
-    torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=2e-4)
+    torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=1e-3)
     assert expected.std(0).max() / scale > 1e-2  # frames differ, so that a mix-up would show
 
 
