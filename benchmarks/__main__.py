@@ -61,7 +61,7 @@ def describe(machine: dict, rows: list[dict]) -> str:
         "",
         "Times and peak memory against plain rivals, which take turns with ours in one run and get the same inputs and "
         f"weights. On {machine['device']}, {machine['cores']} cores, torch {machine['torch']}; made by "
-        "`python -m benchmarks`. Some rivals spend half of their time on pages that the system clears for them; "
+        "`python -m benchmarks`. On a CPU some rivals spend nearly half of their time on pages that the system clears; "
         "`--keep_memory` prints the ratios without that.",
         "",
         "| what | against | times faster (goal) | share of its memory (goal) | |",
