@@ -71,9 +71,19 @@ def launch(config: TrainingConfig) -> Fabric:
         plugins=environment,
     )
     fabric.launch()
+    atexit.register(_disconnect)
     for process in getattr(fabric.strategy.launcher, "procs", []):
         atexit.register(process.kill)  # when this process ends early, the others would wait for it
     return fabric
+
+
+def _disconnect() -> None:
+    """End the threads through which processes exchange tensors.
+
+    One that lets go of its last tensor while Python ends would abort a process that has done all its work.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def train_epoch(

@@ -11,7 +11,7 @@ from av.video.reformatter import VideoReformatter
 
 from recognition.command_line import InputError
 
-DECODER = "pyav"
+DECODER = "pyav 2"  # the number grows whenever a film comes to other features, so that no folder mixes both
 # To change a frame's format in. PyAV takes one for each core since 17 and has no other way before.
 ONE_THREAD = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})

@@ -378,6 +378,14 @@ def test_features_made_another_way_are_neither_mixed_nor_lost(films, earlier, pr
     assert changed_since(earlier, 0) == set()
 
 
+def test_features_of_an_earlier_version_are_not_mixed_with_new_ones(films, earlier, preprocess):
+    """Frames were resized another way, which changed the features in the fourth digit."""
+    with h5py.File(earlier / "film_001.h5", "r+") as file:
+        file.attrs["decoder"] = "pyav"
+    line = refusal(preprocess(*SMALL, "--input_dir", films, "--output_dir", earlier))
+    assert "film_001.h5 was made with decoder pyav, this run has pyav 2" in line
+
+
 def test_weights_of_another_content_under_the_same_name_are_noticed(tmp_path, films, preprocess):
     words = (*SMALL, "--input_dir", films, "--output_dir", tmp_path / "features", "--weights", tmp_path / "net.pth")
     network = torchvision.models.shufflenet_v2_x0_5()
