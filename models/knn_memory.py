@@ -2,10 +2,11 @@
 arXiv:2203.08913), made a memory for recognition.
 
 Shapes: B episodes, T frames, S of them studied, P probes, M model width, H heads, G heads of keys and values,
-D width of a head, K neighbours, L segments read at once of N frames each.
+D width of a head, K neighbours, L segments read at once of N frames each, which see C keys each.
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import Literal
@@ -20,15 +21,17 @@ from models.config import Count, MixerConfig
 from models.external_memory import Backend, ExternalMemory, IndexKind, Retrieved, take
 
 NUM_BUCKETS, MAX_DISTANCE = 32, 128  # of relative positions, as T5's (Raffel et al. 2020, arXiv:1910.10683)
-KeysValues = tuple[Tensor, Tensor]  # (B, G, frames, D) each
+KeysValues = Sequence[Tensor]  # two, (B, G, frames, D) each
 
 
 class KNNMemory(nn.Module):
     """Pre-norm block x + Attn(LN(x + c)), then x + FF(LN x), whose attention also reads a store of earlier segments.
 
     Study frames come in segments: each sees its own segment, looks up its K most similar frames of earlier segments,
-    and only then is the segment written. Probes are not written, and each reads the store and itself alone: what is
-    answered to one cannot depend on the others. With unit-length queries q and keys k, m and a temperature s:
+    and only then is the segment written. With a cache (Transformer-XL, Dai et al. 2019, arXiv:1901.02860) it sees the
+    frames just before its segment too, which are written when they leave the cache. Probes are not written, and each
+    reads the store, which has all study frames by then, and itself alone: what is answered to one cannot depend on the
+    others. With unit-length queries q and keys k, m and a temperature s:
         local logits L_ij = s q_i . k_j (+ relative bias)        memory logits M_ij = s q_i . m_j
         fusion "gate":   V = g softmax(M) v_m + (1 - g) softmax(L) v,  g = sigmoid(beta), 0 where nothing is stored
         fusion "joint":  V = softmax([M, L]) [v_m, v]
@@ -55,6 +58,7 @@ class KNNMemory(nn.Module):
         k: Count = 32  # entries that each query looks up
         capacity: Count = 9000  # frames in the store; the oldest leave first
         segment: Count = 300
+        xl: int = Field(0, ge=0)  # frames in the cache; as `relative_bias`, it does nothing in a stack's last layer
         fusion: Literal["gate", "joint"] = "gate"
         causal: bool = False  # study frames do not see later ones of their segment
         relative_bias: bool = False  # nothing learns it in a stack's last layer, where probes alone are read
@@ -120,17 +124,21 @@ class KNNMemory(nn.Module):
         study, probes = x.split([num_frames - num_probes, num_probes], 1)
         memory = self.build_memory(len(x), study.shape[1], x.device)
         graph = self._keys_values(study) if self._trains_memory and study.shape[1] else None
-        outputs = []
+        outputs, cache = [], None
         for first in range(0, study.shape[1], self.config.segment):
             segment = study[:, first : first + self.config.segment]
             size = segment.shape[1]
-            if graph is None:
-                keys_values = self._keys_values(segment)
-            else:
-                keys_values = tuple(x[:, :, first : first + size] for x in graph)
+            local = self._keys_values(segment) if graph is None else [x[:, :, first : first + size] for x in graph]
+            if cache:
+                local = [torch.cat(pair, 2) for pair in zip(cache, local, strict=True)]
             if first + size > num_frames - num_read:  # read from here on; what lies before is only written
-                outputs.append(self._read(segment, size, keys_values, self._search(segment, memory), graph, lean=True))
-            memory.add(*keys_values)
+                outputs.append(self._read(segment, size, local, self._search(segment, memory), graph, lean=True))
+            num_leaving = max(0, local[0].shape[2] - self.config.xl)
+            memory.add(*(x[:, :, :num_leaving] for x in local))
+            if self.config.xl:
+                cache = [x[:, :, num_leaving:] if graph else x[:, :, num_leaving:].detach() for x in local]
+        if cache:
+            memory.add(*cache)
         if num_probes:
             outputs.append(self.probe(probes, memory, graph))
         y = torch.cat(outputs, 1)
@@ -250,16 +258,17 @@ class KNNMemory(nn.Module):
         """What each head reads, (B, H, L N, D), and s (greatest similarity - 1), (B, H, L N)."""
         temperature = self.log_temperature.exp()[:, None, None]  # (H, 1, 1)
         of_head = queries.shape[1] // keys.shape[1]
-        segments = (-1, size)
+        segments = (queries.shape[2] // size, -1)
         scaled = temperature * queries  # (B, H, L N, D)
         local_keys, local_values = (x.repeat_interleave(of_head, 1).unflatten(2, segments) for x in (keys, values))
-        local = scaled.unflatten(2, segments) @ local_keys.mT  # (B, H, L, N, N)
+        local = scaled.unflatten(2, segments) @ local_keys.mT  # (B, H, L, N, C)
+        num_seen = local.shape[4]  # of them the last are the segment's own
         if self.relative_bias is not None:
-            buckets = relative_buckets(size, self.config.causal, queries.device)
-            bias = math.sqrt(self.d_head) * self.relative_bias[buckets].movedim(2, 0)  # (H, N, N)
+            buckets = relative_buckets(num_seen, self.config.causal, queries.device)[-size:]
+            bias = math.sqrt(self.d_head) * self.relative_bias[buckets].movedim(2, 0)  # (H, N, C)
             local = local + bias[:, None]
         if self.config.causal:
-            is_later = torch.ones(size, size, dtype=torch.bool, device=queries.device).triu(1)
+            is_later = torch.ones(size, num_seen, dtype=torch.bool, device=queries.device).triu(1 + num_seen - size)
             local = local.masked_fill(is_later, -torch.inf)
         memory = torch.einsum("bhtd,bhtkd->bhtk", scaled, stored_keys)
         is_any = mask.any(3, keepdim=True)  # (B, H, L N, 1)
@@ -267,8 +276,8 @@ class KNNMemory(nn.Module):
         memory = memory.masked_fill(~mask, torch.finfo(memory.dtype).min)  # finite: a row may have nothing else
         if self.gate is None:
             num_found = memory.shape[3]
-            weights = torch.cat([memory, local.flatten(2, 3)], 3).softmax(3)  # (B, H, L N, K + N)
-            memory, local = weights.split([num_found, size], 3)
+            weights = torch.cat([memory, local.flatten(2, 3)], 3).softmax(3)  # (B, H, L N, K + C)
+            memory, local = weights.split([num_found, num_seen], 3)
             local = local.unflatten(2, segments)
         else:
             gate = torch.where(is_any, torch.sigmoid(self.gate)[:, None, None], 0)

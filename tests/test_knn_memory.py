@@ -52,27 +52,30 @@ def plain(layer: KNNMemory, x: Tensor, num_probes: int) -> Tensor:
     to_key, to_value = (linear.weight.unflatten(0, (config.kv_heads, width)) for linear in (layer.key, layer.value))
     keys, values = ([[[w @ frame for frame in of] for w in to] for of in normed] for to in (to_key, to_value))
     size = config.segment
-    buckets = relative_buckets(size, config.causal, x.device)
+    buckets = relative_buckets(config.xl + size, config.causal, x.device)
     for b, t in ((b, t) for b in range(len(x)) for t in range(x.shape[1])):
         is_probe = t >= num_study
         start = num_study if is_probe else t // size * size
-        local = [t] if is_probe else list(range(start, t + 1 if config.causal else min(start + size, num_study)))
-        stored = range(max(0, start - config.capacity), start)
+        first = start if is_probe else max(0, start - config.xl)
+        local = [t] if is_probe else list(range(first, t + 1 if config.causal else min(start + size, num_study)))
+        stored = range(max(0, first - config.capacity), first)
         mixed, familiarity = [], []
         for h in range(heads):
             g, s = h // (heads // config.kv_heads), layer.log_temperature[h].exp()
             q = to_query[h] @ normed[b, t]
             q = q / q.norm()
 
-            cosine = {j: q @ keys[b][g][j] / keys[b][g][j].norm() for j in {*stored, *local}}
+            cosine, value = {}, {}
+            for j in {*stored, *local}:
+                key, value[j] = keys[b][g][j] / keys[b][g][j].norm(), values[b][g][j]
+                if config.memory_grad == "none" and j < start:
+                    key, value[j] = key.detach(), value[j].detach()
+                cosine[j] = q @ key
             found = sorted(stored, key=lambda j, cosine=cosine: -cosine[j].item())[: config.k]
-            of_segment, in_segment = [s * cosine[j] for j in local], [values[b][g][j] for j in local]
-            of_memory, in_memory = [s * cosine[j] for j in found], [values[b][g][j] for j in found]
-            if config.memory_grad == "none":
-                of_memory = [s * (q @ (keys[b][g][j] / keys[b][g][j].norm()).detach()) for j in found]
-                in_memory = [value.detach() for value in in_memory]
+            of_segment, in_segment = [s * cosine[j] for j in local], [value[j] for j in local]
+            of_memory, in_memory = [s * cosine[j] for j in found], [value[j] for j in found]
             if layer.relative_bias is not None:
-                places = [(0, 0) if is_probe else (t - start, j - start) for j in local]
+                places = [(0, 0) if is_probe else (t - first, j - first) for j in local]
                 of_segment = [
                     logit + math.sqrt(width) * layer.relative_bias[buckets[place], h]
                     for logit, place in zip(of_segment, places, strict=True)
@@ -98,8 +101,17 @@ def plain(layer: KNNMemory, x: Tensor, num_probes: int) -> Tensor:
 @pytest.mark.parametrize("fusion", ["gate", "joint"])
 @pytest.mark.parametrize(
     "settings",
-    [{}, FULL, {**FULL, "causal": True, "k": 3}, {**FULL, "memory_grad": "none"}, {"n_heads": 2, "kv_heads": 2}],
-    ids=["one-head", "grouped-heads", "causal", "detached", "tied-heads"],
+    [
+        {},
+        FULL,
+        {**FULL, "causal": True, "k": 3},
+        {**FULL, "memory_grad": "none"},
+        {"n_heads": 2, "kv_heads": 2},
+        {**FULL, "xl": 3},
+        {**FULL, "xl": 9, "causal": True},
+        {**FULL, "xl": 7, "memory_grad": "none"},
+    ],
+    ids=["one-head", "grouped-heads", "causal", "detached", "tied-heads", "cache", "long-cache", "detached-cache"],
 )
 def test_outputs_and_gradients_equal_the_equations(settings, fusion):
     """Segments find an empty store, one with fewer entries than k, a full one and one whose first frames have left."""
@@ -153,7 +165,7 @@ def test_last_frames_are_the_tail_of_all_whatever_is_not_computed():
 
 
 @torch.no_grad()
-def test_size_of_segments_changes_neither_the_store_nor_what_probes_read(monkeypatch):
+def test_size_of_segments_and_cache_change_neither_the_store_nor_what_probes_read(monkeypatch):
     stores, outputs = [], []
     build_memory = KNNMemory.build_memory
 
@@ -163,9 +175,9 @@ def test_size_of_segments_changes_neither_the_store_nor_what_probes_read(monkeyp
 
     monkeypatch.setattr(KNNMemory, "build_memory", keep)
     x = draw(1, 1000 + P, M)
-    for segment in (100, 900, 1000, 77):
-        outputs.append(build(segment=segment, capacity=800)(x, P))
-    torch.testing.assert_close(outputs[1:], outputs[:1] * 3)
+    for segment, xl in ((100, 0), (900, 0), (1000, 0), (77, 0), (100, 30), (100, 250), (100, 1500)):
+        outputs.append(build(segment=segment, xl=xl, capacity=800)(x, P))
+    torch.testing.assert_close(outputs[1:], outputs[:1] * 6)
     layer = build()
     kept = F.layer_norm(x[:, 200:1000] + layer.offset, (M,))
     keys, values = F.normalize(F.linear(kept, layer.key.weight), dim=2), F.linear(kept, layer.value.weight)
@@ -298,6 +310,7 @@ def test_missing_faiss_is_told(monkeypatch):
         ({"n_heads": 4}, "tie_qk true needs kv_heads 4"),
         ({"k": 0}, "k"),
         ({"capacity": 0}, "capacity"),
+        ({"xl": -1}, "xl"),
         ({"fusion": "sum"}, "fusion"),
         ({"memory_grad": "all"}, "memory_grad"),
     ],
