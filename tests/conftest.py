@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from colour_films import write_colour_films
 from hypothesis import HealthCheck, settings
 
 import train
@@ -120,6 +121,14 @@ def small_bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_features(tmp_path_factory.mktemp("bank"), [60 + 7 * k for k in range(12)])
     words = (*SMALL_EPISODES, *SMALL_SPLITS, f"--input_dir={folder}", f"--output_dir={folder}")
     assert run_script("generate_dataset.py", *words, cwd=folder).returncode == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def colour_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three films and their features. Read only."""
+    folder = tmp_path_factory.mktemp("colours")
+    write_colour_films(folder)
     return folder
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from test_rendering import FILMS, NUM_FRAMES, colour_of, write_colour_films
+from colour_films import FILMS, NUM_FRAMES, colour_of, write_colour_films
 
 from recognition import gallery as module
 from recognition.command_line import InputError

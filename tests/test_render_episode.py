@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from colour_films import KINDS, NUM_FRAMES, SUBSAMPLE, colour_episode
 from conftest import refusal, run_script
-from test_rendering import KINDS, NUM_FRAMES, SUBSAMPLE, colour_episode, write_colour_films
 
 import render_episode
 from recognition.command_line import InputError
@@ -28,14 +28,6 @@ def write_twice(path: Path, index: EpisodeIndex) -> Path:
     episodes = Episodes(np.concatenate([study, study[:, ::-1]]), *(np.concatenate([field, field]) for field in rest))
     write_index(path, episodes, index.video_ids, np.full(3, NUM_FRAMES), index.spec, {})
     return path
-
-
-@pytest.fixture(scope="module")
-def colour_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with three films and their features. Read only."""
-    folder = tmp_path_factory.mktemp("colours")
-    write_colour_films(folder)
-    return folder
 
 
 @pytest.fixture
