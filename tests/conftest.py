@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from colour_films import write_colour_films
 from hypothesis import HealthCheck, settings
 
 import train
+from recognition import command_line
 from recognition.feature_file import FeatureHeader, FeatureSpool
+from recognition.films import write_films
 
 ROOT = Path(__file__).parent.parent
 os.environ["OMP_NUM_THREADS"] = "1"  # several tests at once share few cores; also for the scripts they start
@@ -106,6 +109,8 @@ def write_features(
     return folder
 
 
+# Of the 24 frames of `films` the batches leave a rest, and some have no altered frame.
+SMALL_FEATURES = ("--backbone=shufflenet_v2_x0_5", "--weights=random:0", "--batch_size=5", "--alter_every=7")
 SMALL_EPISODES = ("--n_clips=3", "--clip_length=9", "--clip_margin=4", "--n_tests=4", "--subsample=2")
 SMALL_SPLITS = (
     "--n_samples_train=24",
@@ -130,6 +135,40 @@ def colour_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("colours")
     write_colour_films(folder)
     return folder
+
+
+@pytest.fixture
+def preprocess(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
+    """Run step 2 in this process, which spares its start; decoding has no process of its own."""
+    import preprocess_videos  # not before the number of threads is set
+
+    def call(*words: object) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "argv", ["preprocess_videos.py", "--workers=0", *map(str, words)])
+        with pytest.raises(SystemExit) as exit_info:
+            command_line.run(preprocess_videos.main)
+        out, err = capsys.readouterr()
+        return SimpleNamespace(returncode=exit_info.value.code, stdout=out, stderr=err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with four films of 24 frames. Read only."""
+    folder = tmp_path_factory.mktemp("films")
+    assert len(list(write_films(folder, 4, duration_s=2, fps=12))) == 4
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(films: Path) -> Path:
+    """What an undisturbed run made of `films`. Read only."""
+    result = run_script(
+        "preprocess_videos.py", *SMALL_FEATURES, "--input_dir=.", "--output_dir=features", "--workers=1", cwd=films
+    )
+    assert result.returncode == 0, result.stderr
+    assert "These weights have learned nothing" in result.stdout
+    return films / "features"
 
 
 @pytest.fixture

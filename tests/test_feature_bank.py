@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_features
+from on_disk import truncate
 from torch import Tensor
 
 from recognition.command_line import InputError
@@ -245,7 +246,7 @@ def test_films_with_unlike_features_are_refused(tmp_path, folder, difference):
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
 def test_feature_file_cut_short_is_named(folder, share):
     path = folder / "film_2.h5"
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    truncate(path, share)
     assert str(path) in complaint(folder)
 
 
@@ -287,7 +288,7 @@ def test_published_file_that_is_no_table_of_features_is_named(tmp_path, content)
 def test_published_file_cut_short_is_named(tmp_path, share):
     path = tmp_path / "film_0.pt"
     torch.save(torch.ones(50, 16), path)
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    truncate(path, share)
     assert str(path) in complaint(tmp_path, ["film_0"])
 
 

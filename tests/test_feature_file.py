@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import write_features
+from on_disk import truncate
 
 from recognition.feature_file import (
     DamagedFile,
@@ -114,7 +115,7 @@ def test_duration_follows_from_frames_and_rate():
 @pytest.mark.parametrize("share", [0, 0.2, 0.5, 0.9, 0.999])
 def test_truncated_file_is_damaged(tmp_path, share):
     path = write(tmp_path / "film.h5")
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    truncate(path, share)
     with pytest.raises(DamagedFile, match=r"film\.h5"):
         read_header(path)
 

@@ -5,14 +5,12 @@ from collections.abc import Iterable, Iterator
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
+from on_disk import CLIPS
 
 from recognition import films
 from recognition.films import render_film, write_films
 from recognition.shots import ShotFinder
 from recognition.video import decode
-
-CLIPS = ROOT.parent / "shared" / "videos"
 
 
 def found_in(images: Iterable[np.ndarray]) -> list[int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from on_disk import CLIPS, truncate
 
 from recognition import video
 from recognition.command_line import InputError
@@ -19,9 +20,7 @@ HEIGHT, WIDTH = 48, 64
 UNEVEN_MS = [40 * k + 13 * (k % 3) for k in range(60)]
 OPEN_GOPS = {"g": "8", "x264-params": "open-gop=1:bframes=3:b-pyramid=normal:scenecut=0"}
 REAL_FILMS = [  # beside the checkout; their tests are skipped where they are absent
-    path
-    for path in sorted((Path(__file__).parent.parent.parent / "shared" / "videos").glob("*"))
-    if path.suffix in VIDEO_SUFFIXES and "corrupted" not in path.name
+    path for path in sorted(CLIPS.glob("*")) if path.suffix in VIDEO_SUFFIXES and "corrupted" not in path.name
 ]
 
 
@@ -144,7 +143,7 @@ def test_truncated_mp4_is_refused(tmp_path, film, share):
 def test_film_whose_list_of_frames_outlived_their_end_is_refused(tmp_path, name, options, share):
     codec = "mpeg4" if name.endswith("avi") else "libx264"
     path = write_video(tmp_path / name, range(0, 10_000, 40), codec, **options)
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    truncate(path, share)
     with pytest.raises(DecodeError):
         list(decode(path))
 
