@@ -87,7 +87,8 @@ class MemoryPredictor(nn.Module):
 
     Args:
         dim: width of both networks' projections; 256 in the source.
-        slots, heads, scale: of the memory; each head gets a query of width `dim`.
+        slots, heads, scale: of the memory; each head gets a query of width `dim`. Cosines of random directions
+            deviate by 1 / sqrt(dim), so that scale 16 at dim 256 is as sharp as 5.7 at dim 32, where that learned more.
         has_output: each head's value is as wide as `dim`, and another perceptron makes the prediction of them.
     """
 

@@ -24,9 +24,11 @@ def test_two_clips_of_one_label_differ_in_place_and_brightness():
     assert clips.amin((1, 2)).std() > 0.05
 
 
-def test_memory_predictor_teaches_an_encoder_what_moves_and_how_without_collapse():
-    random, _ = probe(pretrain("random", 0, seed=0), seed=0)
-    learned, deviation = probe(pretrain("memory", 100, seed=0), seed=0)
-    assert random > 1.5 / num_classes()
-    assert learned > random + 0.08
+def test_memory_predictor_teaches_an_encoder_at_least_as_much_as_a_perceptron_without_collapse():
+    random, perceptron, (memory, deviation) = (
+        probe(pretrain(name, 200, seed=0), seed=0) for name in ("random", "perceptron", "memory")
+    )
+    assert random[0] > 1.5 / num_classes()
+    assert memory > random[0] + 0.2
+    assert memory >= perceptron[0]
     assert deviation == pytest.approx(0.8, abs=0.3)  # 0 if all clips were alike
