@@ -71,18 +71,21 @@ def launch(config: TrainingConfig) -> Fabric:
         plugins=environment,
     )
     fabric.launch()
-    atexit.register(_disconnect)
+    atexit.register(disconnect)
     for process in getattr(fabric.strategy.launcher, "procs", []):
         atexit.register(process.kill)  # when this process ends early, the others would wait for it
     return fabric
 
 
-def _disconnect() -> None:
-    """End the threads through which processes exchange tensors.
+def disconnect() -> None:
+    """End the threads through which processes exchange tensors, if there are any.
 
     One that lets go of its last tensor while Python ends would abort a process that has done all its work.
     """
     if torch.distributed.is_initialized():
+        # Before torch 2.8 (pull request 154976) the next line held the interpreter's lock while it waited for a thread
+        # that needed it to let go of that tensor; a moment without the lock is enough for the thread.
+        time.sleep(0.1)
         torch.distributed.destroy_process_group()
 
 

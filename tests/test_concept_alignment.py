@@ -10,6 +10,7 @@ from test_key_value_memory import cosine, draw, perceptron_in_loops
 from torch import Tensor
 
 from models.concept_alignment import ConceptAlignment
+from recognition.training import disconnect
 
 B, DIM, FEATURES, CONCEPTS = 7, 6, 10, 9
 
@@ -124,7 +125,7 @@ def centre_of_process(rank: int, folder: str) -> None:
     alignment = build()
     alignment(*(x[4 * rank : 4 * rank + 4] for x in clips(num=8)))
     torch.save(alignment.centre, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    disconnect()
 
 
 def test_centre_moves_by_the_mean_over_all_processes(tmp_path):
