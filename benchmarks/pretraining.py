@@ -38,7 +38,9 @@ PREDICTORS = {
     "memory": lambda: MemoryPredictor(PROJECTION, SLOTS, scale=SCALE),
 }
 BATCH_SIZE, NUM_PROBED = 128, 2048
-RATE = 0.3  # of 0.1, 0.2, 0.3 and 0.6 what served the memory best
+# Of 0.1, 0.2, 0.3 and 0.6 what served the memory best, at scale 16. In three seeds the perceptron had 0.933 with it and
+# 0.950 with 0.2.
+RATE = 0.3
 TARGET_MOMENTUM = 0.98  # 0.996 and more are for a hundred times as many steps
 
 

@@ -83,7 +83,7 @@ def disconnect() -> None:
     One that lets go of its last tensor while Python ends would abort a process that has done all its work.
     """
     if torch.distributed.is_initialized():
-        # Before torch 2.8 (pull request 154976) the next line held the interpreter's lock while it waited for a thread
+        # Before torch 2.8 (its pull request 154976) destroying held the interpreter's lock while it waited for a thread
         # that needed it to let go of that tensor; a moment without the lock is enough for the thread.
         time.sleep(0.1)
         torch.distributed.destroy_process_group()
