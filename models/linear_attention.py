@@ -49,6 +49,7 @@ class _Conv1d(torch.autograd.Function):
     """A sum of K shifted products: x (B, K - 1 + T, C), weight (C, K) and bias (C,) to (B, T, C).
 
     torch's conv1d takes three times as long backwards, and gradients of K slices of x would each be as large as x.
+    Under autocast x is of half precision and the weights, so y and all sums, of full.
     """
 
     @staticmethod
@@ -65,12 +66,13 @@ class _Conv1d(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, d_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        d_x, d_weight, num_frames = torch.zeros_like(x), torch.empty_like(weight), d_y.shape[1]
+        exact = x.to(d_y.dtype)
+        d_x, d_weight, num_frames = torch.zeros_like(exact), torch.empty_like(weight), d_y.shape[1]
         for k in range(weight.shape[1]):
             frames = slice(k, k + num_frames)
             d_x[:, frames].addcmul_(d_y, weight[:, k])
-            d_weight[:, k] = torch.linalg.vecdot(x[:, frames].flatten(0, 1), d_y.flatten(0, 1), dim=0)
-        return d_x, d_weight, d_y.sum((0, 1))
+            d_weight[:, k] = torch.linalg.vecdot(exact[:, frames].flatten(0, 1), d_y.flatten(0, 1), dim=0)
+        return d_x.to(x.dtype), d_weight, d_y.sum((0, 1))
 
 
 def gated_linear_attention(
