@@ -21,11 +21,12 @@ from recognition.activations import record
 from recognition.alterations import ALTERATIONS
 from recognition.backbone import state_digest, torchvision
 from recognition.command_line import InputError, nearest
-from recognition.video import DecodeError, decode
+from recognition.video import DECODER, DecodeError, decode
 
 RESIZED, CROPPED = 256, 227  # pixels: frames are squeezed into a square, of which the middle is seen
 CHANNELS = (48, 256, 384, 384, 256)  # of the perceptual branch's convolutions
 WIDTHS = (4096, 4096, 2048, 1024, 512, 256)  # of the layers that read both branches
+PICTURES = f"{DECODER}, resized by Pillow"  # how a frame comes to the network, for files to say
 LFS_POINTER = b"version https://git-lfs"  # what such a file begins with
 Fit = Literal["squeeze", "letterbox"]
 
@@ -111,6 +112,7 @@ def memorability_transform(fit: Fit = "squeeze") -> Callable[[Tensor], Tensor]:
     """What turns a frame (3, H, W) uint8 into a picture (3, 227, 227) float32 from 0 to 1.
 
     "squeeze" gives up the ratio of the sides, as in the network's training; "letterbox" keeps it, between black bars.
+    Pillow resizes, as it did for the published weights: other ways of rounding move scores by up to 0.003.
     """
     functional = torchvision.transforms.functional
 
@@ -119,8 +121,8 @@ def memorability_transform(fit: Fit = "squeeze") -> Callable[[Tensor], Tensor]:
             height, width = frame.shape[1:]
             x, y = (max(height, width) - width), (max(height, width) - height)
             frame = F.pad(frame, (x // 2, x - x // 2, y // 2, y - y // 2))
-        frame = functional.resize(frame, [RESIZED, RESIZED], antialias=True)
-        return functional.center_crop(frame, [CROPPED, CROPPED]).float().div(255)
+        picture = functional.resize(functional.to_pil_image(frame), [RESIZED, RESIZED])
+        return functional.to_tensor(functional.center_crop(picture, [CROPPED, CROPPED]))
 
     return transform
 
@@ -139,7 +141,7 @@ class Scorer:
     """
 
     def __init__(self, weights: str, device: torch.device, fit: Fit = "squeeze", layer: str | None = None):
-        self.device, self.fit, self.layer = device, fit, layer
+        self.device, self.fit, self.layer, self.pictures = device, fit, layer, PICTURES
         network, self.weights = load_network(weights)
         self.weights_sha256 = state_digest(network.state_dict())
         self.network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)

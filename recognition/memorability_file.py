@@ -7,7 +7,8 @@
     score (n,)              float32, between 0 and 1
     activations (n, C)      float32, spatial mean of every filter of `layer`; C is 0 without one
 
-Attributes: video_id, weights, weights_sha256, fit, layer (empty for none), format_version.
+Attributes: video_id, weights, weights_sha256, fit, pictures (how frames come to the network; older files do not say),
+layer (empty for none), format_version.
 """
 
 import operator
@@ -26,7 +27,8 @@ from recognition.hdf5 import new_hdf5
 
 FORMAT_VERSION = 1
 TYPES = {"frame": np.int64, "alteration": np.uint8, "score": np.float32, "activations": np.float32}
-SETTINGS = ("weights", "weights_sha256", "fit", "layer")
+SETTINGS = ("weights", "weights_sha256", "fit", "pictures", "layer")
+DECISIVE = SETTINGS[1:4]  # for scores
 
 
 class Scores(NamedTuple):
@@ -81,7 +83,8 @@ def read_scores(path: Path) -> tuple[Scores, dict[str, str]]:
     try:
         with h5py.File(path, "r") as file:
             version = operator.index(file.attrs["format_version"])
-            settings = {name: str(file.attrs[name]) for name in SETTINGS}
+            attributes = {"pictures": "", **file.attrs}
+            settings = {name: str(attributes[name]) for name in SETTINGS}
             scores = Scores(*(file[name][:] for name in Scores._fields))
             _check(scores)
     except Exception as error:  # h5py raises many kinds for a damaged file
@@ -121,9 +124,9 @@ def read_probe_scores(folder: Path, episodes: Episodes, video_ids: list[str]) ->
             continue
         scores, settings = read_scores(path)
         first = first or (path, settings)
-        if settings["weights_sha256"] != first[1]["weights_sha256"] or settings["fit"] != first[1]["fit"]:
+        if any(settings[name] != first[1][name] for name in DECISIVE):
             raise InputError(
-                f"{first[0]} and {path} were made with other weights or another fit; "
+                f"{first[0]} and {path} were made with other weights, another fit or other pictures; "
                 f"run score_memorability.py --overwrite"
             )
         inside = video == number

@@ -44,7 +44,7 @@ IDS = [f"film_{k}" for k in range(len(LENGTHS))]
 SPEC = EpisodeSpec(3, 8, 4, 4, 2, new_probes="far,mirrored", alter_every=4)
 EPISODES = draw_episodes(LENGTHS, SPEC, 4, (0,))
 DTYPES = ("u1", "i1", "i4", "u8", "i8", "f2", "f4", "f8", "?", ">i4", ">f2", "c8", "S4")
-SETTINGS = {"weights": "random:0", "weights_sha256": "0", "fit": "squeeze", "layer": ""}
+SETTINGS = {"weights": "random:0", "weights_sha256": "0", "fit": "squeeze", "pictures": "", "layer": ""}
 
 
 class Exploit:

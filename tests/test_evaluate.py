@@ -242,7 +242,7 @@ def write_memorability(folder: Path, run: Path, index_file: Path, weights: str) 
     """Scores of all probed frames but those of one film: the mean of the run's answers to the frame, made positive."""
     index, answers = read_index(index_file), Run(run).read_answers()
     video, frame = np.moveaxis(index.episodes.probes, -1, 0)
-    settings = {"weights": weights, "weights_sha256": "0", "fit": "squeeze", "layer": ""}
+    settings = {"weights": weights, "weights_sha256": "0", "fit": "squeeze", "pictures": "", "layer": ""}
     folder.mkdir()
     for number in np.unique(video)[1:]:
         frames = np.unique(frame[video == number])

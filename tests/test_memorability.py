@@ -1,11 +1,14 @@
 """The network that tells how memorable frames are: its published shape, weights from files, frames as they are."""
 
 import functools
+import importlib
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from on_disk import CLIPS
 from torch import Tensor, nn
 
 from recognition import memorability
@@ -89,7 +92,36 @@ def test_frames_are_squeezed_and_cropped_as_pictures_were_for_the_published_weig
     ours = memorability_transform()(frame)
     assert (ours.shape, ours.dtype) == ((3, CROPPED, CROPPED), torch.float32)
     expected = published(transforms.functional.to_pil_image(frame))
-    torch.testing.assert_close(ours, expected, rtol=0, atol=1.01 / 255)  # Pillow rounds after each of two directions
+    torch.testing.assert_close(ours, expected, rtol=0, atol=0)
+
+
+def test_pixels_are_those_that_the_published_package_has_of_the_same_frame():
+    """As resmem 1.1.6 with Pillow gives them, every 75th of every 75th row, times 255."""
+    y, x, c = np.mgrid[:90, :160, :3]
+    frame = torch.from_numpy(((7 * y + 13 * x + 101 * c + x * y // 5) % 256).astype(np.uint8)).permute(2, 0, 1)
+    ours = 255 * memorability_transform()(frame)[:, ::75, ::75]
+    red = [[151, 36, 176, 61], [125, 148, 132, 17], [99, 222, 88, 195], [72, 187, 44, 159]]
+    green = [[166, 137, 21, 162], [226, 101, 233, 109], [200, 67, 189, 56], [173, 32, 145, 66]]
+    blue = [[97, 238, 122, 110], [71, 202, 78, 210], [45, 168, 34, 157], [52, 133, 190, 105]]
+    torch.testing.assert_close(ours, Tensor([red, green, blue]), rtol=0, atol=1e-4)
+
+
+@pytest.mark.skipif("RESMEM_WEIGHTS" not in os.environ, reason="RESMEM_WEIGHTS does not name resmem/model.pt")
+def test_published_weights_score_frames_as_their_package_does(monkeypatch: pytest.MonkeyPatch, films: Path):
+    """Needs the package `resmem`, whose licence allows non-commercial research alone, and 2 GB of memory."""
+    weights = Path(os.environ["RESMEM_WEIGHTS"]).resolve()
+    monkeypatch.setattr(memorability, "MemorabilityNet", MemorabilityNet)
+    monkeypatch.syspath_prepend(weights.parent.parent)
+    package = importlib.import_module("resmem")
+    real = sorted(path for path in CLIPS.glob("*.mp4") if "corrupted" not in path.name)
+    frames = [next(decode(path))[0] for path in [*films.glob("*.mp4"), *real]]
+    pictures = [package.transformer(torchvision.transforms.functional.to_pil_image(frame)) for frame in frames]
+    with torch.inference_mode():
+        expected = package.ResMem(pretrained=True).eval()(torch.stack(pictures)).flatten()
+    scorer = Scorer(str(weights), CPU)
+    ours, _ = scorer.score_frames(torch.stack([scorer.transform(torch.from_numpy(f).permute(2, 0, 1)) for f in frames]))
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-4)
+    assert expected.std() > 0.01
 
 
 def test_letterbox_keeps_the_ratio_of_sides_between_black_bars():

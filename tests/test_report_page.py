@@ -92,7 +92,7 @@ def write_bank(folder: Path) -> None:
         (folder / "bank/memorability").mkdir(exist_ok=True)
         score = np.random.default_rng(k).beta(8, 3, NUM_FRAMES).astype(np.float32)
         scores = Scores(np.arange(NUM_FRAMES), np.zeros(NUM_FRAMES, np.uint8), score, np.empty((NUM_FRAMES, 0)))
-        settings = {"weights": "random:0", "weights_sha256": "0", "fit": "letterbox", "layer": ""}
+        settings = {"weights": "random:0", "weights_sha256": "0", "fit": "letterbox", "pictures": "", "layer": ""}
         write_scores(folder / f"bank/memorability/{name}.h5", name, scores, settings)
 
 

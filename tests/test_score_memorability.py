@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -147,7 +148,19 @@ def test_scores_made_another_way_are_not_mixed(score, folder: Path):
     score(folder / "test_indices.h5", "--overwrite")
     shutil.copy(folder / "kept.h5", folder / "memorability/film_001.h5")
     index = read_index(folder / "test_indices.h5")
-    with pytest.raises(InputError, match="made with other weights or another fit"):
+    with pytest.raises(InputError, match="made with other weights, another fit or other pictures"):
+        read_probe_scores(folder / "memorability", index.episodes, index.video_ids)
+
+
+def test_scores_of_pictures_made_another_way_are_not_added_to(score, folder: Path):
+    score()
+    path = folder / "memorability/film_000.h5"
+    with h5py.File(path, "a") as file:
+        del file.attrs["pictures"]  # as in files of earlier versions
+    index = read_index(folder / "test_indices.h5")
+    with pytest.raises(InputError, match=r"film_000\.h5 was made with pictures none, this run has pyav .*--overwrite"):
+        score()
+    with pytest.raises(InputError, match="or other pictures; run score_memorability"):
         read_probe_scores(folder / "memorability", index.episodes, index.video_ids)
 
 
