@@ -49,11 +49,17 @@ def farewell(stopped: Stopped) -> str:
 def stopping_later() -> Iterator[Callable[[], bool]]:
     """Within the block a signal is only noted; yields a function that tells whether one has come.
 
-    If the block ends all the same, as if none had, the signal is sent again.
+    If the block ends all the same, as if none had, the signal is sent again. If it fails with a RuntimeError, as
+    one does that waits for another process that was stopped at once, Stopped is raised instead.
     """
     noted: list[int] = []
     with _handling(lambda number, _: noted.append(number)):
-        yield lambda: bool(noted)
+        try:
+            yield lambda: bool(noted)
+        except RuntimeError as error:
+            if noted:
+                raise Stopped(signal.Signals(noted[0]).name) from error
+            raise
     if noted:
         signal.raise_signal(noted[0])
 

@@ -222,6 +222,20 @@ def test_signal_after_the_last_step_of_an_epoch_is_not_forgotten():
         send(signal.SIGTERM)()
 
 
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_process_that_waits_for_one_that_was_stopped_is_stopped_too_unless_nobody_asked(is_asked: bool):
+    """What was said in its place: "Connection closed by peer", over a page of traceback, with status 1."""
+
+    def wait() -> None:
+        with stopping_later():
+            if is_asked:
+                send(signal.SIGTERM)()
+            raise RuntimeError("Connection closed by peer")
+
+    with pytest.raises(Stopped if is_asked else RuntimeError):
+        wait()
+
+
 def test_finished_run_is_left_alone_and_told(train_here: Callable, capsys: pytest.CaptureFixture):
     run = train_here(name="one")
     times = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
