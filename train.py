@@ -67,15 +67,16 @@ def main() -> None:
     rate, decay = config.training.learning_rate, config.training.weight_decay
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=fused)
     num_study = train_set.num_study_frames
-    fabric.print(
-        f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters, carries {model.state_size(num_study):,} "
-        f"floats from {num_study:,} study frames to the probes\n"
-        f"{len(train_set):,} training, {len(validation_set):,} validation, {len(test_set):,} test episodes, "
-        f"{train_set.bank}; {fabric.world_size} x {fabric.device}, "
-        f"precision {fabric.strategy.precision.precision}"
-    )
-    if note := validation_note(config.dataset):
-        fabric.print(note)
+    if fabric.is_global_zero:  # fabric.print would tell it once a node
+        print(
+            f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters, carries "
+            f"{model.state_size(num_study):,} floats from {num_study:,} study frames to the probes\n"
+            f"{len(train_set):,} training, {len(validation_set):,} validation, {len(test_set):,} test episodes, "
+            f"{train_set.bank}; {fabric.world_size} x {fabric.device}, "
+            f"precision {fabric.strategy.precision.precision}"
+        )
+        if note := validation_note(config.dataset):
+            print(note)
     wandb_run = start_wandb(config, run) if config.logging.wandb and fabric.is_global_zero else None
     model, optimizer = fabric.setup(model, optimizer)
     progress = restore(run, fabric, model, optimizer) if resume else Progress()

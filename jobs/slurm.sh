@@ -11,14 +11,16 @@ read -ra python <<<"${PYTHON:-.venv/bin/python}"
 # run SCRIPT [ARGUMENT...]: runs a script of this project as a job step, and ends the job with its exit status.
 #
 # SLURM sends SIGUSR1 to the step before the time is up, and SIGTERM when the job is preempted. The script then keeps
-# its work and ends with status 75, on which the job goes back into the queue. A cancelled job does not: scancel also
-# ends this shell. Nor does one whose input was wrong (status 2) or whose work failed (1).
+# its work and ends with status 75, on which the job goes back into the queue; so it does when the signal itself ended
+# the step, which had not got so far as to answer (128 + 10 or 15). A cancelled job does not: scancel also ends this
+# shell. Nor does one whose input was wrong (status 2) or whose work failed (1).
 run() {
     local job=$SLURM_JOB_ID status=0
     # The job id alone can stand for the whole array.
     if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
     # From SLURM 22.05 on srun would give each task one core.
     export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
+    export PYTHONUNBUFFERED=1 # each line is in slurm-<job>.out as soon as it is told
     # Each task learns its place from the variables of torchrun. torchrun itself would die of SIGUSR1, and makes every
     # status a 1.
     export MASTER_ADDR MASTER_PORT TORCHELASTIC_RUN_ID=$SLURM_JOB_ID
@@ -27,7 +29,8 @@ run() {
     # shellcheck disable=SC2016  # each task has values of its own
     local place='export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID GROUP_RANK=$SLURM_NODEID WORLD_SIZE=$SLURM_NTASKS
         export LOCAL_WORLD_SIZE=$((SLURM_NTASKS / SLURM_NNODES)); exec "$@"'
-    srun bash -c "$place" bash "${python[@]}" "$@" || status=$?
-    if [ "$status" -eq 75 ]; then scontrol requeue "$job"; fi
+    # Some clusters end all tasks once one has failed; they would answer that as a stop, and the job would never end.
+    srun --kill-on-bad-exit=0 bash -c "$place" bash "${python[@]}" "$@" || status=$?
+    case $status in 75 | 138 | 143) scontrol requeue "$job" ;; esac
     exit "$status"
 }

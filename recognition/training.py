@@ -161,8 +161,8 @@ def train_epoch(
             if stops:
                 raise Stopped(f"a signal after step {step + 1}")
             before = time.perf_counter()
-    if show_timing:
-        fabric.print(f"{name}: {progress.seconds:.2f} s, of which {waited:.2f} s waiting for data")
+    if show_timing and fabric.is_global_zero:
+        print(f"{name}: {progress.seconds:.2f} s, of which {waited:.2f} s waiting for data")
     loss, accuracy = _means(progress.totals)
     return {
         "epoch": epoch + 1,

@@ -183,6 +183,19 @@ def write_yaml(tmp_path: Path) -> Callable[[str], Path]:
     return write
 
 
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Callable[[str], Path]:
+    """An interpreter that does what a line of shell says instead of running Python."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "python"
+        path.write_text(f"#!/usr/bin/env bash\n{text}\n")
+        path.chmod(0o755)
+        return path
+
+    return write
+
+
 def config_text(bank: Path, model: str = "transformer", args: str = "{d_embed: 8, dropout: 0.1}", **training) -> str:
     """A YAML file's text for a small run on the episodes in `bank`."""
     settings = {"n_epochs": 3, "batch_size": 4, "num_workers": 0, "device": "cpu"} | training
