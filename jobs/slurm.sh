@@ -20,7 +20,6 @@ run() {
     if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
     # From SLURM 22.05 on srun would give each task one core.
     export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
-    export PYTHONUNBUFFERED=1 # each line is in slurm-<job>.out as soon as it is told
     # Each task learns its place from the variables of torchrun. torchrun itself would die of SIGUSR1, and makes every
     # status a 1.
     export MASTER_ADDR MASTER_PORT TORCHELASTIC_RUN_ID=$SLURM_JOB_ID

@@ -73,7 +73,7 @@ def test_job_on_two_nodes_that_a_more_urgent_one_took_goes_on_to_the_same_weight
     (project / "run.yaml").write_text(config_text(small_bank, n_epochs=40))
     words = ("--nodes=2", "jobs/slurm-train.sh", "-f", "run.yaml")
     preempted = sbatch(*words, "--runs_dir=preempted")
-    preempted.wait_until(lambda: epochs_told(preempted), "an epoch is told as soon as it is done")
+    preempted.wait_until(lambda: epochs_told(preempted), "it tells an epoch")
     whole = sbatch("--partition=urgent", "--exclusive", *words, "--runs_dir=whole")
     assert whole.results() == [ENDED_WELL], whole.log()
     assert preempted.results() == [("COMPLETED", "0:0", 1)], preempted.log()
@@ -107,7 +107,9 @@ def test_only_stopped_tasks_of_an_array_are_requeued(sbatch: Callable, stand_in:
 def test_job_of_which_one_task_failed_is_not_requeued(sbatch: Callable, stand_in: Callable):
     """Were the other ended for it, as clusters may want, it would answer as one that was stopped, again and again."""
     python = stand_in(
-        '[ -n "${SLURM_RESTART_COUNT:-}" ] && exit\n[ "$RANK" = 1 ] && exit 1\ntrap "exit 75" TERM; sleep 2 & wait'
+        '[ -n "${SLURM_RESTART_COUNT:-}" ] && exit\n'
+        'if [ "$RANK" = 1 ]; then sleep 1; exit 1; fi\n'
+        "trap 'exit 75' TERM; sleep 3 & wait"
     )
     job = sbatch("--nodes=2", "jobs/slurm-train.sh", "-f", "a.yaml", PYTHON=python)
     assert job.results() == [("FAILED", "1:0", 0)], job.log()
