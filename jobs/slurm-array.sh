@@ -17,12 +17,17 @@
 #SBATCH --time=08:00:00
 #SBATCH --requeue
 #SBATCH --signal=USR1@120
-source jobs/slurm.sh
+source jobs/slurm.sh || exit 2
+need_array
 
 configs=() words=()
 for word in "$@"; do
     if [[ $word == *.yaml ]]; then configs+=("$word"); else words+=("$word"); fi
 done
+if [ ${#configs[@]} -eq 0 ]; then
+    echo "slurm-array.sh: name the YAML files to train: sbatch --array=1-2 jobs/slurm-array.sh a.yaml b.yaml" >&2
+    exit 2
+fi
 index=$((SLURM_ARRAY_TASK_ID - 1))
 config=${configs[index % ${#configs[@]}]}
 seed=$((index / ${#configs[@]}))

@@ -15,6 +15,7 @@
 #SBATCH --time=04:00:00
 #SBATCH --requeue
 #SBATCH --signal=USR1@120
-source jobs/slurm.sh
+source jobs/slurm.sh || exit 2
+need_array
 
 run preprocess_videos.py --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT" "$@"

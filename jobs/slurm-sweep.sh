@@ -16,6 +16,7 @@
 #SBATCH --time=08:00:00
 #SBATCH --requeue
 #SBATCH --signal=USR1@120
-source jobs/slurm.sh
+source jobs/slurm.sh || exit 2
+need_array
 
 run sweep.py --run "$SLURM_ARRAY_TASK_ID" "$@"

@@ -16,6 +16,6 @@
 #SBATCH --time=08:00:00
 #SBATCH --requeue
 #SBATCH --signal=USR1@120
-source jobs/slurm.sh
+source jobs/slurm.sh || exit 2
 
 run train.py --resume "$@"

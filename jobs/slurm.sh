@@ -8,6 +8,14 @@
 set -euo pipefail
 read -ra python <<<"${PYTHON:-.venv/bin/python}"
 
+# need_array: ends a job that is no task of an array, or one that is not counted from 1.
+need_array() {
+    if [ "${SLURM_ARRAY_TASK_ID:-0}" -lt 1 ]; then
+        echo "sbatch: this job needs an array that starts at 1, such as --array=1-8" >&2
+        exit 2
+    fi
+}
+
 # run SCRIPT [ARGUMENT...]: runs a script of this project as a job step, and ends the job with its exit status.
 #
 # SLURM sends SIGUSR1 to the step before the time is up, and SIGTERM when the job is preempted. The script then keeps

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.skipif(
     IS_MISSING, reason="SLURM IS MISSING: apt-get install slurmctld slurmd slurm-client, or the jobs go untried"
 )
 ENDED_WELL = ("COMPLETED", "0:0", 0)
+NO_ARRAY = "sbatch: this job needs an array that starts at 1, such as --array=1-8\n"
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +116,23 @@ def test_job_of_which_one_task_failed_is_not_requeued(sbatch: Callable, stand_in
     assert job.results() == [("FAILED", "1:0", 0)], job.log()
 
 
-def test_wrong_input_is_told_and_not_requeued(sbatch: Callable):
-    job = sbatch("jobs/slurm-train.sh", "-f", "absent.yaml")
-    assert job.results() == [("FAILED", "2:0", 0)]
-    assert "train.py: error: absent.yaml" in job.log()
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("jobs/slurm-train.sh -f absent.yaml", r"train.py: error: absent.yaml: .+\nsrun: error: .+ exit code 2\n"),
+        ("--chdir=.. jobs/slurm-train.sh -f a.yaml", r".* jobs/slurm.sh: No such file or directory\n"),
+        ("jobs/slurm-array.sh a.yaml", NO_ARRAY),
+        ("--array=0 jobs/slurm-array.sh a.yaml b.yaml", NO_ARRAY),
+        ("--array=1 jobs/slurm-array.sh", r"slurm-array.sh: name the YAML files.*\n"),
+        ("jobs/slurm-sweep.sh a.yaml", NO_ARRAY),
+        ("jobs/slurm-preprocess.sh", NO_ARRAY),
+    ],
+)
+def test_wrong_input_is_told_and_not_requeued(words: str, told: str, sbatch: Callable, project: Path):
+    """Task 0 trained the last of the files, at the same time and in the same folder as the task that was due to."""
+    job = sbatch(f"--output={project}/slurm-%x-%A.out", *words.split())
+    assert job.results() == [("FAILED", "2:0", 0)], job.log()
+    assert re.fullmatch(told, job.log()), job.log()
 
 
 def test_the_interpreter_may_be_a_container_s(sbatch: Callable, stand_in: Callable):
