@@ -7,13 +7,11 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
-from recognition.command_line import InputError
+from recognition.command_line import InputError, one_line
+from recognition.picture import PictureMaker
 
-DECODER = "pyav 2"  # the number grows whenever a film comes to other features, so that no folder mixes both
-# To change a frame's format in. PyAV takes one for each core since 17 and has no other way before.
-ONE_THREAD = {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
+DECODER = "pyav 3"  # the number grows whenever a film comes to other features, so that no folder mixes both
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
 
 
@@ -55,29 +53,33 @@ def find_videos(folder: str | Path) -> list[Path]:
 def probe(path: str | Path) -> VideoInfo:
     """Read size, frame rate and claimed length without decoding. Raises DecodeError."""
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
-            stream = _first_picture_stream(container)
+        with _open(path) as container:
+            stream = picture_stream(container)
             fps = float(stream.average_rate or stream.guessed_rate or 0)
             seconds = (container.duration or 0) / av.time_base
             return VideoInfo(stream.width, stream.height, fps, stream.frames or round(seconds * fps))
-    except (av.error.FFmpegError, OSError) as error:
-        raise DecodeError(_reason(error)) from error
+    except DecodeError:
+        raise
+    except Exception as error:  # a film can bring up any kind
+        raise DecodeError(reason(error)) from error
 
 
 def decode(path: str | Path, threads: int = 1) -> Iterator[tuple[np.ndarray, float]]:
-    """Yield every frame of the first video stream as (image, time_s), image (H, W, 3) uint8 RGB, upright.
+    """Yield every frame of the first video stream as (image, time_s), image (H, W, 3) uint8 RGB, as people see it: see
+    `PictureMaker`. Sizes may differ within a film.
 
     Frames come in order of presentation, with the container's own times, so a variable frame rate is kept. A time
     that does not follow the one before it, as avi files with B-frames have them, is taken one frame later instead.
-    Rotation metadata is applied. Raises DecodeError at the first damaged packet or frame, and where the packets end
-    more than a second before the end that the container declares for them (mp4, mov, avi): a film is read whole or
-    not at all. A Matroska file cut short just ends.
+
+    Raises DecodeError at the first damaged packet or frame, for anything else that keeps the film from being read, and
+    where the packets end more than a second before the end that the container declares for them (mp4, mov, avi): a film
+    is read whole or not at all. A Matroska file cut short just ends.
     """
     num_frames, time_s, end_s = 0, -math.inf, 0.0
-    reformatter = VideoReformatter()
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
-            stream = _first_picture_stream(container)
+        with _open(path) as container:
+            stream = picture_stream(container)
+            maker = PictureMaker(stream)
             # One thread unless asked: FFmpeg's own threads have been seen to hang beside torch's in forked processes.
             stream.thread_type, stream.codec_context.thread_count = ("AUTO" if threads > 1 else "NONE"), threads
             stream.codec_context.options = {"err_detect": "explode"}  # else FFmpeg paints over damage that it finds
@@ -91,13 +93,15 @@ def decode(path: str | Path, threads: int = 1) -> Iterator[tuple[np.ndarray, flo
                 for frame in packet.decode():
                     if frame.is_corrupt:
                         raise DecodeError(f"frame {num_frames} is damaged")
-                    image = _upright(frame, reformatter)
+                    image = maker.picture(frame)
                     told_s = num_frames / fps if frame.time is None else frame.time
                     time_s = told_s if told_s > time_s else time_s + 1 / fps
                     yield image, time_s
                     num_frames += 1
-    except (av.error.FFmpegError, OSError) as error:
-        raise DecodeError(f"{_reason(error)} after {num_frames} frames") from error
+    except DecodeError:
+        raise
+    except Exception as error:
+        raise DecodeError(f"{reason(error)} after {num_frames} frames") from error
     if num_frames == 0:
         raise DecodeError("no frame could be decoded")
     if end_s < declared_s - 1:
@@ -105,7 +109,7 @@ def decode(path: str | Path, threads: int = 1) -> Iterator[tuple[np.ndarray, flo
 
 
 def read_frames(path: str | Path, times_s: Sequence[float]) -> list[np.ndarray]:
-    """Read single frames by the times that `decode` gives them: images (H, W, 3) uint8 RGB, upright, as asked for.
+    """Read single frames by the times that `decode` gives them: its images (H, W, 3) uint8 RGB, in the order asked for.
 
     Times may come in any order and more than once. One pass decodes from the key frame before the earliest to the
     latest of them. The film is decoded from its start instead where its packets do not tell its frames apart by time,
@@ -131,10 +135,10 @@ def _seek_frames(path: str | Path, wanted: set[float]) -> dict[float, np.ndarray
     """Images by their times in seconds; not all, or none, where seeking may find others than `decode` would."""
     images: dict[float, np.ndarray] = {}
     first_s, last_s, before_s = min(wanted), max(wanted), -math.inf
-    reformatter = VideoReformatter()
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
-            stream = _first_picture_stream(container)
+        with _open(path) as container:
+            stream = picture_stream(container)
+            maker = PictureMaker(stream)
             stream.thread_type = "NONE"
             stream.codec_context.options = {"err_detect": "explode"}
             if (delay := _longest_delay(container, stream, last_s)) is None:
@@ -146,11 +150,11 @@ def _seek_frames(path: str | Path, wanted: set[float]) -> dict[float, np.ndarray
                 if is_astray or frame.time is None or frame.time <= before_s:
                     return {}
                 if frame.time in wanted and not frame.is_corrupt:
-                    images[frame.time] = _upright(frame, reformatter)
+                    images[frame.time] = maker.picture(frame)
                 if frame.time >= last_s:
                     break
                 before_s = frame.time
-    except (av.error.FFmpegError, OSError):
+    except Exception:
         return {}  # decoding from the start tells what is wrong, if anything is
     return images
 
@@ -174,20 +178,22 @@ def _longest_delay(container: av.container.InputContainer, stream: av.VideoStrea
     return delay
 
 
-def _upright(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
-    """The frame's image. A film's frames share the `reformatter`, which takes longer to make than to use."""
-    image = reformatter.reformat(frame, format="rgb24", **ONE_THREAD).to_ndarray()
-    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90))) if frame.rotation else image
-
-
-def _first_picture_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """The first video stream that is a film, not a cover picture."""
+def picture_stream(container: av.container.InputContainer) -> av.VideoStream:
+    """The first video stream that is a film, not a cover picture. Raises DecodeError if there is none."""
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             return stream
     raise DecodeError("holds no video stream")
 
 
-def _reason(error: Exception) -> str:
-    """The first line of an error's text, without the file's path."""
-    return str(getattr(error, "strerror", None) or error).splitlines()[0]
+def reason(error: Exception) -> str:
+    """What to say of an error that a film brought up: one line without the film's path, and of which kind it is unless
+    FFmpeg or the system says it in words."""
+    if words := getattr(error, "strerror", None):
+        return one_line(words)
+    return one_line(f"{type(error).__name__}: {error}".removesuffix(": "))
+
+
+def _open(path: str | Path) -> av.container.InputContainer:
+    # FFmpeg would take a name such as a:b.mp4 for an address.
+    return av.open(str(Path(path).absolute()), metadata_errors="replace")

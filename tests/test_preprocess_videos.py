@@ -49,8 +49,10 @@ def reference(video: Path) -> np.ndarray:
     """Features of every frame of a video by torchvision's own transforms of Pillow's images and network, in float32."""
     transforms, found = torchvision.models.ResNet18_Weights.DEFAULT.transforms(), []
     with av.open(str(video)) as container, torch.inference_mode():
-        for frame in container.decode(video=0):
-            image = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+        stream = container.streams.video[0]
+        width = round(stream.width * (stream.sample_aspect_ratio or 1))
+        for frame in container.decode(stream):
+            image = np.rot90(frame.to_ndarray(format="rgb24", width=width), frame.rotation // 90)
             found.append(reference_network()(transforms(Image.fromarray(image))[None]))
     return torch.cat(found).numpy()
 

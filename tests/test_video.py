@@ -282,9 +282,11 @@ def test_frames_read_by_their_times_are_upright(tmp_path, degrees):
 def test_late_frames_are_read_without_decoding_the_film_from_its_start(tmp_path, monkeypatch, suffix):
     path = write_video(tmp_path / f"video{suffix}", UNEVEN_MS, coding={"g": "8"})
     frames = list(decode(path))
-    decoded, upright = [], video._upright
+    decoded, picture = [], video.PictureMaker.picture
     monkeypatch.setattr(video, "decode", lambda path: pytest.fail("decoded from the start"))
-    monkeypatch.setattr(video, "_upright", lambda frame, *rest: decoded.append(frame.time) or upright(frame, *rest))
+    monkeypatch.setattr(
+        video.PictureMaker, "picture", lambda maker, frame: decoded.append(frame.time) or picture(maker, frame)
+    )
     [found] = read_frames(path, [frames[50][1]])
     np.testing.assert_array_equal(found, frames[50][0])
     assert decoded == [frames[50][1]]

@@ -1,0 +1,74 @@
+"""From a decoded frame to the picture that people see: its colours, the shape of its pixels, and which way is up."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.sidedata.sidedata import Type
+from av.video.reformatter import VideoReformatter
+
+UNSPECIFIED, RESERVED = 2, 3  # code points of ITU-T H.273, as films and FFmpeg number colour spaces
+NEARLY, SLIMMEST = Fraction(1, 100), 4  # so far from square nobody sees it; from there on it is taken for a mistake
+
+
+class PictureMaker:
+    """Makes the pictures of one video stream, while it is decoded.
+
+    Colours are those of FFmpeg's swscale: by the matrix and the range that the film is tagged with, and by BT.601 in
+    limited range where it has no tag. Primaries and transfer curves are left as they are.
+
+    Pixels that are not square are made so by drawing the picture out in width or in height, so that none is lost. What
+    the container says of their shape goes before what the stream says. That may change on the way, and then some
+    frames just before the change may be taken for later ones.
+
+    Of the display matrix the nearest of the eight ways to turn and mirror a picture is taken.
+    """
+
+    def __init__(self, stream: av.VideoStream):
+        self._codec = stream.codec_context
+        self._reformatter = VideoReformatter()  # takes longer to make than to use
+        self._said = stream.sample_aspect_ratio  # by the container, or else as the stream begins
+        self._may_change = self._said == self._codec.sample_aspect_ratio
+
+    def picture(self, frame: av.VideoFrame) -> np.ndarray:
+        """The picture of the frame that the stream has just decoded: (H, W, 3) uint8 RGB.
+
+        Raises OSError for a colour space that swscale does not know, such as YCgCo.
+        """
+        # These do not change a pixel here, but PyAV 17 refuses some of them.
+        frame.color_primaries = frame.color_trc = UNSPECIFIED
+        if frame.colorspace == RESERVED:
+            frame.colorspace = UNSPECIFIED
+        pixel_shape = (self._may_change and self._codec.sample_aspect_ratio) or self._said
+        width, height = square_size(frame.width, frame.height, pixel_shape)
+        try:
+            # PyAV would take a thread for each core.
+            rgb = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}: colour space {frame.colorspace} in RGB") from error
+        return upright(rgb.to_ndarray(), display_matrix(frame))
+
+
+def square_size(width: int, height: int, pixel_shape: Fraction | None) -> tuple[int, int]:
+    """Width and height of a picture once its pixels, so many times as wide as high, are square; None: they are."""
+    if not pixel_shape or abs(pixel_shape - 1) < NEARLY or not Fraction(1, SLIMMEST) < pixel_shape < SLIMMEST:
+        return width, height
+    return round(width * max(1, pixel_shape)), round(height / min(1, pixel_shape))
+
+
+def display_matrix(frame: av.VideoFrame) -> np.ndarray:
+    """What of a frame's display matrix turns and mirrors it, (2, 2): it is applied to row vectors (x, y)."""
+    try:
+        matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    except ValueError:  # side data of a kind that PyAV does not know is in the way, and tells the angle alone
+        angle = np.radians(frame.rotation)
+        return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return np.eye(2) if matrix is None else np.frombuffer(matrix, np.int32).reshape(3, 3)[:2, :2].astype(float)
+
+
+def upright(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Turn and mirror an image (H, W, 3) as a matrix (2, 2) says, to the nearest quarter of a turn; C-contiguous."""
+    (a, b), (c, d) = matrix
+    if abs(b * c) > abs(a * d):  # what lay across now stands
+        image, (a, d) = image.transpose(1, 0, 2), (c, b)
+    return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
