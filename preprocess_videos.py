@@ -31,7 +31,7 @@ import sys
 from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 
-from recognition.command_line import ArgumentParser, Failure, InputError, nearest, run, whole_number
+from recognition.command_line import ArgumentParser, Failure, InputError, nearest, one_line, run, whole_number
 
 
 def main() -> int:
@@ -90,7 +90,7 @@ def main() -> int:
                     bar.update(result)
                 elif result.failure:
                     failures.append(result)
-                    bar.write(f"{result.video}: {result.failure}", file=sys.stderr)
+                    bar.write(one_line(f"{result.video}: {result.failure}"), file=sys.stderr)
     except torch.cuda.OutOfMemoryError:
         raise InputError(f"--batch_size {batch_size}: too much for the memory of {device}; try half") from None
 
@@ -269,7 +269,7 @@ def write_lists(output_dir: Path, failures: list, shard: tuple[int, int]) -> tup
         earlier.unlink(missing_ok=True)
     if failures:
         with written_whole(file) as part:
-            rows = [(f.video.name, f.failure) for f in sorted(failures, key=lambda f: f.video)]
+            rows = [(one_line(f.video.name), f.failure) for f in sorted(failures, key=lambda f: f.video)]
             pd.DataFrame(rows, columns=["video", "reason"]).to_csv(part, index=False)
     return len(headers), sum(h.num_frames for h in headers)
 

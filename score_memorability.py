@@ -135,13 +135,13 @@ def without_scored(frames, path: Path, settings: dict[str, str], overwrite: bool
 def find_film(video_id: str, films: dict[str, Path], features: Path, folder: Path):
     """Where a film is, and the times of the rows of its feature file, None if it has none.
 
-    Raises DecodeError if the film is missing, or is not the one that the features were made from.
+    Raises DecodeError if the film is missing, cannot be read, or is not the one that the features were made from.
     """
     import h5py
 
     from recognition.feature_file import DamagedFile, read_header
     from recognition.files import sha256
-    from recognition.video import DecodeError
+    from recognition.video import DecodeError, reason
 
     if video_id not in films:
         raise DecodeError(f"no such film in {folder}")
@@ -149,7 +149,11 @@ def find_film(video_id: str, films: dict[str, Path], features: Path, folder: Pat
     if not feature_file.exists():  # as in the published data set
         return film, None
     try:
-        if read_header(feature_file).video_sha256 != sha256(film):
+        digest = sha256(film)
+    except OSError as error:
+        raise DecodeError(f"{film}: {reason(error)}") from error
+    try:
+        if read_header(feature_file).video_sha256 != digest:
             raise DecodeError(f"{film} is not the film that was preprocessed")
     except DamagedFile as error:
         raise InputError(f"{error}; run preprocess_videos.py again") from None

@@ -54,6 +54,8 @@ def run(main: Callable[[], int | None]) -> None:
     0 or what it returned; 2 on InputError; 1 on Failure and on OSError (a full disk, no permission); 75 when a
     scheduler's SIGTERM or SIGUSR1 stopped it; each of these is told in one line. 130 on Ctrl-C.
     """
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     with stopping_at_once():
         try:
             sys.exit(main())

@@ -23,7 +23,7 @@ from recognition.feature_file import FeatureHeader, FeatureSpool
 from recognition.files import sha256
 from recognition.shots import ShotFinder
 from recognition.stopping import leave_stopping_to_parent
-from recognition.video import DECODER, DecodeError, decode, probe
+from recognition.video import DECODER, DecodeError, decode, probe, reason
 
 
 class FrameBatch(NamedTuple):
@@ -107,6 +107,7 @@ class FilmFrames(IterableDataset):
             return FrameBatch(film, first, torch.stack(frames), torch.tensor(times, dtype=torch.float64))
 
         try:
+            check_name(path)
             for image, time_s in decode(path):
                 height, width = image.shape[:2]
                 num_frames += 1
@@ -129,6 +130,16 @@ class FilmFrames(IterableDataset):
             yield FilmEnd(film, "", sha256(path), path.stat().st_size, rate, width, height, starts)
         except DecodeError as error:
             yield FilmEnd(film, str(error))
+        except Exception as error:  # whatever a library makes of this film, the others are still to be read
+            yield FilmEnd(film, reason(error))
+
+
+def check_name(path: Path) -> None:
+    """Raise DecodeError for a film whose name cannot stand in the files that its features pass through."""
+    try:
+        path.stem.encode()
+    except UnicodeEncodeError:
+        raise DecodeError("its name is not UTF-8: rename it") from None
 
 
 def first_windows(starts: Sequence[int], num_windows: int, preprocessing: Preprocessing) -> tuple[int, ...]:

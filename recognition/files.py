@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, whoever else writes them."""
 
+import glob
 import hashlib
 import os
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 DAY_S = 86400
+LONGEST_NAME = 150  # bytes; file systems allow 255, and a temporary file's name also has that of the machine
 
 
 @contextmanager
@@ -39,7 +41,10 @@ def part_of(path: Path) -> Path:
     after a day where it did not.
     """
     host = socket.gethostname().replace(".", "-")
-    for other in path.parent.glob(f".{path.name}.*.part"):
+    name, data = path.name, os.fsencode(path.name)
+    if len(data) > LONGEST_NAME:
+        name = hashlib.sha256(data).hexdigest()
+    for other in path.parent.glob(f".{glob.escape(name)}.*.part"):
         *_, its_host, process_id, _ = other.name.split(".")
         if its_host == host and process_id.isdigit():
             is_abandoned = not Path("/proc", process_id).exists()
@@ -47,7 +52,7 @@ def part_of(path: Path) -> Path:
             is_abandoned = time.time() - _modified_s(other) > DAY_S
         if is_abandoned:
             other.unlink(missing_ok=True)
-    return path.with_name(f".{path.name}.{host}.{os.getpid()}.part")
+    return path.with_name(f".{name}.{host}.{os.getpid()}.part")
 
 
 @contextmanager

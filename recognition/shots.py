@@ -14,19 +14,22 @@ class ShotFinder:
 
     A cut is a frame whose colours differ from the frame before, and much more so than frames around it differ from each
     other, so that fast movement is none. Of a gradual change, such as a dissolve, nothing is noticed; nor is a cut
-    within two frames of an end of the film.
+    within two frames of an end of the film. Where frames change their size on the way they are made as the first.
     """
 
     def __init__(self) -> None:
         self.starts = [0]
         self._num_frames = 0
+        self._size: tuple[int, int] | None = None
         self._detector = AdaptiveDetector(min_scene_len=0)
 
     def add(self, image: np.ndarray) -> None:
         """Look at the next frame, (H, W, 3) uint8 RGB."""
-        height, width = image.shape[:2]
-        scale = LONGER_SIDE / max(height, width)
-        small = cv2.resize(image, (max(1, round(scale * width)), max(1, round(scale * height))))
+        if self._size is None:
+            height, width = image.shape[:2]
+            scale = LONGER_SIDE / max(height, width)
+            self._size = max(1, round(scale * width)), max(1, round(scale * height))
+        small = cv2.resize(image, self._size)
         cuts = self._detector.process_frame(FrameTimecode(self._num_frames, RATE), small[..., ::-1])
         self.starts += [cut.frame_num for cut in cuts]
         self._num_frames += 1

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from safetensors import SafetensorError
 
-from recognition.files import sha256, written_whole
+from recognition.files import part_of, sha256, written_whole
 
 
 def write(path: Path, text: str, error: BaseException | None = None) -> None:
@@ -67,6 +67,16 @@ def test_killed_writer_leaves_one_hidden_file_that_the_next_write_replaces(tmp_p
     assert [path.name.startswith(".file.txt.") for path in tmp_path.iterdir()] == [True]
     write(tmp_path / "file.txt", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+@pytest.mark.parametrize("name", ["x" * 252 + ".h5", "ü" * 120 + ".h5", "a**b.h5", "[1080p].h5", "caf\udce9.h5"])
+def test_file_of_any_name_is_written_and_what_was_left_of_it_removed(tmp_path, name):
+    write(tmp_path / name, "text")
+    abandoned = part_of(tmp_path / name)
+    abandoned = abandoned.with_name(abandoned.name.replace(f".{os.getpid()}.", f".{2**30}."))
+    abandoned.touch()
+    write(tmp_path / name, "new text")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "new text"}
 
 
 def test_processes_that_write_the_same_file_do_not_meet(tmp_path):

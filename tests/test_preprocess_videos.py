@@ -110,6 +110,29 @@ def test_damaged_film_is_listed_and_leaves_no_feature_file(tmp_path, preprocess,
     assert [row["video_id"] for row in rows(features / "videos.csv")] == ["film_001"]
 
 
+def test_films_of_all_names_are_done_or_listed(tmp_path, preprocess, films):
+    videos, features = tmp_path / "videos", tmp_path / os.fsdecode(b"caract\xe8res")
+    videos.mkdir()
+    odd = [
+        b"caf\xe9.mp4",
+        b"a**[1].mp4",
+        b"two\nlines.mp4",
+        b"a:b.mp4",
+        b"x" * 251 + b".mp4",
+        "\u00fc".encode() + b".mp4",
+    ]
+    for name in odd:
+        (videos / os.fsdecode(name)).symlink_to(films / "film_001.mp4")
+    words = (*SMALL_FEATURES, "--input_dir", videos, "--output_dir", features)
+    assert preprocess(*words).returncode == 1
+    [row] = rows(features / "failed.csv")
+    assert row == {"video": r"caf\udce9.mp4", "reason": "its name is not UTF-8: rename it"}
+    done = sorted(os.fsdecode(name).removesuffix(".mp4") for name in odd[1:])
+    assert sorted(row["video_id"] for row in rows(features / "videos.csv")) == done
+    assert sorted(read_header(path).video_id for path in feature_files(features)) == done
+    assert "6 films, 5 of them finished" in preprocess(*words).stdout
+
+
 def test_list_of_films_says_what_the_files_hold(finished):
     headers = [read_header(path) for path in feature_files(finished)]
     assert [header.video_id for header in headers] == [f"film_{k:03d}" for k in range(4)]
