@@ -13,7 +13,7 @@ import torch
 from conftest import refusal, run_script
 
 import score_memorability
-from recognition import memorability
+from recognition import files, memorability
 from recognition.backbone import torchvision
 from recognition.command_line import InputError
 from recognition.episode_spec import PROBE_KINDS, EpisodeSpec
@@ -190,6 +190,19 @@ def test_films_that_are_missing_damaged_or_others_are_named_and_the_rest_scored(
     film.write_bytes(film.read_bytes()[:4000])
     status, told = score(folder / "test_indices.h5", "--overwrite")
     assert "Without scores, named above: 3" in told
+
+
+def test_film_that_cannot_be_read_is_named_and_the_rest_scored(score, folder: Path, monkeypatch):
+    def failing(path: Path) -> str:
+        if path.stem == "film_001":
+            raise OSError(5, "Input/output error", str(path))
+        return sha256(path)
+
+    monkeypatch.setattr(files, "sha256", failing)
+    status, said = score()
+    assert status == 1
+    assert "film_001.mp4: Input/output error" in said
+    assert sorted(path.stem for path in (folder / "memorability").glob("*.h5")) == ["film_000", "film_002"]
 
 
 def test_probes_without_any_score_have_none(score, folder: Path):
