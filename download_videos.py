@@ -12,6 +12,7 @@ already can be put into the folder as <video_id>.mp4: it is checked and entered,
 YouTube gives a guest about 300 films an hour; two workers that rest 25 s stay below that. On a rate limit or a
 bot check the queue stops and the rest is marked skipped. Then wait an hour and run the same command again, or
 export the cookies of a browser that is logged in to YouTube (Netscape format) and pass them with --cookies.
+Where the network lets nothing through the queue stops too: run the same command again once it does.
 YouTube also needs a JavaScript runtime: install Deno (https://deno.com). FFmpeg is not needed.
 
 Exit status: 0 all films are there, 1 some failed or were skipped, 2 wrong input.

@@ -34,9 +34,13 @@ REASONS = (
     ("format", r"requested format|no video formats|unsupported url|\bDRM\b"),
     ("other", r"HTTP Error 4\d\d"),
     ("network", r"HTTP Error 5\d\d|timed? ?out|connection|unreachable|failed to resolve|name resolution|not known"),
-    ("network", r"(Transport|SSL|Proxy)Error|got error|giving up after"),
+    ("network", r"(Transport|SSL|Proxy)Error|\bSSL\b|certificate|got error|giving up after"),
 )
+# So many films in a row that the network did not let through end the queue, until one has come and after that.
+PATIENCE_AT_FIRST, PATIENCE_LATER = 3, 10
 ADVICE = {
+    "network": "the network lets nothing through: see that this machine reaches the addresses (its name server, "
+    "HTTPS_PROXY, certificates in SSL_CERT_FILE) and run the same command again",
     "rate limit": "YouTube gives this machine no more films for now: wait an hour and run the same command again, "
     "with a higher --sleep or fewer --workers",
     "bot check": "YouTube wants to see that this is not a bot: wait an hour, or export a browser's cookies and add "
@@ -58,7 +62,7 @@ def download(
     """Fetch the films that are not done; yield every film's row once, recorded: those already there come first.
 
     `fetch(film, empty_folder)` returns the file it made there, or raises; it is called by `num_workers` threads, each
-    of which rests `sleep_s` seconds between films. A failure that all later films would share (see `advice`) ends the
+    of which rests `sleep_s` seconds between films. A failure that all later films would share (see `Patience`) ends the
     queue: films being fetched are finished, the rest are skipped.
     """
     part = manifest.folder / ".part"
@@ -73,7 +77,7 @@ def download(
         else:
             todo.put(film)
 
-    stopped = threading.Event()
+    stopped, patience = threading.Event(), Patience()
     finished: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
 
     def work() -> None:
@@ -83,7 +87,7 @@ def download(
             except queue.Empty:
                 break
             row = _attempt(film, manifest.folder, part, fetch)
-            if advice(row):
+            if patience.is_over(row):
                 stopped.set()
             finished.put(row)
             if not todo.empty():
@@ -93,29 +97,45 @@ def download(
     try:
         for _ in range(num_workers):
             threading.Thread(target=work, daemon=True).start()  # daemon: Ctrl-C ends the process at once, like a kill
-        reason = ""
         for _ in range(num_workers):
             for row in iter(finished.get, None):
-                reason = row["reason"] if advice(row) else reason
                 manifest.record(row)
                 yield row
     finally:
         stopped.set()
 
     message = "not tried, the queue had stopped"
-    skipped = [make_row(todo.get(), "skipped", reason=reason, message=message) for _ in range(todo.qsize())]
+    skipped = [make_row(todo.get(), "skipped", reason=patience.reason, message=message) for _ in range(todo.qsize())]
     manifest.record(*skipped)
     yield from skipped
     shutil.rmtree(part, ignore_errors=True)
 
 
+class Patience:
+    """Tells, of the films that were tried so far, whether those to come would fail as well. Threads may share it."""
+
+    def __init__(self) -> None:
+        self.reason = ""  # of the failure that all share
+        self._num_come = self._num_lost = 0
+        self._lock = threading.Lock()
+
+    def is_over(self, row: Row) -> bool:
+        """Count one more film in; whether to try no other."""
+        with self._lock:
+            self._num_come += row["status"] == "done"
+            self._num_lost = self._num_lost + 1 if row["reason"] == "network" else 0
+            most = PATIENCE_LATER if self._num_come else PATIENCE_AT_FIRST
+            if advice(row) or self._num_lost >= most:
+                self.reason = row["reason"]
+            return self.reason != ""
+
+
 def advice(row: Row) -> str | None:
-    """What to do about a failure that every later film would share, or None where the next film may well succeed."""
-    if row["status"] != "failed":
-        return None
-    if re.search("no space left|quota exceeded", row["message"], re.IGNORECASE):
+    """What to do about a failure that every later film shares, or None where the next film may well succeed."""
+    if row["status"] == "failed" and re.search("no space left|quota exceeded", row["message"], re.IGNORECASE):
         return "the disk is full: make room and run the same command again"
-    return ADVICE.get(row["reason"])
+    is_of_one = row["status"] == "failed" and row["reason"] == "network"
+    return None if is_of_one else ADVICE.get(row["reason"])
 
 
 def classify(error: Exception) -> tuple[str, str]:
@@ -131,19 +151,21 @@ def classify(error: Exception) -> tuple[str, str]:
 def examine(path: Path) -> tuple[str, float]:
     """Read a film to its end; return the suffix that fits its container, and its duration in seconds.
 
-    The first frame is decoded. The other packets are only read: a film whose end is missing shows in a packet cut
-    short or in a last packet more than a second before the end that the file itself declares. Raises Failure.
+    The first frame is decoded; a cover picture is none. The other packets are only read: a film whose end is missing
+    shows in a packet cut short or in a last packet more than a second before the end that the file itself declares.
+    Raises Failure.
     """
     import av
 
+    from recognition.video import DecodeError, picture_stream
+
     try:
         with av.open(str(path.absolute()), metadata_errors="replace") as container:
-            if not container.streams.video:
-                raise Failure("format", "what came holds no video stream")
+            film = picture_stream(container)
             if not (suffix := SUFFIXES.get(container.format.name)):
                 raise Failure("format", f"what came is in a container we do not keep ({container.format.name})")
             is_decodable, is_cut, end_s = False, False, 0.0
-            for packet in container.demux(*container.streams.video, *container.streams.audio):
+            for packet in container.demux(film, *container.streams.audio):
                 is_cut |= packet.is_corrupt
                 if packet.pts is not None:
                     end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
@@ -151,6 +173,8 @@ def examine(path: Path) -> tuple[str, float]:
                     is_decodable = bool(packet.decode())
             duration_s = end_s - (container.start_time or 0) / av.time_base
             declared_s = (container.duration or 0) / av.time_base
+    except DecodeError as error:
+        raise Failure("format", f"what came {error}") from None
     except av.error.FFmpegError as error:
         raise Failure("format", f"what came is not a video that can be decoded: {error.strerror}") from None
     if not is_decodable or duration_s <= 0:
@@ -188,6 +212,8 @@ class YtDlp:
             "quiet": True,
             "noprogress": True,
             "color": "no_color",
+            # It takes certifi's authorities alone, unless told to look where the system and the user have theirs.
+            "compat_opts": {"no-certifi"} if "SSL_CERT_FILE" in os.environ else set(),
         }
 
     def __call__(self, film: Film, folder: Path) -> Path:
@@ -236,7 +262,7 @@ def _found(film: Film, manifest: Manifest) -> Row | None:
     for suffix in SUFFIXES.values():
         try:
             row = _done(film, manifest.folder / f"{film.video_id}{suffix}")
-        except (Failure, OSError):
+        except Exception:  # whatever is wrong with what is there, the film can be fetched
             continue
         return row if row["file"].endswith(suffix) else None
     return None

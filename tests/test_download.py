@@ -2,7 +2,9 @@
 
 import contextlib
 import csv
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -18,6 +20,7 @@ import pytest
 import yt_dlp
 from yt_dlp.utils import DownloadError
 
+from recognition import download as download_module
 from recognition.download import Failure, YtDlp, advice, classify, download, examine, format_selector
 from recognition.files import sha256
 from recognition.manifest import Film, Manifest
@@ -154,6 +157,11 @@ PRIVATE = "Private video. Sign in if you've been granted access to this video"
         ("Unable to download webpage: [Errno 111] Connection refused", "network"),
         ("[download] Got error: 2048 bytes read, 4096 more expected. Giving up after 3 retries", "network"),
         ("unable to download video data: HTTP Error 503: Service Unavailable", "network"),
+        (
+            "Unable to download API page: ('Unable to connect to proxy', OSError('Tunnel connection failed: 403'))",
+            "network",
+        ),
+        ("Unable to download webpage: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed", "network"),
         ("Requested format is not available. Use --list-formats for a list of available formats", "format"),
         ("This video is DRM protected", "format"),
         ("The uploader has not made this video available in your country", "other"),
@@ -220,6 +228,39 @@ def test_what_every_film_would_meet_stops_the_queue_with_advice(tmp_path, film_f
     assert [row["status"] for row in fetch_all(tmp_path, films_of(5), FakeFetch(film_file)).values()] == ["done"] * 5
 
 
+NO_NETWORK = (
+    "Unable to download webpage: [Errno -3] Temporary failure in name resolution",
+    "Unable to download API page: ('Unable to connect to proxy', OSError('Tunnel connection failed: 407'))",
+    "Unable to download webpage: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate",
+    "Unable to download webpage: The read operation timed out",
+)
+
+
+@pytest.mark.parametrize("error", NO_NETWORK)
+def test_network_that_lets_nothing_through_stops_the_queue_with_advice(tmp_path, film_file, error):
+    fetch = FakeFetch(film_file, **{f"at{k}": error for k in range(6)})
+    rows = fetch_all(tmp_path, films_of(6), fetch)
+    assert fetch.asked == IDS[:3]
+    assert [rows[video_id]["status"] for video_id in IDS] == ["failed"] * 3 + ["skipped"] * 3
+    assert "run the same command again" in advice(rows[IDS[5]])
+    assert [row["status"] for row in fetch_all(tmp_path, films_of(6), FakeFetch(film_file)).values()] == ["done"] * 6
+
+
+def test_network_that_is_lost_on_the_way_stops_the_queue_later(tmp_path, film_file, monkeypatch):
+    monkeypatch.setattr(download_module, "PATIENCE_LATER", 4)
+    fetch = FakeFetch(film_file, **{f"at{k}": NO_NETWORK[3] for k in range(1, 6)})
+    rows = fetch_all(tmp_path, films_of(6), fetch)
+    assert [rows[video_id]["status"] for video_id in IDS] == ["done", *["failed"] * 4, "skipped"]
+
+
+def test_failures_of_single_films_do_not_stop_the_queue(tmp_path, film_file):
+    lost, gone = NO_NETWORK[0], "Video unavailable"
+    fetch = FakeFetch(film_file, at0=lost, at1=lost, at2=gone, at3=lost, at4=gone)
+    rows = fetch_all(tmp_path, films_of(6), fetch)
+    assert [rows[video_id]["status"] for video_id in IDS] == ["failed"] * 5 + ["done"]
+    assert {advice(row) for row in rows.values()} == {None}
+
+
 def test_two_workers_fetch_at_the_same_time(tmp_path, film_file):
     both = threading.Barrier(2, timeout=10)
 
@@ -245,6 +286,24 @@ def test_film_cut_short_anywhere_is_not_taken_for_a_film(tmp_path, movflags):
 def test_film_is_named_after_the_container_it_is_in(tmp_path):
     film = write_film(tmp_path / "film.webm", codec="libvpx").rename(tmp_path / "film.mp4")
     assert examine(film) == (".webm", pytest.approx(4.0))
+
+
+def test_sound_with_a_cover_picture_is_not_taken_for_a_film(tmp_path):
+    path = tmp_path / "film.mp4"
+    with av.open(str(path), "w") as container:
+        sound, cover = container.add_stream("aac", rate=8000, layout="mono"), container.add_stream("mjpeg")
+        cover.width = cover.height = 64
+        cover.pix_fmt, cover.disposition = "yuvj420p", av.stream.Disposition.attached_pic.value
+        noise = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), "fltp", "mono")
+        noise.rate = 8000
+        picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8)).reformat(format="yuvj420p")
+        for stream, frame in ((sound, noise), (cover, picture)):
+            container.mux([*stream.encode(frame), *stream.encode()])
+    with av.open(str(path)) as container:
+        assert {stream.type for stream in container.streams} == {"audio", "video"}
+    with pytest.raises(Failure, match="holds no video stream") as failure:
+        examine(path)
+    assert classify(failure.value)[0] == "format"
 
 
 @pytest.mark.parametrize(("max_height", "chosen"), [(360, "h264-360"), (480, "h264-480"), (240, "h264-144")])
@@ -318,6 +377,36 @@ def test_rate_limit_of_the_site_ends_the_script_with_one_line_of_advice(tmp_path
     assert "0 done, 1 failed, 2 skipped" in result.stdout
     assert result.stderr.count("wait an hour") == 1
     assert set(site.requests) == {"/limited/0.mp4"}
+
+
+def test_network_that_is_not_there_ends_the_script_with_one_line_of_advice(tmp_path, site):
+    films = site.film_list(tmp_path / "list.csv", *["whole"] * 5)
+    site.server_close()
+    result = run("--list", films, "--output_dir", tmp_path / "videos", "--workers", "1", "--sleep", "0")
+    assert result.returncode == 1
+    assert "0 done, 3 failed, 2 skipped" in result.stdout
+    assert result.stderr.count("the network lets nothing through") == 1
+
+
+def test_certificate_authorities_of_the_user_are_taken(tmp_path, film_file, monkeypatch):
+    """As behind a company's proxy, which signs every page anew."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl, which makes the certificate, is not here")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key, "-out", certificate]
+    named = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(["openssl", "req", "-x509", *made, *named], check=True, capture_output=True)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Site(film_file.read_bytes()) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        [film] = [Film(IDS[0], f"https://127.0.0.1:{server.server_port}/whole/0.mp4", "")]
+        assert fetch_all(tmp_path / "none", [film], YtDlp(360, num_retries=0))[IDS[0]]["reason"] == "network"
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert fetch_all(tmp_path / "ours", [film], YtDlp(360))[IDS[0]]["status"] == "done"
+        server.shutdown()
 
 
 def test_killed_in_the_middle_of_a_film_then_run_again_gives_the_same_files(tmp_path, site):
