@@ -42,9 +42,12 @@ def main() -> int:
     from recognition.allocator import keep_freed_memory
     from recognition.backbone import Backbone, choose_device
     from recognition.extraction import Outcome, extract
-    from recognition.video import DecodeError, find_videos, probe
+    from recognition.video import DecodeError, files_passed_over, find_videos, probe
 
     videos = find_videos(args.input_dir)
+    if others := files_passed_over(args.input_dir):
+        endings = ", ".join(sorted({path.suffix.lower() or "none" for path in others}))
+        print(f"{args.input_dir}: {len(others)} files passed over, by the endings of their names no films ({endings})")
     place, num_shards = args.shard
     videos = videos[place - 1 :: num_shards]
     device = choose_device(args.device)

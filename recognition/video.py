@@ -12,7 +12,13 @@ from recognition.command_line import InputError, one_line
 from recognition.picture import PictureMaker
 
 DECODER = "pyav 3"  # the number grows whenever a film comes to other features, so that no folder mixes both
-VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv"})
+# Of containers that tell their frames' times. A GIF is more often a picture beside a film than a film.
+VIDEO_SUFFIXES = frozenset(
+    {
+        *(".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".f4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".vob"),
+        *(".ts", ".mts", ".m2ts", ".mxf", ".ogv", ".wmv", ".asf", ".flv"),
+    }
+)
 
 
 class DecodeError(Exception):
@@ -48,6 +54,18 @@ def find_videos(folder: str | Path) -> list[Path]:
             raise InputError(f"{by_stem[path.stem]} and {path} would share one feature file; rename one of them")
         by_stem[path.stem] = path
     return videos
+
+
+def files_passed_over(folder: str | Path) -> list[Path]:
+    """Files of a folder, by name, that `find_videos` passes over, but for hidden ones and a download's manifest."""
+    return sorted(
+        path
+        for path in Path(folder).iterdir()
+        if path.is_file()
+        and path.suffix.lower() not in VIDEO_SUFFIXES
+        and not path.name.startswith(".")
+        and path.name != "manifest.csv"
+    )
 
 
 def probe(path: str | Path) -> VideoInfo:

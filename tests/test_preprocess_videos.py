@@ -133,6 +133,21 @@ def test_films_of_all_names_are_done_or_listed(tmp_path, preprocess, films):
     assert "6 films, 5 of them finished" in preprocess(*words).stdout
 
 
+def test_number_of_files_that_are_passed_over_is_told(tmp_path, preprocess, films):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "film.mp4").symlink_to(films / "film_001.mp4")
+    words = (*SMALL_FEATURES, "--input_dir", videos, "--output_dir", tmp_path / "features")
+    for name in ("manifest.csv", ".hidden"):
+        (videos / name).touch()
+    assert "passed over" not in preprocess(*words).stdout
+    for name in ("a.gif", "b.GIF", "film.h264", "README"):
+        (videos / name).touch()
+    assert f"{videos}: 4 files passed over, by the endings of their names no films (.gif, .h264, none)" in (
+        preprocess(*words).stdout
+    )
+
+
 def test_list_of_films_says_what_the_files_hold(finished):
     headers = [read_header(path) for path in feature_files(finished)]
     assert [header.video_id for header in headers] == [f"film_{k:03d}" for k in range(4)]

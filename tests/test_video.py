@@ -14,7 +14,16 @@ from on_disk import CLIPS, truncate
 from recognition import video
 from recognition.command_line import InputError
 from recognition.films import write_films
-from recognition.video import VIDEO_SUFFIXES, DecodeError, VideoInfo, decode, find_videos, probe, read_frames
+from recognition.video import (
+    VIDEO_SUFFIXES,
+    DecodeError,
+    VideoInfo,
+    decode,
+    files_passed_over,
+    find_videos,
+    probe,
+    read_frames,
+)
 
 HEIGHT, WIDTH = 48, 64
 UNEVEN_MS = [40 * k + 13 * (k % 3) for k in range(60)]
@@ -224,6 +233,31 @@ def test_films_are_found_by_name_and_other_files_are_passed_over(tmp_path):
     for name in ("b.mp4", "a.MKV", "c.webm", ".hidden.mp4", "notes.txt", "b.jpg", "manifest.csv", "d.mp4.part"):
         (tmp_path / name).touch()
     assert [path.name for path in find_videos(tmp_path)] == ["a.MKV", "b.mp4", "c.webm"]
+    assert [path.name for path in files_passed_over(tmp_path)] == ["b.jpg", "d.mp4.part", "notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.3gp", "libx264", {}),
+        ("a.3g2", "libx264", {}),
+        ("a.f4v", "libx264", {}),
+        ("a.ogv", "libvpx", {}),
+        ("a.m2ts", "libx264", {"mpegts_m2ts_mode": "1"}),
+        ("a.mts", "libx264", {}),
+        ("a.vob", "mpeg2video", {}),
+        ("a.asf", "wmv2", {}),
+        ("a.wmv", "wmv2", {}),
+        ("a.mpg", "mpeg2video", {}),
+    ],
+)
+def test_films_of_other_containers_are_found_and_read_whole(tmp_path, name, codec, options):
+    path = write_video(tmp_path / name, codec=codec, coding={"bf": "0"}, **options)
+    assert find_videos(tmp_path) == [path]
+    greys = [image[-16:, -16:].mean() for image, _ in decode(path)]
+    np.testing.assert_allclose(greys, 8 * np.arange(25), atol=5)
+    assert np.ptp(times(path)) == pytest.approx(24 / 25, abs=0.05)  # one frame: mpg does not tell the time of each
+    check_frames(path, 3)
 
 
 @pytest.mark.parametrize(
