@@ -8,7 +8,13 @@ from av.sidedata.sidedata import Type
 from av.video.reformatter import VideoReformatter
 
 UNSPECIFIED, RESERVED = 2, 3  # code points of ITU-T H.273, as films and FFmpeg number colour spaces
-NEARLY, SLIMMEST = Fraction(1, 100), 4  # so far from square nobody sees it; from there on it is taken for a mistake
+# A pixel so little from square is left; one so many times as long as high, or high as long, is taken for a mistake.
+NEARLY_SQUARE, ABSURD = Fraction(1, 100), 4
+LONGEST = 100  # times a picture's shorter side, which is enlarged to 256 pixels for a network
+
+
+class DecodeError(Exception):
+    """A film that cannot be decoded to its end. The message says where and why."""
 
 
 class PictureMaker:
@@ -33,7 +39,7 @@ class PictureMaker:
     def picture(self, frame: av.VideoFrame) -> np.ndarray:
         """The picture of the frame that the stream has just decoded: (H, W, 3) uint8 RGB.
 
-        Raises OSError for a colour space that swscale does not know, such as YCgCo.
+        Raises DecodeError for a colour space that swscale does not know, such as YCgCo, and for pictures like threads.
         """
         # These do not change a pixel here, but PyAV 17 refuses some of them.
         frame.color_primaries = frame.color_trc = UNSPECIFIED
@@ -41,17 +47,21 @@ class PictureMaker:
             frame.colorspace = UNSPECIFIED
         pixel_shape = (self._may_change and self._codec.sample_aspect_ratio) or self._said
         width, height = square_size(frame.width, frame.height, pixel_shape)
+        if max(width, height) > LONGEST * min(width, height):
+            raise DecodeError(f"has pictures of {width} x {height} pixels, too slim to be looked at")
         try:
             # PyAV would take a thread for each core.
             rgb = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
         except OSError as error:
-            raise OSError(error.errno, f"{error.strerror}: colour space {frame.colorspace} in RGB") from error
+            raise DecodeError(
+                f"has colour space {int(frame.colorspace)}, of which FFmpeg makes no RGB: {error.strerror}"
+            ) from error
         return upright(rgb.to_ndarray(), display_matrix(frame))
 
 
 def square_size(width: int, height: int, pixel_shape: Fraction | None) -> tuple[int, int]:
     """Width and height of a picture once its pixels, so many times as wide as high, are square; None: they are."""
-    if not pixel_shape or abs(pixel_shape - 1) < NEARLY or not Fraction(1, SLIMMEST) < pixel_shape < SLIMMEST:
+    if not pixel_shape or abs(pixel_shape - 1) < NEARLY_SQUARE or not Fraction(1, ABSURD) < pixel_shape < ABSURD:
         return width, height
     return round(width * max(1, pixel_shape)), round(height / min(1, pixel_shape))
 

@@ -9,7 +9,7 @@ import av
 import numpy as np
 
 from recognition.command_line import InputError, one_line
-from recognition.picture import PictureMaker
+from recognition.picture import DecodeError, PictureMaker
 
 DECODER = "pyav 3"  # the number grows whenever a film comes to other features, so that no folder mixes both
 # Of containers that tell their frames' times. A GIF is more often a picture beside a film than a film.
@@ -19,10 +19,6 @@ VIDEO_SUFFIXES = frozenset(
         *(".ts", ".mts", ".m2ts", ".mxf", ".ogv", ".wmv", ".asf", ".flv"),
     }
 )
-
-
-class DecodeError(Exception):
-    """A film that cannot be decoded to its end. The message says where and why."""
 
 
 @dataclass(frozen=True)
@@ -197,9 +193,11 @@ def _longest_delay(container: av.container.InputContainer, stream: av.VideoStrea
 
 
 def picture_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """The first video stream that is a film, not a cover picture. Raises DecodeError if there is none."""
+    """The first video stream that is a film, not a cover picture. Raises DecodeError if there is none to decode."""
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
+            if stream.codec_context is None:
+                raise DecodeError("is of a codec that FFmpeg does not know")
             return stream
     raise DecodeError("holds no video stream")
 

@@ -118,15 +118,17 @@ def luma_and_chroma(colour: tuple[int, int, int], space: int, full: bool, bits: 
     return [round(value * scale + offset) for value, scale, offset in scales]
 
 
-def write_flat(path: Path, planes: list[int], pixels: str, codec: str, **tags) -> Path:
+def write_flat(
+    path: Path, planes: list[int], pixels: str, codec: str, width: int = WIDTH, height: int = HEIGHT, **tags
+) -> Path:
     """A film of one colour, given in the numbers that are stored."""
-    frame = av.VideoFrame(WIDTH, HEIGHT, pixels)
+    frame = av.VideoFrame(width, height, pixels)
     for plane, value in zip(frame.planes, planes, strict=True):
         size = np.uint16 if pixels.endswith("le") else np.uint8
         plane.update(np.full(plane.buffer_size // np.dtype(size).itemsize, value, size))
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25, options={"crf": "1"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixels
+        stream = container.add_stream(codec, rate=25, options={"crf": "1"} if codec != "ffv1" else {})
+        stream.width, stream.height, stream.pix_fmt = width, height, pixels
         for name, value in tags.items():
             setattr(stream.codec_context, name, value)
             setattr(frame, name, value)
@@ -168,7 +170,14 @@ def test_tags_that_say_nothing_do_not_keep_a_film_from_being_read(tmp_path, tags
 
 def test_colour_space_that_is_not_known_is_named(tmp_path):
     path = write(tmp_path / "video.mp4", colorspace=8)  # YCgCo
-    with pytest.raises(DecodeError, match="colour space 8"):
+    with pytest.raises(DecodeError, match=r"^has colour space 8"):
+        next(decode(path))
+
+
+@pytest.mark.parametrize(("width", "height"), [(4096, 16), (16, 4096)])
+def test_picture_like_a_thread_is_refused_before_it_is_enlarged(tmp_path, width, height):
+    path = write_flat(tmp_path / "video.mkv", [0, 128, 128], "yuv420p", "ffv1", width=width, height=height)
+    with pytest.raises(DecodeError, match=rf"^has pictures of {width} x {height} pixels, too slim"):
         next(decode(path))
 
 

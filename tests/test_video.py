@@ -190,6 +190,14 @@ def test_what_is_no_film_is_refused_in_one_line(tmp_path, read):
             read(tmp_path / f"{name}.mp4")
 
 
+@pytest.mark.parametrize("read", [probe, lambda path: list(decode(path))], ids=["probe", "decode"])
+def test_film_of_an_unknown_codec_is_called_so(tmp_path, read):
+    path = write_video(tmp_path / "video.mp4")
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    with pytest.raises(DecodeError, match=r"^is of a codec that FFmpeg does not know"):
+        read(path)
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_tags_in_another_encoding_do_not_matter(tmp_path, suffix):
     path = write_video(tmp_path / f"video{suffix}", tags={"title": "QQQQQQ"})
