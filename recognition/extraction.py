@@ -108,6 +108,7 @@ class FilmFrames(IterableDataset):
 
         try:
             check_name(path)
+            before = path.stat()
             for image, time_s in decode(path):
                 height, width = image.shape[:2]
                 num_frames += 1
@@ -126,8 +127,10 @@ class FilmFrames(IterableDataset):
             if times:
                 yield batch()
             starts = first_windows(shots.starts, num_windows, self.preprocessing)
-            rate = probe(path).fps / stride
-            yield FilmEnd(film, "", sha256(path), path.stat().st_size, rate, width, height, starts)
+            rate, digest, after = probe(path).fps / stride, sha256(path), path.stat()
+            if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+                raise DecodeError("has changed while it was read")
+            yield FilmEnd(film, "", digest, after.st_size, rate, width, height, starts)
         except DecodeError as error:
             yield FilmEnd(film, str(error))
         except Exception as error:  # whatever a library makes of this film, the others are still to be read

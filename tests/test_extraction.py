@@ -92,6 +92,19 @@ def test_film_that_vanishes_while_it_is_read_fails(films, tmp_path, monkeypatch)
     assert [end.failure for end in ends(video, films / "film_001.mp4")] == ["No such file or directory", ""]
 
 
+def test_film_that_is_written_to_while_it_is_read_fails(films, tmp_path, monkeypatch):
+    video = tmp_path / "film.mp4"
+    video.write_bytes((films / "film_000.mp4").read_bytes())
+    add = ShotFinder.add
+    monkeypatch.setattr(ShotFinder, "add", lambda *args: os.truncate(video, 50_000) or add(*args))
+    [end] = ends(video)
+    assert end.failure
+    os.truncate(video, 0)
+    video.write_bytes((films / "film_000.mp4").read_bytes())
+    monkeypatch.setattr(ShotFinder, "add", lambda *args: os.utime(video, (0, 0)) or add(*args))
+    assert [end.failure for end in ends(video)] == ["has changed while it was read"]
+
+
 def test_film_whose_bytes_cannot_all_be_read_fails(films, monkeypatch):
     def unreadable(path: Path) -> str:
         raise OSError(5, os.strerror(5), str(path))
