@@ -119,7 +119,7 @@ class Cluster:
 
     def end(self) -> None:
         """End all jobs and all daemons, those that do not answer, too."""
-        with suppress(Exception):
+        with suppress(Exception, pytest.fail.Exception):
             self.command("scancel", "--user", getpass.getuser())
             self.wait_until(lambda: not self.command("squeue", "--noheader"), "end of all jobs")
         for daemon in self.daemons:
