@@ -42,6 +42,7 @@ def main() -> int:
     from recognition.allocator import keep_freed_memory
     from recognition.backbone import Backbone, choose_device
     from recognition.extraction import Outcome, extract
+    from recognition.files import why
     from recognition.video import DecodeError, files_passed_over, find_videos, probe
 
     videos = find_videos(args.input_dir)
@@ -61,9 +62,19 @@ def main() -> int:
     )
     args.output_dir.mkdir(parents=True, exist_ok=True)
     settings = {"dtype": args.dtype, "alter_every": args.alter_every}
-    todo = videos if args.overwrite else [v for v in videos if not is_finished(v, args.output_dir, backbone, settings)]
+    todo: list[Path] = []
+    failures: list[Outcome] = []
+    for video in videos:
+        try:
+            if args.overwrite or not is_finished(video, args.output_dir, backbone, settings):
+                video.stat()
+                todo.append(video)
+        except OSError as error:  # features that are there are kept: nothing is known of them or of their film
+            failures.append(Outcome(video, None, why(error)))
+            print(one_line(f"{video.name}: {failures[-1].failure}"), file=sys.stderr)
+    num_finished = len(videos) - len(todo) - len(failures)
     print(
-        f"{len(videos)} films, {len(videos) - len(todo)} of them finished; {backbone.name}, with weights "
+        f"{len(videos)} films, {num_finished} of them finished; {backbone.name}, with weights "
         f"{backbone.weights} on {device}, computed in {str(backbone.compute_dtype).removeprefix('torch.')}, "
         f"stored as {args.dtype}"
     )
@@ -85,7 +96,6 @@ def main() -> int:
         keep_freed_memory()
     batch_size = args.batch_size or (64 if on_gpu else 16)  # larger ones leave a CPU's caches
     workers = choose_workers(on_gpu, len(todo)) if args.workers is None else args.workers
-    failures: list[Outcome] = []
     try:
         with tqdm(total=sum(claimed.values()), unit="frame", smoothing=0.05, disable=not todo) as bar:
             for result in extract(todo, args.output_dir, backbone, batch_size, workers, **settings):
@@ -97,15 +107,17 @@ def main() -> int:
     except torch.cuda.OutOfMemoryError:
         raise InputError(f"--batch_size {batch_size}: too much for the memory of {device}; try half") from None
 
-    num_films, num_frames = write_lists(args.output_dir, failures, args.shard)
-    unit = "frames" if backbone.preprocessing.window == 1 else "windows"
-    print(f"{args.output_dir}: {num_films} films, {num_frames} {unit}; list in {args.output_dir / 'videos.csv'}")
+    headers, unread = write_lists(args.output_dir, failures, args.shard)
+    unit, num_rows = "frames" if backbone.preprocessing.window == 1 else "windows", sum(h.num_frames for h in headers)
+    print(f"{args.output_dir}: {len(headers)} films, {num_rows} {unit}; list in {args.output_dir / 'videos.csv'}")
+    if unread:
+        print(f"Feature files that could not be read and are not in that list: {', '.join(unread)}", file=sys.stderr)
     if failures:
         print(
             f"Films without features: {len(failures)}; list in {failed_file(args.output_dir, args.shard)}",
             file=sys.stderr,
         )
-    return 1 if failures else 0
+    return 1 if failures or unread else 0
 
 
 def parse_arguments() -> Namespace:
@@ -219,13 +231,14 @@ def choose_workers(on_gpu: bool, num_films: int) -> int:
 
 def is_finished(video: Path, output_dir: Path, backbone, settings: dict) -> bool:
     """Whether the film has a whole feature file made the same way. Raises InputError if it was made another way, or
-    of another film."""
+    of another film, and OSError if the system does not let one of the two be looked at."""
     from recognition.feature_file import DamagedFile, read_header
+    from recognition.files import is_there
     from recognition.provenance import is_same_film
     from recognition.video import DECODER
 
     path = output_dir / f"{video.stem}.h5"
-    if not path.exists():
+    if not is_there(path):
         return False
     try:
         header = read_header(path)
@@ -250,23 +263,14 @@ def is_finished(video: Path, output_dir: Path, backbone, settings: dict) -> bool
     return True
 
 
-def write_lists(output_dir: Path, failures: list, shard: tuple[int, int]) -> tuple[int, int]:
-    """Write videos.csv from the feature files and the list of failures; returns the number of films and of frames."""
+def write_lists(output_dir: Path, failures: list, shard: tuple[int, int]) -> tuple[list, list[str]]:
+    """Write the list of failures, and videos.csv from the feature files; returns the headers of the files in it, and
+    which files the system did not let be read."""
     import pandas as pd
 
     from recognition.feature_file import DamagedFile, feature_files, read_header
-    from recognition.files import written_whole
+    from recognition.files import why, written_whole
 
-    listed = None
-    while listed != (paths := feature_files(output_dir)):  # another process may have added one meanwhile
-        try:
-            headers = [read_header(path) for path in paths]
-        except DamagedFile as error:
-            raise Failure(f"{error}; delete it, or run again with its film in --input_dir") from None
-        rows = [(h.video_id, h.num_frames, h.fps, round(h.duration_s, 3)) for h in headers]
-        with written_whole(output_dir / "videos.csv") as part:
-            pd.DataFrame(rows, columns=["video_id", "num_frames", "fps", "duration_s"]).to_csv(part, index=False)
-        listed = paths
     file = failed_file(output_dir, shard)
     for earlier in [file] if shard[1] > 1 else output_dir.glob("failed*.csv"):
         earlier.unlink(missing_ok=True)
@@ -274,7 +278,21 @@ def write_lists(output_dir: Path, failures: list, shard: tuple[int, int]) -> tup
         with written_whole(file) as part:
             rows = [(one_line(f.video.name), f.failure) for f in sorted(failures, key=lambda f: f.video)]
             pd.DataFrame(rows, columns=["video", "reason"]).to_csv(part, index=False)
-    return len(headers), sum(h.num_frames for h in headers)
+    listed = None
+    while listed != (paths := feature_files(output_dir)):  # another process may have added one meanwhile
+        headers, unread = [], []
+        for path in paths:
+            try:
+                headers.append(read_header(path))
+            except DamagedFile as error:
+                raise Failure(f"{error}; delete it, or run again with its film in --input_dir") from None
+            except OSError as error:
+                unread.append(why(error))
+        rows = [(h.video_id, h.num_frames, h.fps, round(h.duration_s, 3)) for h in headers]
+        with written_whole(output_dir / "videos.csv") as part:
+            pd.DataFrame(rows, columns=["video_id", "num_frames", "fps", "duration_s"]).to_csv(part, index=False)
+        listed = paths
+    return headers, unread
 
 
 def failed_file(output_dir: Path, shard: tuple[int, int]) -> Path:

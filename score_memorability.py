@@ -118,9 +118,10 @@ def without_scored(frames, path: Path, settings: dict[str, str], overwrite: bool
     """The frames (n, 2) that have no score in a film's file. Raises InputError if it was made another way."""
     import numpy as np
 
+    from recognition.files import is_there
     from recognition.memorability_file import places, read_scores
 
-    if overwrite or not path.exists():
+    if overwrite or not is_there(path):
         return frames
     scores, made = read_scores(path)
     for name, ours in settings.items():
@@ -137,28 +138,23 @@ def find_film(video_id: str, films: dict[str, Path], features: Path, folder: Pat
 
     Raises DecodeError if the film is missing, cannot be read, or is not the one that the features were made from.
     """
-    import h5py
-
-    from recognition.feature_file import DamagedFile, read_header
-    from recognition.files import sha256
-    from recognition.video import DecodeError, reason
+    from recognition.feature_file import DamagedFile, read_header, read_times
+    from recognition.files import is_there, sha256, why
+    from recognition.video import DecodeError
 
     if video_id not in films:
         raise DecodeError(f"no such film in {folder}")
     film, feature_file = films[video_id], features / f"{video_id}.h5"
-    if not feature_file.exists():  # as in the published data set
+    if not is_there(feature_file):  # as in the published data set
         return film, None
     try:
-        digest = sha256(film)
-    except OSError as error:
-        raise DecodeError(f"{film}: {reason(error)}") from error
-    try:
-        if read_header(feature_file).video_sha256 != digest:
+        if read_header(feature_file).video_sha256 != sha256(film):
             raise DecodeError(f"{film} is not the film that was preprocessed")
     except DamagedFile as error:
         raise InputError(f"{error}; run preprocess_videos.py again") from None
-    with h5py.File(feature_file, "r") as file:
-        return film, file["time_s"][:]
+    except OSError as error:
+        raise DecodeError(why(error)) from None
+    return film, read_times(feature_file)
 
 
 def keep_scores(parts, frames, path: Path, settings: dict[str, str], tell) -> None:
@@ -168,6 +164,7 @@ def keep_scores(parts, frames, path: Path, settings: dict[str, str], tell) -> No
     """
     import numpy as np
 
+    from recognition.files import is_there
     from recognition.memorability_file import Scores, places, read_scores, write_scores
 
     batches = []
@@ -176,7 +173,7 @@ def keep_scores(parts, frames, path: Path, settings: dict[str, str], tell) -> No
         tell(len(score))
     columns = frames[:, 0].astype(np.int64), frames[:, 1].astype(np.uint8)
     scores = Scores(*columns, *map(np.concatenate, zip(*batches, strict=True)))
-    if path.exists():
+    if is_there(path):
         before, made = read_scores(path)
         is_kept = ~np.isin(before.place, places(*frames.T)) & (made == settings)
         scores = Scores(*(np.concatenate([old[is_kept], new]) for old, new in zip(before, scores, strict=True)))

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import train
 from recognition.command_line import ArgumentParser, InputError, run, whole_number
 from recognition.config import RunConfig
+from recognition.files import is_there
 from recognition.stopping import EXIT_STATUS
 from recognition.sweeps import Metric, arguments, draw_runs, load_sweep, run_names
 
@@ -39,7 +40,7 @@ class PlannedRun(NamedTuple):
 
     @property
     def is_finished(self) -> bool:
-        return (self.folder / "test.json").exists()
+        return is_there(self.folder / "test.json")
 
 
 def main() -> int:

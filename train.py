@@ -33,14 +33,14 @@ def main() -> None:
 
     from models import CONFIGS, build_model
     from recognition.dataset import open_split, validation_note
-    from recognition.files import sha256
+    from recognition.files import is_there, sha256
     from recognition.runs import Run, describe_environment
     from recognition.training import Progress, launch, restore
 
     run = Run(args.runs_dir / config.name)
     resume = args.resume or config.resume == "auto"
     check_folder(run, config, resume)
-    if run.test_file.exists():
+    if is_there(run.test_file):
         print(f"{run.path} is finished; its test scores: {run.test_file.read_text()}")
         return
     fabric = launch(config.training)
@@ -160,8 +160,9 @@ def check_folder(run, config, resume: bool) -> None:
     """Raise InputError if the run's folder is taken by another run, or by this one and --resume was not given."""
     from models import CONFIGS, PUBLISHED_NAMES
     from recognition.config import check_model, load_config
+    from recognition.files import is_there
 
-    if not run.config_file.exists():
+    if not is_there(run.config_file):
         return
     if not resume:
         raise InputError(f"{run.path} exists: go on with it by --resume, choose another name=..., or remove it")
@@ -174,12 +175,16 @@ def load_weights(model, path: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
+    from recognition.files import is_of_system
+
     if not path.is_file():
         raise InputError(f"model.load_path: {str(path)!r}: no such file; name one, or set model.load to false")
     try:
         is_safe = path.suffix == ".safetensors"
         model.load_state_dict(load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # every kind of file raises kinds of its own
+        if is_of_system(error):
+            raise
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"model.load_path: {str(path)!r}: does not fit this model: {reason}") from None
 
@@ -188,8 +193,10 @@ def start_wandb(config, run):
     """Start a Weights & Biases run, or go on with the one that this run has had, or say how to do without."""
     import wandb
 
+    from recognition.files import is_there
+
     settings = config.model_dump(mode="json")
-    earlier = {"id": run.wandb_file.read_text().strip(), "resume": "allow"} if run.wandb_file.exists() else {}
+    earlier = {"id": run.wandb_file.read_text().strip(), "resume": "allow"} if is_there(run.wandb_file) else {}
     try:
         return wandb.init(project=config.logging.wandb_project, name=config.name, config=settings, **earlier)
     except wandb.Error as error:

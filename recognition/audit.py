@@ -25,6 +25,7 @@ from recognition.episode_spec import ALTERATIONS, PROBE_KINDS
 from recognition.episodes import was_shown
 from recognition.feature_bank import FeatureBank
 from recognition.feature_file import read_header
+from recognition.files import is_there
 
 DENSER = 5  # times as many frames of a film are looked through as are looked for; odd, so that they include those
 COMMON_FILMS = 5  # a picture in so many films of another split is no sign of a copy
@@ -207,7 +208,7 @@ def films_of(dataset: EpisodeDataset) -> list[str]:
 def _video_hash(folder: Path, name: str) -> str:
     """SHA-256 of the film's video file; empty for published features, which do not say."""
     path = folder / f"{name}.h5"
-    return read_header(path).video_sha256 if path.exists() else ""
+    return read_header(path).video_sha256 if is_there(path) else ""
 
 
 def _highest_cosines(frames: Tensor, others: Tensor) -> np.ndarray:

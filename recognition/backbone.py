@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from recognition.command_line import InputError, nearest
+from recognition.files import is_of_system
 
 
 def _import_torchvision():
@@ -241,6 +242,8 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both readers raise many kinds for a damaged file
+        if is_of_system(error):
+            raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"--weights {path}: cannot be read as weights: {reason}") from None
 

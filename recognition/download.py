@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from recognition.command_line import InputError
-from recognition.files import sha256
+from recognition.files import is_there, sha256, why
 from recognition.manifest import Film, Manifest, Row, make_row
 
 # A film is named after the container it is found to be in, by PyAV's name of it, never after what its address claims.
@@ -70,8 +70,12 @@ def download(
     part.mkdir(exist_ok=True)
     todo: queue.SimpleQueue[Film] = queue.SimpleQueue()
     for film in films:
-        if not manifest.is_done(film) and (row := _found(film, manifest)):
-            manifest.record(row)
+        try:
+            if not manifest.is_done(film) and (row := _found(film, manifest)):
+                manifest.record(row)
+        except OSError as error:  # the file is left as it is, and so is what the manifest says of it
+            yield make_row(film, "failed", reason="other", message=f"is there but cannot be read: {why(error)}")
+            continue
         if manifest.is_done(film):
             yield manifest.rows[film.video_id]
         else:
@@ -256,21 +260,29 @@ def _attempt(film: Film, folder: Path, part: Path, fetch: Callable[[Film, Path],
 
 
 def _found(film: Film, manifest: Manifest) -> Row | None:
-    """The row of a film that is there whole without one: a run was killed just before, or the user put it there."""
+    """The row of a film that is there whole without one: a run was killed just before, or the user put it there.
+
+    Raises OSError if one is there that the system does not let be read.
+    """
     if manifest.rows.get(film.video_id, {}).get("status") == "done":
         return None  # its file is not the one that was fetched
     for suffix in SUFFIXES.values():
+        path = manifest.folder / f"{film.video_id}{suffix}"
+        if not is_there(path):
+            continue
         try:
-            row = _done(film, manifest.folder / f"{film.video_id}{suffix}")
-        except Exception:  # whatever is wrong with what is there, the film can be fetched
+            row = _done(film, path)
+        except OSError:  # what it holds is not known
+            raise
+        except Exception:  # whatever is wrong with it, the film can be fetched
             continue
         return row if row["file"].endswith(suffix) else None
     return None
 
 
 def _done(film: Film, path: Path) -> Row:
+    size, digest = str(path.stat().st_size), sha256(path)  # first: a file that cannot be read is not a wrong one
     suffix, duration_s = examine(path)
-    size, digest = str(path.stat().st_size), sha256(path)
     file = f"{film.video_id}{suffix}"
     return make_row(film, "done", file=file, size_bytes=size, sha256=digest, duration_s=f"{duration_s:.3f}")
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from recognition.alterations import ALTERATIONS
 from recognition.backbone import Backbone, Preprocessing
 from recognition.feature_file import FeatureHeader, FeatureSpool
-from recognition.files import sha256
+from recognition.files import can_be_read, sha256
 from recognition.shots import ShotFinder
 from recognition.stopping import leave_stopping_to_parent
 from recognition.video import DECODER, DecodeError, decode, probe, reason
@@ -210,7 +210,7 @@ def extract(
             with spools.pop(item.film):
                 if header:
                     spool.finish(header, np.array(item.shots))
-                else:
+                elif can_be_read(videos[item.film]):
                     spool.path.unlink(missing_ok=True)  # of an earlier run, under --overwrite or damaged
             yield Outcome(videos[item.film], header, item.failure)
 

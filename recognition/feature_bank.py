@@ -15,6 +15,7 @@ from tqdm import tqdm
 from recognition.alterations import ALTERATIONS
 from recognition.command_line import InputError
 from recognition.feature_file import DamagedFile, map_features, read_header, read_shots
+from recognition.files import is_of_system, is_there
 
 NOBODY_ELSE = 3  # references that sys.getrefcount counts: the list's, the loop's and its own
 Place = Literal["gpu", "memory", "mapped"]
@@ -146,7 +147,7 @@ def read_all_shots(folder: str | Path, video_ids: Sequence[str]) -> list[np.ndar
     for video_id in video_ids:
         path = Path(folder) / f"{video_id}.h5"
         try:
-            found = read_shots(path) if path.exists() else None
+            found = read_shots(path) if is_there(path) else None
         except DamagedFile as error:
             raise InputError(f"{error}; run preprocess_videos.py again") from None
         if found is None:
@@ -171,17 +172,19 @@ def choose_place(num_bytes: int, device: torch.device, num_processes: int = 1) -
 def _map_film(folder: Path, video_id: str) -> tuple[np.ndarray, str | None]:
     """Memory-map one film's features, (num_frames, D); also the digest of how they were made."""
     path = folder / f"{video_id}.h5"
-    if path.exists():
+    if is_there(path):
         try:
             header = read_header(path)
         except DamagedFile as error:
             raise InputError(f"{error}; run preprocess_videos.py again") from None
         return map_features(path), header.digest
     published = folder / f"{video_id}.pt"
-    if published.exists():
+    if is_there(published):
         try:
             features = torch.load(published, mmap=True, weights_only=True, map_location="cpu").numpy()
         except Exception as error:  # torch.load raises many kinds for a damaged file
+            if is_of_system(error):
+                raise
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise InputError(f"{published}: cannot be read as a tensor: {reason}") from None
         if features.ndim != 2 or 0 in features.shape:
@@ -195,7 +198,7 @@ def _map_film(folder: Path, video_id: str) -> tuple[np.ndarray, str | None]:
 def _alter_every(folder: Path, video_ids: Sequence[str]) -> int:
     """Of how many frames one is altered, in all films alike."""
     paths = [folder / f"{video_id}.h5" for video_id in video_ids]
-    every = [read_header(path).alter_every if path.exists() else 0 for path in paths]
+    every = [read_header(path).alter_every if is_there(path) else 0 for path in paths]
     for path, number in zip(paths, every, strict=True):
         if number == 0:
             raise InputError(f"{path}: has no altered frames; make them with preprocess_videos.py --alter_every")

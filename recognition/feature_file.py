@@ -22,8 +22,9 @@ import numpy as np
 
 from recognition.command_line import shown
 from recognition.episode_spec import ALTERATIONS
-from recognition.files import naming, part_of, written_whole
-from recognition.hdf5 import new_hdf5
+from recognition.files import is_of_system, naming, part_of, written_whole
+from recognition.hdf5 import new_hdf5, opened_hdf5
+from recognition.mapped_file import map_file
 
 FORMAT_VERSION = 1
 DTYPES = "float16", "float32", "float64"
@@ -127,9 +128,10 @@ class FeatureSpool:
 
 
 def read_header(path: str | Path) -> FeatureHeader:
-    """Read the attributes of a feature file and check that the file is whole. Raises DamagedFile."""
+    """Read the attributes of a feature file and check that the file is whole. Raises DamagedFile, or OSError if the
+    system does not let it be read."""
     try:
-        with h5py.File(path, "r") as file:
+        with opened_hdf5(path) as file:
             header = _header(file)
             if header.format_version != FORMAT_VERSION:
                 raise DamagedFile(f"{path}: format {header.format_version}, this program reads {FORMAT_VERSION}")
@@ -137,6 +139,8 @@ def read_header(path: str | Path) -> FeatureHeader:
     except DamagedFile:
         raise
     except Exception as error:  # h5py raises many kinds for a damaged file
+        if is_of_system(error):
+            raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DamagedFile(f"{path}: not a whole feature file ({reason})") from error
     return header
@@ -179,13 +183,16 @@ def _check_datasets(file: h5py.File, header: FeatureHeader, path: Path) -> None:
 
 
 def read_shots(path: str | Path) -> np.ndarray | None:
-    """First frames of the film's shots (K,), ascending from 0, or None if the file does not say. Raises DamagedFile."""
+    """First frames of the film's shots (K,), ascending from 0, or None if the file does not say. Raises as
+    `read_header` does."""
     try:
-        with h5py.File(path, "r") as file:
+        with opened_hdf5(path) as file:
             if "shots" not in file:
                 return None
             shots, num_frames = file["shots"][()].astype(np.int64, casting="safe"), len(file["features"])
     except Exception as error:  # as in read_header
+        if is_of_system(error):
+            raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DamagedFile(f"{path}: its shots cannot be read ({reason})") from error
     if shots.ndim != 1 or len(shots) == 0 or shots[0] != 0 or shots[-1] >= num_frames or (np.diff(shots) <= 0).any():
@@ -195,10 +202,16 @@ def read_shots(path: str | Path) -> np.ndarray | None:
 
 def map_features(path: str | Path, name: Literal["features", "altered"] = "features") -> np.ndarray:
     """Memory-map a film's features, (num_frames, D), or those of its altered frames, (A, num_altered, D), read-only."""
-    with h5py.File(path, "r") as file:
+    with opened_hdf5(path) as file:
         features = file[name]
         offset, shape, dtype = features.id.get_offset(), features.shape, features.dtype
-    return np.memmap(path, dtype, "r", offset, shape)
+    return np.ndarray(shape, dtype, map_file(path), offset)
+
+
+def read_times(path: str | Path) -> np.ndarray:
+    """Times of all frames of the film, (num_frames,) in seconds."""
+    with opened_hdf5(path) as file:
+        return file["time_s"][:]
 
 
 def feature_files(folder: str | Path) -> list[Path]:

@@ -1,7 +1,9 @@
 """Files that appear whole or not at all, whoever else writes them."""
 
+import errno
 import glob
 import hashlib
+import io
 import os
 import socket
 import time
@@ -57,7 +59,7 @@ def part_of(path: Path) -> Path:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let errors of writing say which file it was, and those of libraries that have kinds of their own be OSErrors."""
+    """Let errors of the system say which file it was, and those that libraries have for them be OSErrors."""
     try:
         yield
     except OSError as error:
@@ -69,13 +71,60 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(f"{path}: could not be written ({reason})") from error
 
 
+def is_there(path: str | Path) -> bool:
+    """Whether something has this name, be it a link that leads nowhere, as git-annex leaves them.
+
+    What cannot be looked at is not absent: raises OSError where the system does not say. `Path.exists` takes such a
+    link for nothing, and in some versions of Python that error, too.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def is_of_system(error: Exception) -> bool:
+    """Whether an error of reading a file comes from the system and so says nothing of the file's content.
+
+    Libraries raise OSError for a wrong content too, but without a number, or with EINVAL where it led them to a place
+    before the file's start.
+    """
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+
+
+def read_whole(path: Path) -> io.BytesIO:
+    """All of a file, so that whatever a library finds wrong with it is wrong with its content.
+
+    Raises OSError, naming the file, if the system does not let it be read.
+    """
+    with naming(path):
+        return io.BytesIO(path.read_bytes())
+
+
+def why(error: OSError) -> str:
+    """Which file the system did not let be read, and its reason."""
+    if isinstance(error, FileNotFoundError) and Path(error.filename).is_symlink():
+        return f"{error.filename}: a link that leads nowhere"
+    return f"{error.filename}: {error.strerror}"
+
+
 def sha256(path: str | Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with naming(Path(path)), open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def can_be_read(path: str | Path) -> bool:
+    """Whether the system lets a file be read to its end."""
+    try:
+        sha256(path)
+    except OSError:
+        return False
+    return True
 
 
 def _modified_s(path: Path) -> float:

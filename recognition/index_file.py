@@ -13,7 +13,8 @@ import numpy as np
 from recognition.command_line import InputError, shown
 from recognition.episode_spec import CLIP_KINDS, PROBE_KINDS, EpisodeSpec
 from recognition.episodes import Episodes
-from recognition.hdf5 import new_hdf5
+from recognition.files import is_of_system, is_there, read_whole
+from recognition.hdf5 import new_hdf5, opened_hdf5
 
 FORMAT_VERSION = 2
 LONGEST_NAME = 240  # bytes of a film's id: file systems take names of 255, with our endings
@@ -66,21 +67,24 @@ def write_index(
 
 
 def read_index(path: str | Path) -> EpisodeIndex:
-    """Read an index file, ours (.h5) or the published data set's (.npz). Raises InputError if missing or damaged."""
+    """Read an index file, ours (.h5) or the published data set's (.npz). Raises InputError if missing or damaged, and
+    OSError if the system does not let it be read."""
     path = Path(path)
-    if not path.is_file():
+    if path.is_dir() or not is_there(path):
         raise InputError(f"{path}: no such index file; make it with generate_dataset.py")
     try:
         return _read_published(path) if path.suffix == ".npz" else _read_h5(path)
     except InputError:
         raise
     except Exception as error:  # h5py, zipfile, zlib and numpy raise many kinds for a damaged file
+        if is_of_system(error):
+            raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{path}: not an index file ({reason})") from error
 
 
 def _read_h5(path: Path) -> EpisodeIndex:
-    with h5py.File(path, "r") as file:
+    with opened_hdf5(path) as file:
         version = file.attrs["format_version"]
         if version not in (1, FORMAT_VERSION):
             raise InputError(f"{path}: format {version}, this program reads {FORMAT_VERSION}")
@@ -110,7 +114,7 @@ def _far_kinds(is_old: np.ndarray) -> np.ndarray:
 
 def _read_published(path: Path) -> EpisodeIndex:
     """clips (N, C + P, 4) int64 [start, end, video, label], label -1 for clips; titles (V,) file names with ".mp4"."""
-    with np.load(path, allow_pickle=False) as file:
+    with np.load(read_whole(path), allow_pickle=False) as file:
         clips, titles = file["clips"], file["titles"]
     num_clips = int((clips[0, :, 3] == -1).sum())
     if ((clips[:, :, 3] == -1) != (np.arange(clips.shape[1]) < num_clips)).any():

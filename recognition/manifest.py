@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recognition.command_line import InputError
-from recognition.files import written_whole
+from recognition.files import is_there, written_whole
 
 COLUMNS = ("video_id", "title", "status", "reason", "message", "file", "size_bytes", "sha256", "duration_s")
 VIDEO_ID = re.compile(r"[A-Za-z0-9_-]{11}")
@@ -53,18 +53,27 @@ class Manifest:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot make the folder {folder}: {error.strerror}") from None
-        old = _read_csv(self.path, COLUMNS) if self.path.exists() else []
+        old = _read_csv(self.path, COLUMNS) if is_there(self.path) else []
         self.rows = {row["video_id"]: row for row in old}
         self._order = list(dict.fromkeys([*(film.video_id for film in films), *self.rows]))
 
     def is_done(self, film: Film) -> bool:
-        """Whether the film was fetched and its file is still there, as long as it was."""
+        """Whether the film was fetched and its file is still there, as long as it was.
+
+        A link that leads nowhere, as git-annex leaves them, stands for the file it had. Raises OSError if the system
+        does not let the file be looked at.
+        """
         row = self.rows.get(film.video_id)
         if row is None or row["status"] != "done":
             return False
         file = self.folder / row["file"]
         is_its_name = (file.parent, file.stem) == (self.folder, film.video_id)
-        return is_its_name and file.is_file() and str(file.stat().st_size) == row["size_bytes"]
+        if not is_its_name or not is_there(file):
+            return False
+        try:
+            return str(file.stat().st_size) == row["size_bytes"]
+        except FileNotFoundError:
+            return True
 
     def record(self, *rows: Row) -> None:
         """Enter rows, each in place of an earlier one of its film, and write the file."""
@@ -89,6 +98,8 @@ def _read_csv(path: Path, columns: tuple[str, ...]) -> list[Row]:
             raise ValueError("it holds a character of code 0")
         table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)  # a film may be called NA
     except OSError as error:
+        if is_there(path) and not path.is_dir():
+            raise
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:  # not CSV, empty, or not UTF-8
         raise InputError(f"{path} is not a table in CSV, UTF-8: {' '.join(str(error).split())}") from None

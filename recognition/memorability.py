@@ -21,6 +21,7 @@ from recognition.activations import record
 from recognition.alterations import ALTERATIONS
 from recognition.backbone import state_digest, torchvision
 from recognition.command_line import InputError, nearest
+from recognition.files import is_of_system
 from recognition.video import DECODER, DecodeError, decode
 
 RESIZED, CROPPED = 256, 227  # pixels: frames are squeezed into a square, of which the middle is seen
@@ -99,6 +100,8 @@ class MemorabilityNet(nn.Module):
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load raises many kinds for a damaged file
+            if is_of_system(error):
+                raise
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise InputError(f"--weights {path}: cannot be read as weights: {reason}") from None
         try:

@@ -15,15 +15,14 @@ import operator
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 
 from recognition.command_line import InputError
 from recognition.dataset import alterations_of
 from recognition.episode_spec import ALTERATIONS
 from recognition.episodes import Episodes
-from recognition.files import written_whole
-from recognition.hdf5 import new_hdf5
+from recognition.files import is_of_system, is_there, written_whole
+from recognition.hdf5 import new_hdf5, opened_hdf5
 
 FORMAT_VERSION = 1
 TYPES = {"frame": np.int64, "alteration": np.uint8, "score": np.float32, "activations": np.float32}
@@ -79,15 +78,18 @@ def write_scores(path: Path, video_id: str, scores: Scores, settings: dict[str, 
 
 
 def read_scores(path: Path) -> tuple[Scores, dict[str, str]]:
-    """What `write_scores` wrote: scores and settings. Raises InputError for a file that is not whole."""
+    """What `write_scores` wrote: scores and settings. Raises InputError for a file that is not whole, and OSError if
+    the system does not let it be read."""
     try:
-        with h5py.File(path, "r") as file:
+        with opened_hdf5(path) as file:
             version = operator.index(file.attrs["format_version"])
             attributes = {"pictures": "", **file.attrs}
             settings = {name: str(attributes[name]) for name in SETTINGS}
             scores = Scores(*(file[name][:] for name in Scores._fields))
             _check(scores)
     except Exception as error:  # h5py raises many kinds for a damaged file
+        if is_of_system(error):
+            raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{path}: not a file of memorability ({reason}); remove it") from None
     if version != FORMAT_VERSION:
@@ -120,7 +122,7 @@ def read_probe_scores(folder: Path, episodes: Episodes, video_ids: list[str]) ->
     first: tuple[Path, dict[str, str]] | None = None
     for number in np.unique(video):
         path = folder / f"{video_ids[number]}.h5"
-        if not path.is_file():
+        if not is_there(path):
             continue
         scores, settings = read_scores(path)
         first = first or (path, settings)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from recognition.command_line import ArgumentParser, InputError, run
-from recognition.files import sha256
+from recognition.files import sha256, why
 
 if TYPE_CHECKING:
     from recognition.feature_file import FeatureHeader
@@ -32,9 +32,13 @@ class Link(NamedTuple):
 def is_same_film(video: Path, feature_file: Path, header: "FeatureHeader") -> bool:
     """Whether a film is the one that features were made of.
 
-    Read only where its file is younger than the features; one of another size is another film.
+    Read only where its file is younger than the features; one of another size is another film. A link that leads
+    nowhere, as git-annex leaves them, stands for the film it had.
     """
-    film = video.stat()
+    try:
+        film = video.stat()
+    except FileNotFoundError:
+        return True
     if header.video_bytes not in (0, film.st_size):
         return False
     return film.st_mtime_ns <= feature_file.stat().st_mtime_ns or sha256(video) == header.video_sha256
@@ -126,7 +130,10 @@ def _of_index(path: Path, folder: str | Path, videos: Path | None) -> Iterator[L
         try:
             header = read_header(file)
         except DamagedFile as error:
-            of_films.append(Link(2, f"{file}: MISSING" if not file.exists() else f"{error}: DAMAGED", False))
+            of_films.append(Link(2, f"{error}: DAMAGED", False))
+            continue
+        except OSError as error:
+            of_films.append(Link(2, f"{file}: {_unseen(error)}", False))
             continue
         kinds.add(f"{header.backbone}, weights {header.weights} ({header.weights_sha256[:12]}), by {header.decoder}")
         if header.digest != digest:
@@ -160,9 +167,16 @@ def _of_features(path: Path, videos: Path | None) -> Iterator[Link]:
 
 def _compare(file: Path, digest: str) -> tuple[str, bool]:
     """How a file compares with what it was, in words, and whether it is the same."""
-    if not file.exists():
-        return "MISSING", False
-    return ("unchanged", True) if sha256(file) == digest else ("CHANGED", False)
+    try:
+        return ("unchanged", True) if sha256(file) == digest else ("CHANGED", False)
+    except OSError as error:
+        return _unseen(error), False
+
+
+def _unseen(error: OSError) -> str:
+    """What is told of a file that could not be looked at."""
+    is_missing = isinstance(error, FileNotFoundError) and not Path(error.filename).is_symlink()
+    return "MISSING" if is_missing else f"NOT COMPARED ({why(error)})"
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import av
 import cv2
-import h5py
 import numpy as np
 import torch
 
 from recognition.alterations import ALTERATIONS
 from recognition.command_line import InputError
 from recognition.episode_spec import CLIP_KINDS, PROBE_KINDS
-from recognition.feature_file import DamagedFile, read_header
+from recognition.feature_file import DamagedFile, read_header, read_times
+from recognition.files import is_there
 from recognition.index_file import EpisodeIndex
 from recognition.video import DecodeError, find_videos, read_frames
 
@@ -56,14 +56,13 @@ class Films:
     def times(self, video: int) -> np.ndarray:
         """Times of all frames of a film, (num_frames,) in seconds."""
         path = self.features / f"{self.video_ids[video]}.h5"
-        if not path.is_file():
+        if not is_there(path):
             raise InputError(f"{path}: no such file, and nothing else tells the times of the film's frames")
         try:
             read_header(path)
         except DamagedFile as error:
             raise InputError(f"{error}; run preprocess_videos.py again") from None
-        with h5py.File(path, "r") as file:
-            return file["time_s"][:]
+        return read_times(path)
 
     def pictures(self, video: int, frames: Sequence[int]) -> list[np.ndarray]:
         """Frames of one film, (H, W, 3) uint8 RGB each, in one pass over it."""

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from recognition.command_line import InputError
 from recognition.config import RunConfig, dump_config
-from recognition.files import written_whole
+from recognition.files import is_there, read_whole, written_whole
 
 PACKAGES = ("torch", "torchvision", "numpy", "h5py", "lightning-fabric", "mamba-ssm", "wandb")
 # Settings that may change when a run is resumed: they do not change what it computes.
@@ -33,6 +33,10 @@ FREE_TO_CHANGE = (
     "training.checkpoint_minutes",
     "training.device",
 )
+
+
+class DamagedCheckpoint(InputError):
+    """A checkpoint that is not as it was written."""
 
 
 class Run:
@@ -84,10 +88,10 @@ class Run:
 
     def read_inputs(self) -> dict[str, dict[str, str]]:
         """The index files that the run has read, {split: {file, sha256}}; empty for runs from before they were kept."""
+        if not is_there(self.environment_file):
+            return {}
         try:
             return json.loads(self.environment_file.read_text(encoding="utf-8")).get("inputs", {})
-        except FileNotFoundError:
-            return {}
         except ValueError as error:
             raise InputError(f"{self.environment_file}: not valid JSON ({error}); remove it to go on without") from None
 
@@ -98,7 +102,7 @@ class Run:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, without one that a killed process left half written."""
-        lines = self.metrics_file.read_text(encoding="utf-8").splitlines() if self.metrics_file.exists() else []
+        lines = self.metrics_file.read_text(encoding="utf-8").splitlines() if is_there(self.metrics_file) else []
         metrics = []
         for line in lines:
             try:
@@ -130,11 +134,12 @@ class Run:
 
     def read_answers(self) -> np.ndarray:
         """What `save_answers` kept. Raises InputError if there is nothing."""
+        if not is_there(self.answers_file):
+            raise InputError(f"{self.answers_file}: no such file; score the run with evaluate.py first")
+        content = read_whole(self.answers_file)
         try:
-            with np.load(self.answers_file, allow_pickle=False) as file:
+            with np.load(content, allow_pickle=False) as file:
                 return file["answers"]
-        except FileNotFoundError:
-            raise InputError(f"{self.answers_file}: no such file; score the run with evaluate.py first") from None
         except Exception as error:  # zipfile, zlib and numpy raise many kinds for a damaged file
             raise InputError(f"{self.answers_file}: cannot be read ({str(error).splitlines()[0]})") from None
 
@@ -142,33 +147,40 @@ class Run:
         """Keep all that resuming needs, and what was kept before as the previous checkpoint."""
         with written_whole(self.last_file) as part:
             torch.save(state, part)
-            if self.last_file.exists():
+            if is_there(self.last_file):
                 self.last_file.replace(self.previous_file)
 
     def load_last(self) -> dict[str, Any] | None:
-        """What `save_last` kept, on the CPU, or None before the first checkpoint. Raises InputError if damaged."""
-        file = self.last_file if self.last_file.exists() else self.previous_file
-        if not file.exists():
+        """What `save_last` kept, on the CPU, or None before the first checkpoint.
+
+        Raises DamagedCheckpoint for one that was read whole and is not as it was written, InputError for another one
+        that is of no use here, and OSError if the system does not let it be read.
+        """
+        file = self.last_file if is_there(self.last_file) else self.previous_file
+        if not is_there(file):
             return None
+        content = read_whole(file)
         try:
-            with zipfile.ZipFile(file) as archive:
+            with zipfile.ZipFile(content) as archive:
                 if record := archive.testzip():  # torch.load does not look at the check sums
                     raise ValueError(f"{record} is damaged")
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load raises many kinds for a damaged file
-            raise InputError(
-                f"{file}: cannot be read ({str(error).splitlines()[0]}); remove it to start over"
-            ) from None
+        except Exception as error:  # zipfile and zlib raise many kinds
+            raise DamagedCheckpoint(f"{file}: cannot be read ({_first_line(error)}); remove it to start over") from None
+        try:
+            content.seek(0)
+            state = torch.load(content, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch.load raises many kinds
+            raise InputError(f"{file}: cannot be read ({_first_line(error)}); remove it to start over") from None
         if "progress" not in state:
             raise InputError(f"{file}: from an earlier version of train.py; train anew, under another name=...")
         return state
 
     def drop_damaged_checkpoint(self) -> None:
-        """Put the checkpoint before the last in its place if the last cannot be read, with a warning."""
+        """Put the checkpoint before the last in its place if the last is damaged, with a warning."""
         try:
             self.load_last()
-        except InputError as error:
-            if not self.previous_file.exists():
+        except DamagedCheckpoint as error:
+            if not is_there(self.previous_file):
                 raise
             print(f"{error}".partition(";")[0] + "; going on from the checkpoint before it", file=sys.stderr)
             self.previous_file.replace(self.last_file)
@@ -180,10 +192,11 @@ class Run:
 
     def load_best(self) -> dict[str, Tensor]:
         """What `save_best` kept. Raises InputError if there is nothing."""
-        if not self.best_file.exists():
+        if not is_there(self.best_file):
             raise InputError(f"{self.best_file}: no such file; train the run first")
+        content = read_whole(self.best_file).getvalue()
         try:
-            return load_file(self.best_file)
+            return load(content)
         except Exception as error:  # safetensors has an exception class of its own
             raise InputError(f"{self.best_file}: cannot be read ({error})") from None
 
@@ -220,6 +233,10 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _git_revision() -> str | None:

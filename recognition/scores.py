@@ -9,6 +9,7 @@ import numpy as np
 from recognition.dataset import EpisodeDataset
 from recognition.episodes import was_shown
 from recognition.feature_file import read_header
+from recognition.files import is_there
 from recognition.retention import EPISODES_A_BLOCK, count_clips, retention
 from recognition.retrieval import source_places
 from recognition.signal_detection import (
@@ -70,13 +71,13 @@ def describe_openness(
 def film_rates(dataset: EpisodeDataset, folder: Path) -> np.ndarray | None:
     """Frames a second of every film (V,); None where one is not known, as in the published data set."""
     paths = [folder / f"{video_id}.h5" for video_id in dataset.index.video_ids]
-    fps = np.array([read_header(path).fps if path.exists() else 0 for path in paths])
+    fps = np.array([read_header(path).fps if is_there(path) else 0 for path in paths])
     return fps if (fps > 0).all() else None
 
 
 def describe_features(path: Path) -> str | None:
     """What a feature file says of the network behind it; None for the published data set, whose files say nothing."""
-    if not path.exists():
+    if not is_there(path):
         return None
     header = read_header(path)
     return f"{header.backbone} with weights {header.weights}"
