@@ -32,6 +32,7 @@ from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 
 from recognition.command_line import ArgumentParser, Failure, InputError, nearest, one_line, run, whole_number
+from recognition.machine import granted_cores
 
 
 def main() -> int:
@@ -221,9 +222,9 @@ def temporal_gates(words: list[str] | None) -> dict:
 
 
 def choose_workers(on_gpu: bool, num_films: int) -> int:
-    """As many processes as there are cores for this one. A CPU with a single film does better with all its threads in
+    """As many processes as this one may keep cores busy. A CPU with a single film does better with all its threads in
     one."""
-    num_cores = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    num_cores = granted_cores()
     if on_gpu:
         return max(1, min(16, num_cores - 1))
     return 0 if num_films <= 1 else min(num_cores, num_films)

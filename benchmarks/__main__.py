@@ -8,7 +8,6 @@ python -m benchmarks --device cuda       the models and a training epoch on a GP
 
 import importlib
 import json
-import os
 import platform
 from argparse import Namespace
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from pathlib import Path
 from benchmarks import CASES, GPU_CASES
 from recognition.allocator import keep_freed_memory
 from recognition.command_line import ArgumentParser, nearest, run
+from recognition.machine import granted_cores
 
 FOLDER = Path(__file__).parent
 DOCS = FOLDER.parent / "docs"
@@ -41,7 +41,7 @@ def main() -> None:
         return
     machine = {
         "device": args.device if args.device == "cpu" else torch.cuda.get_device_name(),
-        "cores": os.cpu_count(),
+        "cores": granted_cores(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "platform": platform.platform(),

@@ -8,7 +8,6 @@ of a script hold, files are those they have open; the first tenth of each part i
 the peak counts.
 """
 
-import os
 import shutil
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from pathlib import Path
 from statistics import median
 
 from recognition.command_line import ArgumentParser, Failure, InputError, number_between, run
+from recognition.machine import granted_cores
 
 ROOT = Path(__file__).parent.parent
 EVERY_S = 2.0
@@ -65,7 +65,7 @@ def main() -> int:
     lines = [
         "# A long run",
         "",
-        f"{args.minutes:.0f} minutes of training and evaluation on the demo's episodes, on {os.cpu_count()} CPU cores "
+        f"{args.minutes:.0f} minutes of training and evaluation on the demo's episodes, on {granted_cores()} CPU cores "
         "(`python -m benchmarks.soak`): medians of the first and the last third after a warm-up.",
         "",
         "| part | samples | MB first | MB last | ratio | files first | files last |",

@@ -12,11 +12,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from recognition.machine import granted_cores
 from recognition.stopping import EXIT_STATUS, Stopped, farewell, stopping_at_once
 
 # In a log file every step of a progress bar stays: a few a minute will do. tqdm reads this when it is imported.
 if not sys.stderr.isatty():
     os.environ.setdefault("TQDM_MININTERVAL", "30")
+
+# Libraries that compute count the cores that they may run on, which may be more than are granted.
+if (num_cores := granted_cores()) < len(os.sched_getaffinity(0)):
+    os.environ.setdefault("OMP_NUM_THREADS", str(num_cores))
 
 LONGEST_MESSAGE = 1000  # letters
 LARGEST_NUMBER = 2**31 - 1  # frames and films are counted in 32 bits

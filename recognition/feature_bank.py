@@ -1,7 +1,6 @@
 """The feature bank: the features of all films of an index, read as one array."""
 
 import itertools
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from recognition.alterations import ALTERATIONS
 from recognition.command_line import InputError
 from recognition.feature_file import DamagedFile, map_features, read_header, read_shots
 from recognition.files import is_of_system, is_there
+from recognition.machine import granted_memory
 
 NOBODY_ELSE = 3  # references that sys.getrefcount counts: the list's, the loop's and its own
 Place = Literal["gpu", "memory", "mapped"]
@@ -157,14 +157,14 @@ def read_all_shots(folder: str | Path, video_ids: Sequence[str]) -> list[np.ndar
 
 
 def choose_place(num_bytes: int, device: torch.device, num_processes: int = 1) -> Place:
-    """Where features of this size go: the GPU, else this machine's memory, if they take at most half; else the disk.
+    """Where features of this size go: the GPU, else the memory granted here, if they take at most half; else the disk.
 
     Several processes map the files instead of each filling memory of its own: mapped pages are theirs in common, so a
     machine reads the films once.
     """
     if device.type == "cuda" and num_bytes <= torch.cuda.mem_get_info(device)[0] / 2:
         return "gpu"
-    if num_processes == 1 and num_bytes <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2:
+    if num_processes == 1 and num_bytes <= granted_memory() / 2:
         return "memory"
     return "mapped"
 

@@ -1,5 +1,6 @@
 """The feature bank: memory, memory map and plain reading agree; what does not fit together is refused."""
 
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,11 +104,31 @@ def test_small_bank_is_held_in_memory_unless_told_otherwise(folder):
 
 
 def test_bank_goes_where_it_takes_at_most_half(monkeypatch):
-    monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.get)
+    monkeypatch.setattr("recognition.feature_bank.granted_memory", lambda: 4_096_000)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (600_000, 700_000))
     places = [choose_place(n, torch.device("cuda")) for n in (300_000, 300_001, 2_048_000, 2_048_001)]
     assert places == ["gpu", "memory", "memory", "mapped"]
     assert choose_place(300_000, torch.device("cpu")) == "memory"
+
+
+@pytest.mark.parametrize("is_published", [False, True])
+@pytest.mark.parametrize("place", ["memory", "mapped"])
+def test_bank_of_more_films_than_files_may_be_open_is_read(tmp_path, folder, place, is_published):
+    if is_published:
+        folder = publish(tmp_path / "published", read_plainly(folder))
+    ids = [f"copy_{k}" for k in range(60)]
+    for video_id in ids:
+        (folder / f"{video_id}{'.pt' if is_published else '.h5'}").hardlink_to(next(folder.glob("film_0.*")))
+    bank = FeatureBank(folder, IDS[:1], None, place)  # whatever libraries open once is open
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    num_open = max(int(file.name) for file in Path("/proc/self/fd").iterdir()) + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (num_open + 20, limits[1]))
+    try:
+        bank = FeatureBank(folder, ids, None, place)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    frames = np.arange(60), np.full(60, 29)
+    assert (bank.gather(*frames) == bank.gather(*frames)[0]).all()
 
 
 def test_threads_gather_what_one_gathers(folder):

@@ -14,6 +14,7 @@ from on_disk import CLIPS, contents, rows
 from PIL import Image
 from torch import nn
 
+from preprocess_videos import choose_workers
 from recognition.alterations import ALTERATIONS
 from recognition.backbone import Backbone, torchvision
 from recognition.feature_file import feature_files, map_features, read_header, read_shots
@@ -241,3 +242,9 @@ def test_default_weights_without_a_network_are_refused_and_not_replaced(tmp_path
     result.stderr = "".join(line for line in result.stderr.splitlines(True) if not line.startswith("Downloading"))
     assert "--weights random:0" in refusal(result)
     assert not (tmp_path / "video-features").exists()
+
+
+def test_there_are_as_many_workers_as_cores_that_are_granted(monkeypatch):
+    monkeypatch.setattr("preprocess_videos.granted_cores", lambda: 3)
+    assert [choose_workers(False, num_films) for num_films in (0, 1, 2, 9)] == [0, 0, 2, 3]
+    assert [choose_workers(True, num_films) for num_films in (1, 9)] == [2, 2]
