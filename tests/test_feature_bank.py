@@ -121,7 +121,7 @@ def test_bank_of_more_films_than_files_may_be_open_is_read(tmp_path, folder, pla
         (folder / f"{video_id}{'.pt' if is_published else '.h5'}").hardlink_to(next(folder.glob("film_0.*")))
     bank = FeatureBank(folder, IDS[:1], None, place)  # whatever libraries open once is open
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    num_open = max(int(file.name) for file in Path("/proc/self/fd").iterdir()) + 1
+    num_open = len(list(Path("/proc/self/fd").iterdir()))
     resource.setrlimit(resource.RLIMIT_NOFILE, (num_open + 20, limits[1]))
     try:
         bank = FeatureBank(folder, ids, None, place)
