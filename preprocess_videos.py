@@ -233,7 +233,7 @@ def choose_workers(on_gpu: bool, num_films: int) -> int:
 def is_finished(video: Path, output_dir: Path, backbone, settings: dict) -> bool:
     """Whether the film has a whole feature file made the same way. Raises InputError if it was made another way, or
     of another film, and OSError if the system does not let one of the two be looked at."""
-    from recognition.feature_file import DamagedFile, read_header
+    from recognition.feature_file import DamagedFile, OtherFormat, read_header
     from recognition.files import is_there
     from recognition.provenance import is_same_film
     from recognition.video import DECODER
@@ -243,6 +243,8 @@ def is_finished(video: Path, output_dir: Path, backbone, settings: dict) -> bool
         return False
     try:
         header = read_header(path)
+    except OtherFormat as error:
+        raise InputError(f"{error}: name another --output_dir, or redo its films with --overwrite") from None
     except DamagedFile as error:
         print(f"{error}; made anew", file=sys.stderr)
         return False

@@ -136,7 +136,7 @@ def without_scored(frames, path: Path, settings: dict[str, str], overwrite: bool
 def find_film(video_id: str, films: dict[str, Path], features: Path, folder: Path):
     """Where a film is, and the times of the rows of its feature file, None if it has none.
 
-    Raises DecodeError if the film is missing, cannot be read, or is not the one that the features were made from.
+    Raises DecodeError if the film is missing or cannot be read, or is not the one that the features were made from.
     """
     from recognition.feature_file import DamagedFile, read_header, read_times
     from recognition.files import is_there, sha256, why

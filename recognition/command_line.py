@@ -56,16 +56,16 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 def run(main: Callable[[], int | None]) -> None:
     """Call a script's `main` and exit with its status.
 
-    0 or what it returned; 2 on InputError; 1 on Failure and on OSError (a full disk, no permission); 75 when a
-    scheduler's SIGTERM or SIGUSR1 stopped it; each of these is told in one line. 130 on Ctrl-C.
+    0 or what it returned; 2 on InputError; 1 on Failure, on OSError (a full disk, no permission) and where memory runs
+    out; 75 when a scheduler's SIGTERM or SIGUSR1 stopped it; each of these is told in one line. 130 on Ctrl-C.
     """
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     with stopping_at_once():
         try:
             sys.exit(main())
-        except (InputError, Failure, OSError) as error:
-            print(f"{Path(sys.argv[0]).name}: error: {one_line(str(error))}", file=sys.stderr)
+        except (InputError, Failure, OSError, MemoryError) as error:
+            print(f"{Path(sys.argv[0]).name}: error: {one_line(str(error) or 'out of memory')}", file=sys.stderr)
             sys.exit(2 if isinstance(error, InputError) else 1)
         except Stopped as stopped:
             print(farewell(stopped), file=sys.stderr)

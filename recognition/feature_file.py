@@ -77,6 +77,10 @@ class DamagedFile(Exception):
     """A feature file that is not whole. The message says what is wrong with it."""
 
 
+class OtherFormat(DamagedFile):
+    """A feature file that another version of this program, or another program, may well be able to read."""
+
+
 class FeatureSpool:
     """Collects one film's features on disk while it is read, so that memory stays bounded however many are read at
     once; only writing its file has it in memory.
@@ -134,9 +138,9 @@ def read_header(path: str | Path) -> FeatureHeader:
         with opened_hdf5(path) as file:
             header = _header(file)
             if header.format_version != FORMAT_VERSION:
-                raise DamagedFile(f"{path}: format {header.format_version}, this program reads {FORMAT_VERSION}")
+                raise OtherFormat(f"{path}: format {header.format_version}, this program reads {FORMAT_VERSION}")
             _check_datasets(file, header, Path(path))
-    except DamagedFile:
+    except (DamagedFile, MemoryError):
         raise
     except Exception as error:  # h5py raises many kinds for a damaged file
         if is_of_system(error):
@@ -169,7 +173,7 @@ def _check_datasets(file: h5py.File, header: FeatureHeader, path: Path) -> None:
     if features.ndim != 2 or any(file[name].shape != shape for name, shape in due.items()):
         raise DamagedFile(f"{path}: num_frames disagrees with the stored features")
     if header.dtype not in DTYPES:
-        raise DamagedFile(
+        raise OtherFormat(
             f"{path}: holds features of type {shown(header.dtype)}, this program reads {', '.join(DTYPES)}"
         )
     types = {"features": header.dtype, "altered": header.dtype, "time_s": "float64"}
@@ -216,8 +220,7 @@ def read_times(path: str | Path) -> np.ndarray:
 
 def feature_files(folder: str | Path) -> list[Path]:
     """The feature files of a folder by name, without hidden files and without index files."""
+    hidden_or_index = (".", "train_indices", "validation_indices", "test_indices")
     return sorted(
-        path
-        for path in Path(folder).glob("*.h5")
-        if not path.name.startswith((".", "train_indices", "validation_indices", "test_indices"))
+        path for path in Path(folder).iterdir() if path.suffix == ".h5" and not path.name.startswith(hidden_or_index)
     )

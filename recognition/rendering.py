@@ -41,7 +41,7 @@ class Films:
         self.video_ids, self.features, self.videos = video_ids, Path(features), Path(videos)
         if not self.videos.is_dir():
             raise InputError(f"--videos {videos}: no such folder; name the one with the films")
-        self._paths = {path.stem: path for path in find_videos(self.videos)}
+        self._paths = {path.stem: path for path in find_videos(self.videos) if path.exists()}  # no link to nowhere
 
     def has(self, video: int) -> bool:
         """Whether the film is at hand."""

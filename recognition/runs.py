@@ -164,6 +164,8 @@ class Run:
             with zipfile.ZipFile(content) as archive:
                 if record := archive.testzip():  # torch.load does not look at the check sums
                     raise ValueError(f"{record} is damaged")
+        except MemoryError:
+            raise
         except Exception as error:  # zipfile and zlib raise many kinds
             raise DamagedCheckpoint(f"{file}: cannot be read ({_first_line(error)}); remove it to start over") from None
         try:

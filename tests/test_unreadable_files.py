@@ -7,16 +7,20 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import pytest
-from conftest import SMALL_EPISODES, SMALL_FEATURES, SMALL_SPLITS, run_script
+from conftest import SMALL_EPISODES, SMALL_FEATURES, SMALL_SPLITS, refusal, run_script
 from on_disk import contents, rows, truncate
 
+from recognition.download import Failure, download
 from recognition.feature_file import DamagedFile, feature_files, read_header
 from recognition.files import is_there
 from recognition.index_file import read_index
 from recognition.manifest import Film, Manifest, make_row
 from recognition.provenance import main as tell_provenance
 from recognition.runs import Run
+from recognition.video import DecodeError
+from score_memorability import find_film
 
 
 @pytest.fixture(scope="module")
@@ -59,17 +63,12 @@ def reasons(features: Path) -> dict[str, str]:
     return {row["video"]: row["reason"] for row in rows(features / "failed.csv")}
 
 
-def test_features_are_read_and_kept_where_no_locks_are_granted(films, finished, features, faults):
-    few = (*SMALL_EPISODES, "--n_clips=1", "--n_tests=2")
-    for script, *words in (
-        ("preprocess_videos.py", *SMALL_FEATURES, f"--input_dir={films}", "--output_dir=features", "--workers=0"),
-        ("generate_dataset.py", "--input_dir=features", "--output_dir=features", *few, *SMALL_SPLITS),
-    ):
-        result = run_script(script, *words, cwd=features.parent, env=faults())
-        assert result.returncode == 0, result.stderr
-        assert "not a whole" not in result.stderr
-    kept = contents(features)
-    assert contents(finished).items() <= kept.items()
+def test_features_are_read_where_no_locks_are_granted(features, faults):
+    words = (*SMALL_EPISODES, "--n_clips=1", "--n_tests=2", *SMALL_SPLITS)
+    result = run_script(
+        "generate_dataset.py", f"--input_dir={features}", f"--output_dir={features}", *words, cwd=features, env=faults()
+    )
+    assert result.returncode == 0, result.stderr
 
 
 def test_features_that_cannot_be_read_are_kept_and_other_films_are_done(films, finished, features, faults):
@@ -78,6 +77,7 @@ def test_features_that_cannot_be_read_are_kept_and_other_films_are_done(films, f
     result = run_script("preprocess_videos.py", *words, cwd=features, env=faults("film_001.h5", errno.ESTALE))
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
+    assert "4 films, 2 of them finished" in result.stdout  # no lock is granted for these either
     assert reasons(features) == {"film_001.mp4": f"{features / 'film_001.h5'}: {os.strerror(errno.ESTALE)}"}
     made = {path.name: path.read_bytes() for path in feature_files(features)}
     assert made == {path.name: path.read_bytes() for path in feature_files(finished)}
@@ -173,6 +173,42 @@ def test_damaged_checkpoint_is_replaced_by_the_one_before_it(tmp_path, capsys):
     run.drop_damaged_checkpoint()
     assert run.load_last() == {"progress": {"epoch": 0}}
     assert "going on from the checkpoint before it" in capsys.readouterr().err
+
+
+def test_features_of_a_later_version_of_the_program_are_not_made_anew(films, features, preprocess):
+    with h5py.File(features / "film_001.h5", "r+") as file:
+        file.attrs["format_version"] = 2
+    before = contents(features)
+    line = refusal(preprocess(*SMALL_FEATURES, "--input_dir", films, "--output_dir", features))
+    assert "film_001.h5: format 2, this program reads 1: name another --output_dir" in line
+    assert contents(features) == before
+
+
+def test_film_that_cannot_be_read_goes_without_scores_and_the_others_have_theirs(films, features, tmp_path):
+    videos = linked(films, tmp_path / "videos")
+    paths = {path.stem: path for path in videos.iterdir()}
+    lead_nowhere(paths["film_001"])
+    with pytest.raises(DecodeError, match=r"film_001\.mp4: a link that leads nowhere"):
+        find_film("film_001", paths, features, videos)
+    path, times = find_film("film_002", paths, features, videos)
+    assert (path, times.shape) == (paths["film_002"], (24,))
+
+
+def test_file_that_cannot_be_read_is_neither_fetched_again_nor_forgotten(tmp_path):
+    films = [Film(letter * 11, f"https://example.org/{letter}", letter) for letter in "ab"]
+    (tmp_path / f"{films[0].video_id}.mp4").symlink_to("nowhere")
+
+    def fetch(film: Film, folder: Path) -> Path:
+        assert film == films[1]
+        raise Failure("removed", "is gone")
+
+    found = list(download(films, Manifest(tmp_path, films), fetch, 1, 0))
+    assert [(row["video_id"][0], row["status"], row["reason"]) for row in found] == [
+        ("a", "failed", "other"),
+        ("b", "failed", "removed"),
+    ]
+    assert "a link that leads nowhere" in found[0]["message"]
+    assert list(Manifest(tmp_path, films).rows) == [films[1].video_id]
 
 
 def test_film_that_was_fetched_and_is_not_here_just_now_is_done(tmp_path):
