@@ -25,6 +25,7 @@ def main() -> int:
     from tqdm import tqdm
 
     from recognition.backbone import choose_device
+    from recognition.files import why
     from recognition.index_file import read_index
     from recognition.memorability import Scorer
     from recognition.memorability_file import SETTINGS
@@ -39,9 +40,15 @@ def main() -> int:
     scorer = Scorer(args.weights, device, args.fit, args.layer)
     settings = {name: getattr(scorer, name) or "" for name in SETTINGS}
     output_dir.mkdir(parents=True, exist_ok=True)
-    todo = {}
+    todo, failures = {}, {}
     for video_id, places in wanted.items():
-        if len(missing := without_scored(places, output_dir / f"{video_id}.h5", settings, args.overwrite)):
+        try:
+            missing = without_scored(places, output_dir / f"{video_id}.h5", settings, args.overwrite)
+        except OSError as error:  # scores that are there are kept
+            failures[video_id] = error
+            print(f"{video_id}: {why(error)}", file=sys.stderr)
+            continue
+        if len(missing):
             todo[video_id] = missing
     num_wanted, num_todo = (sum(map(len, group.values())) for group in (wanted, todo))
     print(
@@ -54,7 +61,6 @@ def main() -> int:
         print("ResMem's weights and scores made with them are for non-commercial research alone, see its licence.")
 
     batch_size = args.batch_size or (64 if device.type == "cuda" else 8)
-    failures = {}
     try:
         with tqdm(total=num_todo, unit="frame", disable=not todo) as bar:
             for video_id, places in todo.items():

@@ -17,6 +17,7 @@ from recognition.config import DatasetConfig
 from recognition.episode_spec import ALTERATIONS, PROBE_KINDS
 from recognition.episodes import Episodes, draw_episodes, study_frames
 from recognition.feature_bank import FeatureBank, read_all_shots
+from recognition.files import is_there
 from recognition.index_file import EpisodeIndex, check_lengths, read_index
 from recognition.stopping import leave_stopping_to_parent
 
@@ -177,7 +178,7 @@ def _index_path(config: DatasetConfig, split: str) -> Path:
         return Path(config.validation_indices_file)
     train = Path(config.train_indices_file)
     beside = train.with_name(train.name.replace("train", "validation"))
-    return beside if beside.exists() or train.suffix != ".npz" else train
+    return beside if is_there(beside) or train.suffix != ".npz" else train
 
 
 def _shares_training_file(config: DatasetConfig) -> bool:

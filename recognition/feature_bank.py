@@ -14,7 +14,7 @@ from tqdm import tqdm
 from recognition.alterations import ALTERATIONS
 from recognition.command_line import InputError
 from recognition.feature_file import DamagedFile, map_features, read_header, read_shots
-from recognition.files import is_of_system, is_there
+from recognition.files import is_of_system, is_there, sha256
 from recognition.machine import granted_memory
 
 NOBODY_ELSE = 3  # references that sys.getrefcount counts: the list's, the loop's and its own
@@ -185,6 +185,7 @@ def _map_film(folder: Path, video_id: str) -> tuple[np.ndarray, str | None]:
         except Exception as error:  # torch.load raises many kinds for a damaged file
             if is_of_system(error):
                 raise
+            sha256(published)  # torch has no number of the system's errors; this raises them
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise InputError(f"{published}: cannot be read as a tensor: {reason}") from None
         if features.ndim != 2 or 0 in features.shape:

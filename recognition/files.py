@@ -106,7 +106,7 @@ def why(error: OSError) -> str:
     """Which file the system did not let be read, and its reason."""
     if isinstance(error, FileNotFoundError) and Path(error.filename).is_symlink():
         return f"{error.filename}: a link that leads nowhere"
-    return f"{error.filename}: {error.strerror}"
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
 def sha256(path: str | Path) -> str:

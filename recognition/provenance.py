@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from recognition.command_line import ArgumentParser, InputError, run
-from recognition.files import sha256, why
+from recognition.files import is_there, sha256, why
 
 if TYPE_CHECKING:
     from recognition.feature_file import FeatureHeader
@@ -86,7 +86,7 @@ def _of_run(run: "Run", videos: Path | None) -> Iterator[Link]:
     from recognition.config import load_config
 
     config = load_config(run.config_file)
-    environment = json.loads(run.environment_file.read_text()) if run.environment_file.exists() else {}
+    environment = json.loads(run.environment_file.read_text()) if is_there(run.environment_file) else {}
     packages = environment.get("packages", {})
     yield Link(
         0,

@@ -13,7 +13,7 @@ import torch
 from conftest import refusal, run_script
 
 import score_memorability
-from recognition import files, memorability
+from recognition import memorability
 from recognition.backbone import torchvision
 from recognition.command_line import InputError
 from recognition.episode_spec import PROBE_KINDS, EpisodeSpec
@@ -192,17 +192,18 @@ def test_films_that_are_missing_damaged_or_others_are_named_and_the_rest_scored(
     assert "Without scores, named above: 3" in told
 
 
-def test_film_that_cannot_be_read_is_named_and_the_rest_scored(score, folder: Path, monkeypatch):
-    def failing(path: Path) -> str:
-        if path.stem == "film_001":
-            raise OSError(5, "Input/output error", str(path))
-        return sha256(path)
-
-    monkeypatch.setattr(files, "sha256", failing)
-    status, said = score()
+def test_films_and_scores_that_cannot_be_read_are_named_and_kept_and_the_rest_scored(score, folder: Path):
+    film, kept = folder / "videos/film_000.mp4", folder / "memorability/film_001.h5"
+    kept.parent.mkdir()
+    film.unlink()
+    for link in (film, kept):
+        link.symlink_to("nowhere")
+    status, told = score()
     assert status == 1
-    assert "film_001.mp4: Input/output error" in said
-    assert sorted(path.stem for path in (folder / "memorability").glob("*.h5")) == ["film_000", "film_002"]
+    assert f"{film}: a link that leads nowhere" in told
+    assert f"{kept}: a link that leads nowhere" in told
+    assert "scores of 1 films" in told
+    assert kept.is_symlink()
 
 
 def test_probes_without_any_score_have_none(score, folder: Path):

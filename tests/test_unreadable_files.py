@@ -19,8 +19,6 @@ from recognition.index_file import read_index
 from recognition.manifest import Film, Manifest, make_row
 from recognition.provenance import main as tell_provenance
 from recognition.runs import Run
-from recognition.video import DecodeError
-from score_memorability import find_film
 
 
 @pytest.fixture(scope="module")
@@ -182,16 +180,6 @@ def test_features_of_a_later_version_of_the_program_are_not_made_anew(films, fea
     line = refusal(preprocess(*SMALL_FEATURES, "--input_dir", films, "--output_dir", features))
     assert "film_001.h5: format 2, this program reads 1: name another --output_dir" in line
     assert contents(features) == before
-
-
-def test_film_that_cannot_be_read_goes_without_scores_and_the_others_have_theirs(films, features, tmp_path):
-    videos = linked(films, tmp_path / "videos")
-    paths = {path.stem: path for path in videos.iterdir()}
-    lead_nowhere(paths["film_001"])
-    with pytest.raises(DecodeError, match=r"film_001\.mp4: a link that leads nowhere"):
-        find_film("film_001", paths, features, videos)
-    path, times = find_film("film_002", paths, features, videos)
-    assert (path, times.shape) == (paths["film_002"], (24,))
 
 
 def test_file_that_cannot_be_read_is_neither_fetched_again_nor_forgotten(tmp_path):
