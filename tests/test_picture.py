@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 from changing_films import write_changing_film
 
 from recognition.picture import display_matrix, square_size
@@ -119,7 +120,14 @@ def luma_and_chroma(colour: tuple[int, int, int], space: int, full: bool, bits: 
 
 
 def write_flat(
-    path: Path, planes: list[int], pixels: str, codec: str, width: int = WIDTH, height: int = HEIGHT, **tags
+    path: Path,
+    planes: list[int],
+    pixels: str,
+    codec: str,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    num_frames: int = 1,
+    **tags,
 ) -> Path:
     """A film of one colour, given in the numbers that are stored."""
     frame = av.VideoFrame(width, height, pixels)
@@ -127,13 +135,15 @@ def write_flat(
         size = np.uint16 if pixels.endswith("le") else np.uint8
         plane.update(np.full(plane.buffer_size // np.dtype(size).itemsize, value, size))
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25, options={"crf": "1"} if codec != "ffv1" else {})
+        stream = container.add_stream(codec, rate=25, options={"crf": "1"} if codec.startswith("libx") else {})
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         for name, value in tags.items():
             setattr(stream.codec_context, name, value)
             setattr(frame, name, value)
-        for packet in [*stream.encode(frame), *stream.encode()]:
-            container.mux(packet)
+        for k in range(num_frames):
+            frame.pts = k
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
     return path
 
 
@@ -159,13 +169,43 @@ def test_film_without_tags_has_colours_of_bt601(tmp_path):
     np.testing.assert_allclose(image[::7, ::7], np.broadcast_to((200, 40, 30), image[::7, ::7].shape), atol=4)
 
 
+def tag(path: Path, tags: str, codec: str = "h264") -> Path:
+    """Write other tags into a film, by the numbers of its codec."""
+    tagged = path.with_name(f"tagged_{path.name}")
+    with av.open(str(path)) as before, av.open(str(tagged), "w") as after:
+        stream = after.add_stream_from_template(before.streams.video[0])
+        change = BitStreamFilterContext(f"{codec}_metadata={tags}", before.streams.video[0], stream)
+        for packet in before.demux(video=0):
+            for changed in change.filter(packet) if packet.size else []:
+                changed.stream = stream
+                after.mux(changed)
+    return tagged
+
+
 @pytest.mark.parametrize(
-    "tags", [{"colorspace": 3}, {"color_trc": 3}, {"color_primaries": 3}, {"color_trc": 9}, {"color_primaries": 22}]
+    ("encoder", "codec", "tags"),
+    [
+        ("libx264", "h264", "transfer_characteristics=9"),
+        ("libx264", "h264", "colour_primaries=3:transfer_characteristics=3:matrix_coefficients=3"),
+        ("libvpx-vp9", "vp9", "color_space=6"),  # "reserved"
+    ],
 )
-def test_tags_that_say_nothing_do_not_keep_a_film_from_being_read(tmp_path, tags):
+def test_tags_that_decide_nothing_do_not_keep_a_film_from_being_read(tmp_path, encoder, codec, tags):
     planes = luma_and_chroma((200, 40, 30), space=5, full=False, bits=8)
-    image, _ = next(decode(write_flat(tmp_path / "video.mp4", planes, "yuv420p", "libx264", **tags)))
+    path = tag(write_flat(tmp_path / "video.mkv", planes, "yuv420p", encoder, num_frames=4), tags, codec)
+    image, _ = next(decode(path))
     np.testing.assert_allclose(image[::7, ::7], np.broadcast_to((200, 40, 30), image[::7, ::7].shape), atol=4)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "matrix"),
+    [("rotate=90", TURNS[3]), ("flip=horizontal", ORIENTATIONS[4]), ("flip=vertical", -ORIENTATIONS[4])],
+)
+def test_orientation_that_the_frames_themselves_ask_for_is_followed(tmp_path, orientation, matrix):
+    path = write(tmp_path / "video.mkv")
+    before = next(decode(path))[0]
+    image = next(decode(tag(path, f"display_orientation=insert:{orientation}")))[0]
+    np.testing.assert_array_equal(image, shown(before, matrix))
 
 
 def test_colour_space_that_is_not_known_is_named(tmp_path):
