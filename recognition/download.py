@@ -161,7 +161,7 @@ def examine(path: Path) -> tuple[str, float]:
     """
     import av
 
-    from recognition.video import DecodeError, picture_stream
+    from recognition.video import DecodeError, picture_stream, reason
 
     try:
         with av.open(str(path.absolute()), metadata_errors="replace") as container:
@@ -181,6 +181,10 @@ def examine(path: Path) -> tuple[str, float]:
         raise Failure("format", f"what came {error}") from None
     except av.error.FFmpegError as error:
         raise Failure("format", f"what came is not a video that can be decoded: {error.strerror}") from None
+    except OSError:
+        raise
+    except Exception as error:  # a file can bring up any kind
+        raise Failure("format", f"what came is not a video that can be decoded: {reason(error)}") from None
     if not is_decodable or duration_s <= 0:
         raise Failure("format", "what came is a video without frames")
     if is_cut or duration_s < declared_s - 1:
@@ -272,9 +276,7 @@ def _found(film: Film, manifest: Manifest) -> Row | None:
             continue
         try:
             row = _done(film, path)
-        except OSError:  # what it holds is not known
-            raise
-        except Exception:  # whatever is wrong with it, the film can be fetched
+        except Failure:
             continue
         return row if row["file"].endswith(suffix) else None
     return None

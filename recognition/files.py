@@ -1,7 +1,6 @@
 """Files that appear whole or not at all, whoever else writes them."""
 
 import errno
-import glob
 import hashlib
 import io
 import os
@@ -9,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -46,7 +46,7 @@ def part_of(path: Path) -> Path:
     name, data = path.name, os.fsencode(path.name)
     if len(data) > LONGEST_NAME:
         name = hashlib.sha256(data).hexdigest()
-    for other in path.parent.glob(f".{glob.escape(name)}.*.part"):
+    for other in path.parent.glob(f".{escape(name)}.*.part"):
         *_, its_host, process_id, _ = other.name.split(".")
         if its_host == host and process_id.isdigit():
             is_abandoned = not Path("/proc", process_id).exists()

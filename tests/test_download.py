@@ -21,6 +21,7 @@ import yt_dlp
 from yt_dlp.utils import DownloadError
 
 from recognition import download as download_module
+from recognition import video
 from recognition.download import Failure, YtDlp, advice, classify, download, examine, format_selector
 from recognition.files import sha256
 from recognition.manifest import Film, Manifest
@@ -281,6 +282,15 @@ def test_film_cut_short_anywhere_is_not_taken_for_a_film(tmp_path, movflags):
         film.write_bytes(whole[: int(share * len(whole))])
         with pytest.raises(Failure):
             examine(film)
+
+
+def test_whatever_a_library_raises_over_a_file_it_is_not_taken_for_a_film(tmp_path, film_file, monkeypatch):
+    def fails(*_):
+        raise ValueError("an odd file")
+
+    monkeypatch.setattr(video, "picture_stream", fails)
+    with pytest.raises(Failure, match="ValueError: an odd file"):
+        examine(film_file)
 
 
 def test_film_is_named_after_the_container_it_is_in(tmp_path):
