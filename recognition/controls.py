@@ -1,4 +1,4 @@
-"""Controls: what answers without learning reach on the same episodes. All scores have intervals, see signal_detection.
+"""Controls: what answers without learning reach on the same episodes, with intervals where chance has a part in it.
 
 Shapes: N episodes, B of them in a batch, S study frames, P probes, T = S + P * R with R showings of each probe,
 D features, K frames kept.
@@ -15,7 +15,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recognition.dataset import EpisodeDataset, batches
-from recognition.signal_detection import best_threshold, interval, resample_episodes, summarise_with_intervals
+from recognition.signal_detection import (
+    COUNTED,
+    best_threshold,
+    interval,
+    resample_episodes,
+    summarise,
+    summarise_with_intervals,
+)
 
 KEPT_SHARES = (1 / 16, 1 / 4)  # of the study frames, in the controls with a cut memory
 NUM_DIMENSIONS = 16  # in the control with a coarse memory
@@ -110,7 +117,10 @@ def nearest_study_frame(
 
 
 def chance(is_old: np.ndarray) -> dict[str, Any]:
-    """Accuracy of always giving the commoner answer to is_old (N, P)."""
+    """Accuracy of always giving the commoner answer to is_old (N, P).
+
+    No interval where as many probes are old in every episode: then it is so by design.
+    """
     share, resampled = np.mean(is_old), resample_episodes(len(is_old)) @ np.mean(is_old, axis=1) / len(is_old)
     return {
         "accuracy": float(max(share, 1 - share)),
@@ -121,10 +131,11 @@ def chance(is_old: np.ndarray) -> dict[str, Any]:
 def always_old(is_old: np.ndarray) -> dict[str, Any]:
     """Scores of always saying "old" to is_old (N, P): every old probe is hit and every new one is a false alarm.
 
-    d' is 0 with as many old as new probes, else nearly so (its correction leaves z(1 - 1 / 2n) apart). Raises
-    ValueError if there are no old or no new probes.
+    There is nothing to estimate, so no score has an interval. d' is 0 with as many old as new probes, else nearly so
+    (its correction leaves z(1 - 1 / 2n) apart). Raises ValueError if there are no old or no new probes.
     """
-    return summarise_with_intervals(np.ones(is_old.shape), is_old, resample_episodes(len(is_old)))
+    scores = summarise(np.ones(is_old.shape), is_old)
+    return {**scores, **{f"{name}_interval": None for name in (*COUNTED, "auc")}}
 
 
 def _scores(

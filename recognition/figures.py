@@ -149,7 +149,7 @@ def kinds_bars(rows: Sequence[Row], score: str, title: str, label: str) -> Figur
     for place, row in enumerate(rows):
         is_old = row["kind"] == "old"
         axis.barh(place, row[score], color=SKY if is_old else ORANGE, hatch="//" if is_old else None, edgecolor="white")
-        axis.errorbar(row[score], place, xerr=_reach([row], score), color="black", capsize=3)
+        axis.errorbar(row[score], place, xerr=_reach(row, score), color="black", capsize=3)
     axis.set_yticks(range(len(rows)), [row["kind"].replace("_", " ") for row in rows])
     axis.invert_yaxis()
     axis.set(title=title, xlabel=label, xlim=(0, 1.03))
@@ -188,7 +188,7 @@ def memory_per_byte(points: Sequence[Row]) -> Figure:
     looks, markers = iter(_looks()), itertools.cycle(MARKERS)
     for point in points:
         colour, marker = (GREY, next(markers)) if point["is_control"] else next(looks)[:2]
-        axis.errorbar(point["state_bytes"], point["d_prime"], _reach([point], "d_prime"), color=colour, marker=marker,
+        axis.errorbar(point["state_bytes"], point["d_prime"], _reach(point, "d_prime"), color=colour, marker=marker,
                       linestyle="", capsize=3, markersize=7, label=_label(point["name"]),
                       fillstyle="none" if point["is_control"] else "full")  # fmt: skip
     sizes = [point["state_bytes"] for point in points]
@@ -205,7 +205,7 @@ def scores_by_model(rows: Sequence[Row], score: str) -> Figure:
     for place, (row, (colour, marker, _)) in enumerate(zip(rows, _looks(), strict=False)):
         values = row[f"{score}_values"]
         axis.plot(values, [place] * len(values), marker, color=colour, fillstyle="none", linestyle="")
-        axis.errorbar(row[score], place, xerr=_reach([row], score), color=colour, marker="|", markersize=16, capsize=4)
+        axis.errorbar(row[score], place, xerr=_reach(row, score), color=colour, marker="|", markersize=16, capsize=4)
     axis.set_yticks(range(len(rows)), [_label(row["name"]) for row in rows])
     axis.set_ylim(len(rows) - 0.5, -0.5)
     axis.set(title=f"Test episodes: {NAMES[score]}", xlabel=NAMES[score])
@@ -264,26 +264,19 @@ def _looks() -> Iterable[tuple[str, str, Any]]:
 
 
 def _band(axis: Axes, rows: Sequence[Row], x: str, y: str, name: str, colour: str, marker: str, style: Any) -> None:
-    """A curve through the rows that have a score, with the band of its intervals where all have one."""
+    """A curve through the rows that have a score, with the band of their intervals where they have one."""
     known = [row for row in rows if row[y] is not None]
     places = [row[x] for row in known]
     axis.plot(places, [row[y] for row in known], color=colour, marker=marker, linestyle=style, label=_label(name))
-    intervals = [row.get(f"{y}_interval") or (None, None) for row in known]
-    if None not in itertools.chain(*intervals):
-        low, high = zip(*intervals, strict=True) if intervals else ((), ())
-        axis.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
+    ends = np.array([row.get(f"{y}_interval") or (np.nan, np.nan) for row in known]).reshape(-1, 2)
+    axis.fill_between(places, *ends.T, color=colour, alpha=0.2, linewidth=0)
 
 
-def _reach(rows: Sequence[Row], score: str) -> list[list[float]] | None:
-    """How far intervals reach below and above their scores, as error bars want it; None where one is not known."""
-    intervals = [row.get(f"{score}_interval") or (None, None) for row in rows]
-    if None in itertools.chain(*intervals):
+def _reach(row: Row, score: str) -> list[list[float]] | None:
+    """How far an interval reaches below and above its score, as an error bar wants it; None where there is none."""
+    if (ends := row.get(f"{score}_interval")) is None:
         return None
-    pairs = list(zip(rows, intervals, strict=True))
-    return [
-        [max(0.0, row[score] - low) for row, (low, _) in pairs],
-        [max(0.0, high - row[score]) for row, (_, high) in pairs],
-    ]
+    return [[max(0.0, row[score] - ends[0])], [max(0.0, ends[1] - row[score])]]
 
 
 def _label(name: str, longest: int = 26) -> str:

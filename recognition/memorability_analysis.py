@@ -2,7 +2,8 @@
 
 Presentations of one frame, over all episodes, are taken together, so that a frame has a hit rate and a false-alarm
 rate. Frames of one film are alike and films come in all episodes, so intervals take films for the unit: the percentile
-bootstrap draws films with all their frames. With few films they are too narrow, as every bootstrap of few units is.
+bootstrap draws films with all their frames. With few films they are too narrow, as every bootstrap of few units is; a
+single film says nothing of others, so it gives none.
 
 Shapes: N episodes, P probes, n frames, F films, R resamples, K bins.
 """
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from recognition.memorability_file import ProbeScores
-from recognition.signal_detection import auc, interval, resample_episodes, scores_of_counts
+from recognition.signal_detection import auc, interval, intervals_of_counts, resample_episodes, scores_of_counts
 
 NUM_BINS = 10
 NUM_BARS = 24  # of the histogram
@@ -45,8 +46,6 @@ def describe_memorability(
     frame = frame.ravel()
     films, film = np.unique(frames[:, 0], return_inverse=True)  # film of each frame
     resamples = resample_episodes(len(films))
-    if len(films) == 1:
-        resamples[:] = np.nan  # a single film says nothing of others: no intervals
 
     def mean_of(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         """Mean of the chosen presentations of every frame (n,), nan where there are none."""
@@ -158,14 +157,16 @@ def score_bins(
         cell = film[chosen] * num_bins + level[chosen]
         return np.bincount(cell, minlength=num_films * num_bins).reshape(num_films, num_bins)
 
-    counts = [count(chosen) for chosen in (says_old & is_old, is_old, says_old & ~is_old, ~is_old)]  # (F, K) each
-    told = scores_of_counts(*(part.sum(0) for part in counts))
-    resampled = scores_of_counts(*(resamples @ part for part in counts))  # (R, K) each
+    chosen = says_old & is_old, is_old, says_old & ~is_old, ~is_old
+    counts = np.stack([count(part) for part in chosen])  # (4, F, K)
+    told = scores_of_counts(*counts.sum(1))
+    resampled = scores_of_counts(*(resamples @ part for part in counts))["d_prime"]  # (R, K)
     rows = []
     for number in range(num_bins):
         row: Row = {"memorability": float(score[level == number].mean()), "num_probes": int((level == number).sum())}
+        intervals = intervals_of_counts(counts[..., number], resamples)
         for name in ("hit_rate", "false_alarm_rate", "d_prime"):
-            row |= {name: float(told[name][number]), f"{name}_interval": interval(resampled[name][:, number])}
+            row |= {name: float(told[name][number]), f"{name}_interval": intervals[name]}
         rows.append(row)
 
     def rho(d_prime: np.ndarray) -> np.ndarray:
@@ -176,8 +177,8 @@ def score_bins(
         return _ratio(np.stack([y @ x, np.full(y.shape[:-1], x @ x), (y**2).sum(-1)], -1))
 
     if says_old.all() or not says_old.any():  # then d' differs from 0 by its correction alone
-        return rows, {"rho": float("nan"), "rho_interval": [float("nan")] * 2}
-    return rows, {"rho": float(rho(told["d_prime"])), "rho_interval": interval(rho(resampled["d_prime"]))}
+        return rows, {"rho": float("nan"), "rho_interval": None}
+    return rows, {"rho": float(rho(told["d_prime"])), "rho_interval": interval(rho(resampled))}
 
 
 def _rank_correlations(groups: Sequence[np.ndarray], weight: np.ndarray) -> tuple[float, float]:

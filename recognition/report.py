@@ -188,6 +188,6 @@ def _number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
 
 
-def _interval(ends: list[float | None] | None, digits: int = 3) -> str:
-    """An interval in brackets; empty where there is none."""
-    return "" if not ends or None in ends else f"[{_number(ends[0], digits)}, {_number(ends[1], digits)}]"
+def _interval(ends: list[float] | None, digits: int = 3) -> str:
+    """An interval in brackets, which say so where there is none."""
+    return "[no interval]" if ends is None else f"[{_number(ends[0], digits)}, {_number(ends[1], digits)}]"

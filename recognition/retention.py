@@ -13,7 +13,7 @@ import numpy as np
 
 from recognition.dataset import EpisodeDataset
 from recognition.episode_spec import CLIP_KINDS, PROBE_KINDS
-from recognition.signal_detection import interval, scores_of_counts
+from recognition.signal_detection import count_answers, intervals_of_counts, scores_of_counts
 
 NUM_PLACES = 10  # groups of clips and of probes at most, by their place
 EPISODES_A_BLOCK = 256  # compared with all their clips at once
@@ -140,12 +140,12 @@ class _Tables:
             yield int(number), {**row, "num_probes": int(new.sum() if number else self.is_old.sum())}
 
     def _scores(self, names: Sequence[str], old: np.ndarray, new: np.ndarray) -> Row:
-        counts = np.stack([part.sum(1) for part in (self.says_old & old, old, self.says_old & new, new)])  # (4, N)
-        scores, resampled = scores_of_counts(*counts.sum(1)), scores_of_counts(*(self.resamples @ counts.T).T)
+        counts = count_answers(self.says_old, old, new)
+        scores, intervals = scores_of_counts(*counts.sum(1)), intervals_of_counts(counts, self.resamples)
         return {
             key: value
             for name in names
-            for key, value in ((name, float(scores[name])), (f"{name}_interval", interval(resampled[name])))
+            for key, value in ((name, float(scores[name])), (f"{name}_interval", intervals[name]))
         }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from recognition.dataset import EpisodeDataset
 from recognition.retention import lags, studied_at
-from recognition.signal_detection import interval, resample_episodes
+from recognition.signal_detection import rate_interval, resample_episodes
 
 RANKS = (1, 8, 32, 128)  # how many of the retrieved frames count
 CAPACITIES = (1 / 9, 1 / 3, 1)  # of a memory, as shares of the study frames: 1,000, 3,000 and 9,000 as published
@@ -95,5 +95,6 @@ def retrieval_by_lag(
 def _recall(is_found: np.ndarray, chosen: np.ndarray, resamples: np.ndarray) -> Row:
     found, asked = (is_found & chosen).sum(1), chosen.sum(1)
     with np.errstate(invalid="ignore"):
-        recall, resampled = found.sum() / asked.sum(), (resamples @ found) / (resamples @ asked)
-    return {"recall": float(recall), "recall_interval": interval(resampled), "num_probes": int(asked.sum())}
+        recall = float(found.sum() / asked.sum())
+    ends = rate_interval(found, asked, resamples)
+    return {"recall": recall, "recall_interval": ends, "num_probes": int(asked.sum())}

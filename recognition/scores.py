@@ -13,7 +13,7 @@ from recognition.files import is_there
 from recognition.retention import EPISODES_A_BLOCK, count_clips, retention
 from recognition.retrieval import source_places
 from recognition.signal_detection import (
-    interval,
+    rate_interval,
     resample_episodes,
     roc,
     summarise_with_intervals,
@@ -137,11 +137,9 @@ def _share_right(name: str, says_old: np.ndarray, chosen: np.ndarray, resamples:
     scores: dict[str, Any] = {f"accuracy_{name}": None, f"accuracy_{name}_interval": None}
     if chosen.any():
         right, asked = (says_old & chosen).sum(1), chosen.sum(1)
-        with np.errstate(invalid="ignore"):
-            resampled = (resamples @ right) / (resamples @ asked)
         scores = {
             f"accuracy_{name}": float(right.sum() / asked.sum()),
-            f"accuracy_{name}_interval": interval(resampled),
+            f"accuracy_{name}_interval": rate_interval(right, asked, resamples),
         }
     return {**scores, f"n_{name}": int(chosen.sum())}
 

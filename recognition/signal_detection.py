@@ -7,6 +7,13 @@ chapter 13): whole episodes are drawn with replacement, as many as there are, an
 and the 97.5th percentile of 2,000 such scores bound the interval. Probes of one episode share its clips and their
 films, so they are not independent, and an interval that took them for the unit would be too narrow.
 
+Where all resamples score alike, as those of a rate that is 1 in every episode do, the bootstrap would call an estimate
+certain because there were too few episodes to see it vary. Rates and the AUC then have Wilson's interval (1927, J. Am.
+Stat. Assoc. 22, 209-212; at the ends see Brown, Cai and DasGupta 2001, Stat. Sci. 16, 101-133) with the episodes as
+number of answers: the least that as many dependent ones can weigh (Kish 1965, Survey Sampling, section 5.4). d' and
+the criterion have what the intervals of both rates leave possible, with their own correction at the ends. Other scores,
+and all of a single episode, have no interval, None.
+
 Shapes: N episodes, P probes, R resamples, L levels of answers, K bounds between confidence bins.
 """
 
@@ -19,6 +26,7 @@ from scipy.special import ndtri, stdtrit
 NUM_RESAMPLES = 2000
 NUM_LEVELS = 256  # of answers, in the ROC and in the intervals of the AUC
 NUM_GRADES = 3  # of confidence in each answer: sure, less sure, unsure
+ROUNDING = 1e-9  # numbers that differ by less are alike
 COUNTED = ("accuracy", "hit_rate", "false_alarm_rate", "d_prime", "criterion")  # follow from four counts
 
 
@@ -108,19 +116,19 @@ def summarise(answer: np.ndarray, is_old: np.ndarray, threshold: float = 0.0) ->
 def summarise_with_intervals(
     answer: np.ndarray, is_old: np.ndarray, resamples: np.ndarray, threshold: float = 0.0
 ) -> dict[str, Any]:
-    """`summarise` of answers (N, P), and for every score its interval [low, high] as <score>_interval."""
+    """`summarise` of answers (N, P), and for every score its interval [low, high], or None, as <score>_interval."""
     says_old, is_old = answer > threshold, is_old == 1
-    counts = [part.sum(1) for part in (says_old & is_old, is_old, says_old & ~is_old, ~is_old)]
-    resampled = scores_of_counts(*(resamples @ np.stack(counts, 1)).T)
+    intervals = intervals_of_counts(count_answers(says_old, is_old, ~is_old), resamples)
     # Levels stand for the answers. What falls together in one counts as a tie: at worst that moves the AUC by half a
     # level's share of the answers, commonly by a hundredth of it.
     level = np.searchsorted(_level_bounds(answer), answer, side="left")
     old, new = (resamples @ _histogram(level, NUM_LEVELS, chosen) for chosen in (is_old, ~is_old))  # (R, L) each
     with np.errstate(invalid="ignore"):
         below = np.cumsum(new, 1) - new / 2
-        resampled["auc"] = (old * below).sum(1) / (old.sum(1) * new.sum(1))
-    intervals = {f"{name}_interval": interval(values) for name, values in resampled.items()}
-    return {**summarise(answer, is_old, threshold), **intervals}
+        resampled_auc = (old * below).sum(1) / (old.sum(1) * new.sum(1))
+    scores = summarise(answer, is_old, threshold)
+    intervals["auc"] = interval(resampled_auc) or wilson_interval(scores["auc"], len(answer))  # it is a share of pairs
+    return {**scores, **{f"{name}_interval": ends for name, ends in intervals.items()}}
 
 
 def roc(answer: np.ndarray, is_old: np.ndarray) -> dict[str, list[float]]:
@@ -197,19 +205,68 @@ def resample_episodes(num_episodes: int, num_resamples: int = NUM_RESAMPLES, see
     return np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(np.float64)
 
 
-def interval(resampled: np.ndarray) -> list[float]:
-    """The 95 % percentile interval [low, high] of a score's resamples (R,), of those in which it is defined."""
+def interval(resampled: np.ndarray) -> list[float] | None:
+    """The 95 % percentile interval [low, high] of a score's resamples (R,), of those in which it is defined.
+
+    None if there is none, or if they are all alike: they then say nothing of how the score varies.
+    """
     defined = resampled[~np.isnan(resampled)]
-    return np.quantile(defined, [0.025, 0.975]).tolist() if defined.size else [float("nan")] * 2
+    if not defined.size:
+        return None
+    low, high = np.quantile(defined, [0.025, 0.975]).tolist()
+    return [low, high] if high - low > ROUNDING else None
+
+
+def wilson_interval(rate: float, num: int) -> list[float] | None:
+    """Wilson's 95 % interval of a rate among `num` independent answers; None for fewer than two, or if it is nan."""
+    if num < 2 or np.isnan(rate):
+        return None
+    z2 = float(ndtri(0.975)) ** 2
+    middle, reach = rate + z2 / (2 * num), (z2 * (rate * (1 - rate) / num + z2 / (4 * num**2))) ** 0.5
+    low, high = ((middle + sign * reach) / (1 + z2 / num) for sign in (-1, 1))
+    return [max(low, 0.0), min(high, 1.0)]  # rounding may lead beyond
+
+
+def rate_interval(count: np.ndarray, total: np.ndarray, resamples: np.ndarray) -> list[float] | None:
+    """The interval of a rate from what each episode counts (N,), of its own total (N,), which may be 0."""
+    with np.errstate(invalid="ignore"):
+        resampled, rate = (resamples @ count) / (resamples @ total), np.divide(count.sum(), total.sum())
+    return interval(resampled) or wilson_interval(float(rate), int((total > 0).sum()))
+
+
+def count_answers(says_old: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """What each episode counts of the probes chosen as old and as new, (N, P) bool: hits, old, false alarms and new,
+    (4, N)."""
+    return np.stack([part.sum(1) for part in (says_old & old, old, says_old & new, new)])
+
+
+def intervals_of_counts(counts: np.ndarray, resamples: np.ndarray) -> dict[str, list[float] | None]:
+    """The interval of every score in COUNTED from what the episodes count, (4, N) as of `count_answers`."""
+    hits, num_old, false_alarms, num_new = counts
+    resampled = scores_of_counts(*(resamples @ counts.T).T)
+    found = {name: interval(values) for name, values in resampled.items()}
+    rates = {
+        "accuracy": rate_interval(hits + num_new - false_alarms, num_old + num_new, resamples),
+        "hit_rate": rate_interval(hits, num_old, resamples),
+        "false_alarm_rate": rate_interval(false_alarms, num_new, resamples),
+    }
+    if found["hit_rate"] is None or found["false_alarm_rate"] is None:
+        found |= dict.fromkeys(("d_prime", "criterion"))
+        if rates["hit_rate"] and rates["false_alarm_rate"]:
+            hit_low, hit_high = z_rate(np.multiply(rates["hit_rate"], num_old.sum()), num_old.sum()).tolist()
+            low, high = z_rate(np.multiply(rates["false_alarm_rate"], num_new.sum()), num_new.sum()).tolist()
+            found["d_prime"] = [hit_low - high, hit_high - low]
+            found["criterion"] = [-(hit_high + high) / 2, -(hit_low + low) / 2]
+    return {**found, **rates}
 
 
 def seed_interval(values: Sequence[float]) -> tuple[float, list[float] | None]:
-    """Mean over seeds and its 95 % interval by Student's t, None for a single seed.
+    """Mean over seeds and its 95 % interval by Student's t, None for a single seed and for scores that are all alike.
 
     The seeds are taken for a sample of all there are; their scores for normally distributed.
     """
     mean = float(np.mean(values))
-    if len(values) < 2:
+    if len(values) < 2 or np.ptp(values) <= ROUNDING:
         return mean, None
     reach = float(stdtrit(len(values) - 1, 0.975)) * float(np.std(values, ddof=1)) / len(values) ** 0.5
     return mean, [mean - reach, mean + reach]

@@ -158,16 +158,24 @@ def test_precision_of_products_is_left_as_it_was(tmp_path):
 def test_chance_is_the_commoner_answer(is_old, accuracy):
     scores = chance(np.array([is_old] * 3, np.uint8))
     assert scores["accuracy"] == pytest.approx(accuracy)
-    assert scores["accuracy_interval"] == pytest.approx([accuracy, accuracy])  # the same in every episode
+    assert scores["accuracy_interval"] is None  # the same in every episode, by design
 
 
-def test_every_score_of_every_control_has_an_interval_around_it(tmp_path):
+def test_chance_has_an_interval_where_episodes_differ_in_their_old_probes():
+    low, high = chance(np.array([[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 1, 1]], np.uint8))["accuracy_interval"]
+    assert (low, high) == (0.5, 0.75)
+
+
+def test_every_score_of_a_control_that_can_err_has_an_interval_around_it(tmp_path):
     controls = all_controls(dataset_of(tmp_path / "a", "any", 1), dataset_of(tmp_path / "b", "any", 2), CPU)
     assert {"chance", "always_old", "nearest_frame"} < controls.keys()
     for name, scores in controls.items():
         named = {key for key in scores if f"{key}_interval" in scores}
         assert named == ({"accuracy"} if name == "chance" else {*SCORES}), name
         for key in named:
+            if name in ("chance", "always_old"):
+                assert scores[f"{key}_interval"] is None
+                continue
             low, high = scores[f"{key}_interval"]
             assert low - 1e-9 <= scores[key] <= high + 1e-9, (name, key)
 

@@ -100,12 +100,45 @@ def test_nearest_frame_finds_the_shown_probes_and_chance_knows_nothing(runs: Pat
 
 def test_every_score_has_an_interval_around_it_for_model_and_controls(runs: Path):
     scores = scores_of(runs / "one")
-    told = [scores, *scores["other_episodes"], scores["controls"]["nearest_frame"], scores["controls"]["always_old"]]
-    assert len(told) == 6
+    told = [scores, *scores["other_episodes"], scores["controls"]["nearest_frame"]]
+    assert len(told) == 5
     for part in told:
         for name in SCORES:
             low, high = part[f"{name}_interval"]
             assert low - 1e-9 <= part[name] <= high + 1e-9, name
+
+
+def intervals_in(tree: object) -> list:
+    """Every interval of an evaluation, at any depth."""
+    if isinstance(tree, list):
+        return [ends for part in tree for ends in intervals_in(part)]
+    if not isinstance(tree, dict):
+        return []
+    here = [value for name, value in tree.items() if name.endswith("_interval")]
+    return here + [ends for part in tree.values() for ends in intervals_in(part)]
+
+
+def test_no_interval_of_an_evaluation_is_a_single_point(runs: Path):
+    found = intervals_in(scores_of(runs / "one"))
+    assert len(found) > 50
+    assert all(ends is None or ends[0] < ends[1] for ends in found)
+
+
+def test_scores_of_a_single_episode_have_no_interval_and_the_report_says_so(
+    runs: Path, tmp_path: Path, evaluated: Callable
+):
+    bank = shutil.copytree(runs / "bank", tmp_path / "bank", ignore=shutil.ignore_patterns("*_indices_*"))
+    words = (f"--input_dir={bank}", f"--output_dir={bank}", "--clip_length=8", "--clip_margin=4", *SMALL_SPLITS)
+    few = "--n_clips=3", "--n_tests=4", "--subsample=2", "--n_samples_test=1"
+    assert run_script("generate_dataset.py", *words, *few, cwd=tmp_path).returncode == 0
+    run = shutil.copytree(runs / "one", tmp_path / "one")
+    (run / "environment.json").unlink()  # or the run would know that these are other episodes
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace(str(runs / "bank"), str(bank)))
+    evaluated(run)
+    assert {str(ends) for ends in intervals_in(scores_of(run))} == {"None"}
+    page = (run / "report.html").read_text()
+    assert "[no interval]" in page
+    assert not re.search(r"\[[−\d.]+, [−\d.]+\]", page)
 
 
 def test_answers_are_kept_and_give_the_scores_again(runs: Path):

@@ -74,11 +74,20 @@ def test_seconds_stand_above_lags_where_all_films_run_equally_fast():
 
 
 def test_scores_that_are_not_defined_are_left_out_of_curves():
-    rows = [*lag_rows(3), {**ROW, "lag_frames": 16.0, "lag_s": None, "d_prime": None, "d_prime_interval": [None, None]}]
+    rows = [*lag_rows(3), {**ROW, "lag_frames": 16.0, "lag_s": None, "d_prime": None, "d_prime_interval": None}]
     [axis] = draw.retention_curve({"model": rows}, "d_prime").axes
     assert axis.lines[0].get_xdata().tolist() == [1, 2, 4]
     [axis] = draw.retention_curve({"model": rows[3:]}, "d_prime").axes
     assert axis.lines[0].get_xdata().tolist() == []
+
+
+def test_row_without_an_interval_leaves_the_bands_of_the_others():
+    rows = lag_rows(5)
+    rows[4] = {**rows[4], "d_prime_interval": None}
+    [axis] = draw.retention_curve({"model": rows}, "d_prime").axes
+    assert axis.lines[0].get_xdata().tolist() == [1, 2, 4, 8, 16]
+    [band] = axis.collections
+    assert {float(x) for x, _ in band.get_paths()[0].vertices} == {1, 2, 4, 8}
 
 
 def test_bins_of_few_probes_are_left_out_of_retention_unless_there_are_no_others():

@@ -105,7 +105,9 @@ def test_lure_that_fools_the_model_stands_out_among_the_kinds(tmp_path):
     rows = {row["kind"]: row for row in retention(dataset, answer, resample_episodes(11))["by_kind"]}
     assert list(rows) == ["old", "far", "near"]
     assert [rows[name]["says_old"] for name in rows] == [1, 0, 1]
-    assert rows["near"]["says_old_interval"] == [1, 1]
+    low, high = rows["near"]["says_old_interval"]
+    assert low < 0.8  # eleven episodes are few
+    assert high == 1
     assert rows["far"]["d_prime"] > 3
     assert abs(rows["near"]["d_prime"]) < 0.5
     assert rows["far"]["num_probes"] == rows["near"]["num_probes"] == 22

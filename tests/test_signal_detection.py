@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
+from scipy.stats import binomtest
 
 from recognition.signal_detection import (
     accuracy,
@@ -13,12 +15,15 @@ from recognition.signal_detection import (
     false_alarm_rate,
     hit_rate,
     interval,
+    intervals_of_counts,
+    rate_interval,
     resample_episodes,
     roc,
     scores_of_counts,
     seed_interval,
     summarise,
     summarise_with_intervals,
+    wilson_interval,
     z_rate,
     zroc,
 )
@@ -176,8 +181,74 @@ def test_intervals_hold_the_true_score_as_often_as_they_say_and_those_over_probe
 
 
 def test_interval_leaves_out_resamples_in_which_the_score_is_not_defined():
-    assert interval(np.array([np.nan, 1.0, np.nan, 1.0])) == [1, 1]
-    assert np.isnan(interval(np.full(3, np.nan))).all()
+    assert interval(np.array([np.nan, 1.0, np.nan, 2.0])) == pytest.approx([1.025, 1.975])
+    assert interval(np.full(3, np.nan)) is None
+
+
+ALL_SCORES = "accuracy", "hit_rate", "false_alarm_rate", "d_prime", "criterion", "auc"
+
+
+def constant_answers(num_episodes: int, rates: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Answers (N, 8) whose shares of "old" are these in every episode, to the four old and the four new probes."""
+    says_old = np.concatenate([np.arange(4) < 4 * rate for rate in rates])
+    is_old = np.repeat([1, 0], 4)
+    return np.tile(says_old - 0.5, (num_episodes, 1)), np.tile(is_old, (num_episodes, 1))
+
+
+@pytest.mark.parametrize("rates", [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5), (0.75, 0.25), (1.0, 1.0), (0.0, 0.0)])
+@pytest.mark.parametrize("num_episodes", [1, 2, 16, 4096])
+def test_scores_that_are_the_same_in_every_episode_are_not_told_as_certain(num_episodes: int, rates):
+    answer, is_old = constant_answers(num_episodes, rates)
+    told = summarise_with_intervals(answer, is_old, resample_episodes(num_episodes, 50))
+    for name in ALL_SCORES:
+        ends = told[f"{name}_interval"]
+        if num_episodes == 1:
+            assert ends is None, name
+        else:
+            assert ends[0] - 1e-9 <= told[name] <= ends[1] + 1e-9, name
+            assert ends[1] - ends[0] > 0.5 / num_episodes, name
+
+
+def test_rate_at_its_end_has_the_interval_of_as_many_answers_as_there_are_episodes():
+    told = summarise_with_intervals(*constant_answers(10, (1.0, 0.0)), resample_episodes(10))
+    assert told["hit_rate_interval"] == pytest.approx([0.722467, 1], abs=1e-6)  # 10 of 10
+    assert told["false_alarm_rate_interval"] == pytest.approx([0, 0.277533], abs=1e-6)
+    assert told["accuracy_interval"] == told["auc_interval"] == told["hit_rate_interval"]
+    # 40 probes, of which 28.9 hits and 11.1 false alarms are possible too, with half a probe added
+    low, high = told["d_prime_interval"]
+    assert low == pytest.approx(2 * float(ndtri((40 * 0.722467 + 0.5) / 41)), abs=1e-5)
+    assert high == pytest.approx(told["d_prime"])
+    assert wilson_interval(0.3, 20) == pytest.approx([*binomtest(6, 20).proportion_ci(method="wilson")])
+    assert wilson_interval(0.3, 1) is wilson_interval(float("nan"), 20) is None
+
+
+def test_rate_of_which_a_single_episode_has_probes_has_no_interval_nor_has_its_d_prime():
+    counts = np.array([[3, 0, 0, 0], [4, 0, 0, 0], [1, 2, 0, 1], [4, 4, 4, 4]])
+    found = intervals_of_counts(counts, resample_episodes(4))
+    assert found["hit_rate"] is found["d_prime"] is found["criterion"] is None
+    assert found["false_alarm_rate"] is not None
+
+
+def test_interval_of_d_prime_allows_for_a_hit_rate_that_does_not_vary():
+    """All hits, and false alarms that vary: those alone would leave the hit rate out of account."""
+    rng = np.random.default_rng(0)
+    hits, false_alarms = np.full(12, 4), rng.integers(0, 3, 12)
+    counts, resamples = np.stack([hits, hits, false_alarms, hits]), resample_episodes(12)
+    low, high = intervals_of_counts(counts, resamples)["d_prime"]
+    narrow_low, narrow_high = interval(scores_of_counts(*(resamples @ counts.T).T)["d_prime"])
+    assert low < narrow_low - 0.5
+    assert high >= narrow_high
+
+
+def test_wilson_interval_over_episodes_holds_the_rate_of_rare_and_dependent_failures():
+    """20 episodes, of which 3 % are failed altogether, the others passed: most samples show no failure at all."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        passed = 8 * (rng.random(20) > 0.03)
+        low, high = rate_interval(passed, np.full(20, 8), resample_episodes(20, 200))
+        held += low <= 0.97 <= high
+    assert held >= 0.93 * 400
 
 
 def test_many_scores_at_once_equal_each_alone_and_are_nan_where_there_is_nothing():
@@ -242,7 +313,8 @@ def test_zroc_of_normal_answers_has_the_slope_and_intercept_of_their_distributio
 @pytest.mark.parametrize("value", [-1.0, 1.0])
 def test_zroc_of_one_and_the_same_answer_has_no_slope(value: float):
     line = zroc(np.full((3, 4), value), np.tile([0, 1], (3, 2)), resample_episodes(3, 9))
-    assert np.isnan([line["slope"], line["intercept"], *line["slope_interval"]]).all()
+    assert np.isnan([line["slope"], line["intercept"]]).all()
+    assert line["slope_interval"] is line["intercept_interval"] is None
 
 
 def test_mean_over_seeds_has_the_t_interval_and_a_single_seed_has_none():
@@ -252,3 +324,8 @@ def test_mean_over_seeds_has_the_t_interval_and_a_single_seed_has_none():
         (0.93 - 4.30265 * 0.0360555 / 3**0.5, 0.93 + 4.30265 * 0.0360555 / 3**0.5), abs=1e-5
     )
     assert seed_interval([0.9]) == (0.9, None)
+
+
+def test_seeds_that_score_alike_have_no_interval():
+    assert seed_interval([1.0, 1.0]) == (1.0, None)
+    assert seed_interval([0.1 + 0.2, 0.3])[1] is None
