@@ -4,6 +4,7 @@
   python evaluate.py runs/*                                several, and a comparison of them
   python evaluate.py runs/* --audit --figures              also look for leaks, and write the figures as PDF
   python evaluate.py runs/transformer --episodes video-features/test_indices_lures.h5
+  python evaluate.py runs/transformer dataset.video_path=elsewhere       where features have been moved
 
 Writes into each run's folder evaluation.json (all scores), answers.npz (the graded answers) and report.html, one page
 with every figure: ROC, retention, capacity, kinds of probes, memory per byte, and a gallery of answers with pictures
@@ -18,15 +19,26 @@ forget the earliest frames.
 Where score_memorability.py has left scores beside the features, the report also tells whether the model remembers what
 people remember.
 
+Runs know their episodes and features by content: where these are by now, and what is to compute, can be told by the
+settings of train.py. Of several runs, those that are not trained yet or cannot be scored are named and left out.
+
 Several runs are compared in comparison.html, .csv and .tex: those that differ in training.seed alone are one row, with
 the mean over seeds.
 """
 
+import sys
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os.path import commonpath
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from recognition.command_line import ArgumentParser, InputError, run
+from recognition.command_line import ArgumentParser, InputError, one_line, run
+
+if TYPE_CHECKING:
+    from recognition.config import RunConfig
+    from recognition.runs import Run
 
 COMPARISON_FILES = "comparison.html", "comparison.csv", "comparison.tex"
 COMPARISON_FIGURES = "comparison-figures"
@@ -34,9 +46,6 @@ COMPARISON_FIGURES = "comparison-figures"
 
 def main() -> None:
     args = parse_arguments()
-    for path in args.runs:
-        if not (path / "config.yaml").is_file():
-            raise InputError(f"{path}: not a run (no config.yaml there); train one with train.py")
     for option, path, is_there in (
         *(("--episodes", path, path.is_file()) for path in args.episodes),
         ("--videos", args.videos, args.videos is None or args.videos.is_dir()),
@@ -51,23 +60,33 @@ def main() -> None:
     from recognition.runs import Run
 
     shared: dict[str, dict] = {}  # by dataset: what does not depend on the model
-    compared = []
+    is_one = len(args.runs) == 1
+    trained: list[tuple[Run, RunConfig]] = []
     for path in args.runs:
-        run = Run(path)
-        config, evaluation, exhibits = evaluate(run, args, shared)
-        metrics = run.read_metrics()
-        figures = report_figures(evaluation, metrics)
-        with written_whole(run.report_file) as part:
-            part.write_text(render_report(config, evaluation, metrics, figures, exhibits), encoding="utf-8")
-        if args.figures:
-            write_figures(figures, run.figures_folder)
-        compared.append((config, evaluation))
-        print(
-            f"{config.name}: test accuracy {evaluation['accuracy']:.4f}, d' {evaluation['d_prime']:.3f}, nearest-frame "
-            f"control {evaluation['controls']['nearest_frame']['accuracy']:.4f}; report: {run.report_file}"
-        )
+        with leaving_out(path, is_one):
+            run = Run(path)
+            trained.append((run, read_config(run, args.settings)))
+    scored, compared = [], []
+    for run, config in trained:
+        with leaving_out(run.path, is_one):
+            evaluation, exhibits = evaluate(run, config, args, shared)
+            metrics = run.read_metrics()
+            figures = report_figures(evaluation, metrics)
+            with written_whole(run.report_file) as part:
+                part.write_text(render_report(config, evaluation, metrics, figures, exhibits), encoding="utf-8")
+            if args.figures:
+                write_figures(figures, run.figures_folder)
+            scored.append(run.path)
+            compared.append((config, evaluation))
+            print(
+                f"{config.name}: test accuracy {evaluation['accuracy']:.4f}, d' {evaluation['d_prime']:.3f}, "
+                f"nearest-frame control {evaluation['controls']['nearest_frame']['accuracy']:.4f}; "
+                f"report: {run.report_file}"
+            )
+    if not scored:
+        raise InputError(f"none of the {len(args.runs)} can be scored, for the reasons above")
     if len(compared) > 1:
-        folder = args.output or Path(commonpath([path.resolve().parent for path in args.runs]))
+        folder = args.output or Path(commonpath([path.resolve().parent for path in scored]))
         folder.mkdir(parents=True, exist_ok=True)
         comparison = compare(compared)
         figures = comparison_figures(comparison)
@@ -82,7 +101,12 @@ def main() -> None:
 
 def parse_arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, such as runs/transformer")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="folder of a run, such as runs/transformer, or key=value, such as dataset.video_path=elsewhere",
+    )
     parser.add_argument("--audit", action="store_true", help="look for leaks between the splits")
     parser.add_argument(
         "--figures", action="store_true", help="also write every figure as PDF, into figures/ and comparison-figures/"
@@ -103,23 +127,50 @@ def parse_arguments() -> Namespace:
         "--output", type=Path, help="folder for the comparison of several runs; the folder of the runs if not given"
     )
     args = parser.parse_args()
+    from recognition.runs import part_settings  # takes a second, for torch
+
+    words, args.settings = part_settings(args.runs)
     ours = (*COMPARISON_FILES, COMPARISON_FIGURES)  # runs/* also names what an earlier comparison left there
-    args.runs = list(dict.fromkeys(path for path in args.runs if path.name not in ours))
+    args.runs = list(dict.fromkeys(path for path in map(Path, words) if path.name not in ours))
     if not args.runs:
         parser.error("argument RUN: no run among these files")
     return args
 
 
-def evaluate(run, args: Namespace, shared: dict[str, dict]):
+@contextmanager
+def leaving_out(path: Path, is_one: bool) -> Iterator[None]:
+    """Name a run that cannot be scored and go on without it, unless it is the only one."""
+    try:
+        yield
+    except InputError as error:
+        if is_one:
+            raise
+        print(f"evaluate.py: {path} is left out: {one_line(str(error))}", file=sys.stderr)
+
+
+def read_config(run: "Run", settings: list[str]) -> "RunConfig":
+    """A run's configuration with some settings given anew. Raises InputError if it is none, or not trained yet."""
+    from models import CONFIGS, PUBLISHED_NAMES
+    from recognition.config import check_model, load_config
+
+    if not run.config_file.is_file():
+        raise InputError(f"{run.path}: not a run (no config.yaml there); train one with train.py")
+    config = check_model(load_config(run.config_file, settings), CONFIGS, PUBLISHED_NAMES, run.config_file)
+    if not run.best_file.is_file():
+        raise InputError(f"{run.best_file}: no such file; train the run first")
+    return config
+
+
+def evaluate(run: "Run", config: "RunConfig", args: Namespace, shared: dict[str, dict]):
     """Score one run with its best weights and keep evaluation.json and the answers.
 
-    Returns its configuration, the content of evaluation.json, and the gallery or a line that says why there is none.
+    Returns the content of evaluation.json, and the gallery or a line that says why there is none.
     """
     from recognition import controls
     from recognition.audit import audit, audit_lines
-    from recognition.config import load_config
     from recognition.dataset import open_split
     from recognition.files import sha256
+    from recognition.runs import INPUT_KEYS, describe_inputs, input_files
     from recognition.scores import (
         capacity,
         capacity_files,
@@ -130,12 +181,14 @@ def evaluate(run, args: Namespace, shared: dict[str, dict]):
     )
     from recognition.training import launch
 
-    config = load_config(run.config_file)
     weights = run.load_best()
     fabric = launch(config.training.model_copy(update={"num_devices": 1}))
     test_set, features = open_split(config.dataset, "test"), Path(config.dataset.video_path)
-    inputs = {"test": sha256(test_set.index.path), "weights": sha256(run.best_file)}
-    run.check_inputs({"test": {"file": str(test_set.index.path), "sha256": inputs["test"]}})
+    files = input_files(config)
+    read = {"test", "validation"} | ({"train"} if args.audit else set())
+    read |= {name for name in files if any(word.startswith(INPUT_KEYS[name]) for word in args.settings)}
+    run.check_inputs(describe_inputs({name: files[name] for name in read}))
+    run.keep_places(args.settings)
     found = shared.setdefault(config.dataset.model_dump_json(), {"nearest_frames": {}})
     if "controls" not in found:
         validation_set = open_split(config.dataset, "validation")
@@ -151,7 +204,8 @@ def evaluate(run, args: Namespace, shared: dict[str, dict]):
     elif args.knn:
         print(f"{config.name}: no kNN memory, so --knn adds nothing")
     evaluation = {
-        "sha256": inputs,
+        "sha256": {"test": sha256(test_set.index.path), "weights": sha256(run.best_file)},
+        "trained_on": {name: read["sha256"] for name, read in run.read_inputs().items()},
         "model": config.model.model,
         "features": describe_features(features / f"{test_set.index.video_ids[0]}.h5"),
         "seconds_per_episode": seconds_per_episode(run.read_metrics(), config.training.batch_size),
@@ -179,7 +233,7 @@ def evaluate(run, args: Namespace, shared: dict[str, dict]):
     evaluation = without_nan(evaluation)
     run.save_answers(answer)
     run.write_evaluation(evaluation)
-    return config, evaluation, exhibits(test_set, answer, features, args.videos)
+    return evaluation, exhibits(test_set, answer, features, args.videos)
 
 
 def score_episodes(config, weights: dict, fabric, dataset, lookup: dict[str, int] | None = None):

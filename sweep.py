@@ -117,7 +117,10 @@ def plan(args: Namespace) -> list[PlannedRun]:
 
 def finish(one: PlannedRun) -> int:
     """Train a run to its end, unless it is finished; returns the exit status."""
+    from recognition.runs import Run
+
     if one.is_finished:
+        Run(one.folder).keep_config(one.config)  # its inputs may have moved
         print(f"{one.folder} is finished")
         return 0
     return script("train.py", *one.words)

@@ -33,14 +33,15 @@ def main() -> None:
 
     from models import CONFIGS, build_model
     from recognition.dataset import open_split, validation_note
-    from recognition.files import is_there, sha256
-    from recognition.runs import Run, describe_environment
+    from recognition.files import is_there
+    from recognition.runs import Run, describe_environment, describe_inputs, input_files
     from recognition.training import Progress, launch, restore
 
     run = Run(args.runs_dir / config.name)
     resume = args.resume or config.resume == "auto"
     check_folder(run, config, resume)
     if is_there(run.test_file):
+        run.keep_config(config)
         print(f"{run.path} is finished; its test scores: {run.test_file.read_text()}")
         return
     fabric = launch(config.training)
@@ -48,8 +49,7 @@ def main() -> None:
     train_set, validation_set, test_set = (
         open_split(config.dataset, split, fabric.device, num_here) for split in ("train", "validation", "test")
     )
-    sets = {"train": train_set, "validation": validation_set, "test": test_set}
-    inputs = {split: {"file": str(s.index.path), "sha256": sha256(s.index.path)} for split, s in sets.items()}
+    inputs = describe_inputs(input_files(config))
     run.check_inputs(inputs)
     if min(len(train_set), config.training.batch_size) % fabric.world_size:
         raise InputError("training.batch_size: must be a multiple of the processes, and not exceed the episodes")
@@ -161,13 +161,17 @@ def check_folder(run, config, resume: bool) -> None:
     from models import CONFIGS, PUBLISHED_NAMES
     from recognition.config import check_model, load_config
     from recognition.files import is_there
+    from recognition.runs import describe_inputs, input_files
 
     if not is_there(run.config_file):
         return
     if not resume:
         raise InputError(f"{run.path} exists: go on with it by --resume, choose another name=..., or remove it")
     # Checked like a new one: a run from before a setting existed has its default.
-    run.check_same(config, check_model(load_config(run.config_file), CONFIGS, PUBLISHED_NAMES, run.config_file))
+    stored = check_model(load_config(run.config_file), CONFIGS, PUBLISHED_NAMES, run.config_file)
+    run.check_same(config, stored)
+    before = input_files(stored)
+    run.check_inputs(describe_inputs({k: file for k, file in input_files(config).items() if file != before.get(k)}))
 
 
 def load_weights(model, path: Path) -> None:
@@ -177,8 +181,6 @@ def load_weights(model, path: Path) -> None:
 
     from recognition.files import is_of_system
 
-    if not path.is_file():
-        raise InputError(f"model.load_path: {str(path)!r}: no such file; name one, or set model.load to false")
     try:
         is_safe = path.suffix == ".safetensors"
         model.load_state_dict(load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True))

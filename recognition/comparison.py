@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from recognition.config import RunConfig
-from recognition.runs import deciding_settings
+from recognition.runs import INPUT_KEYS, deciding_settings
 from recognition.signal_detection import seed_interval
 
 SCORES = ("accuracy", "d_prime", "hit_rate", "false_alarm_rate", "auc")
@@ -78,7 +78,9 @@ def compare(evaluated: Sequence[tuple[RunConfig, dict[str, Any]]]) -> Comparison
     groups: dict[str, dict[int, tuple[RunConfig, dict[str, Any]]]] = {}
     notes = []
     for config, evaluation in evaluated:
-        settings = {key: value for key, value in deciding_settings(config).items() if key not in SEED_KEYS}
+        digests = {INPUT_KEYS[name]: digest for name, digest in evaluation["trained_on"].items()}
+        settings = deciding_settings(config) | digests  # the same files may lie elsewhere by now
+        settings = {key: value for key, value in settings.items() if key not in SEED_KEYS}
         runs = groups.setdefault(repr(sorted(settings.items())), {})
         if config.training.seed in runs:
             same = runs[config.training.seed][0].name
@@ -89,7 +91,7 @@ def compare(evaluated: Sequence[tuple[RunConfig, dict[str, Any]]]) -> Comparison
     for runs in groups.values():
         rows.append(_row(list(runs.values()), {row["name"] for row in rows}))
 
-    if len({(row["test_indices_file"], *row["probes"]) for row in rows}) > 1:
+    if len({row["episodes"] for row in rows}) > 1:
         notes.append("The rows were tested on different episodes, so their scores do not compare; see the files named.")
         controls = []
     else:
@@ -121,7 +123,7 @@ def _row(runs: list[tuple[RunConfig, dict[str, Any]]], taken: set[str]) -> dict[
     seconds = [evaluation["seconds_per_episode"] for evaluation in evaluations]
     row["seconds_per_episode"] = None if None in seconds else sum(seconds) / len(seconds)
     row["test_indices_file"] = configs[0].dataset.test_indices_file
-    row["probes"] = [first[key] for key in ("num_episodes", "num_study_frames", "n_old", "n_new")]
+    row["episodes"] = first["sha256"]["test"], first["num_study_frames"]
     return row
 
 

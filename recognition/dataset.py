@@ -76,7 +76,13 @@ def open_split(config: DatasetConfig, split: str, device: torch.device = CPU, nu
     The published data set has no validation episodes: the last sixteenth of its training episodes takes their place,
     and is left out of "train". Raises InputError for files that are missing, damaged or do not fit together.
     """
-    index = read_index(_index_path(config, split))
+    path = index_path(config, split)
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such index file; make it with generate_dataset.py, or say where it is by "
+            f"dataset.{split}_indices_file=PATH"
+        )
+    index = read_index(path)
     if _shares_training_file(config) and split != "test":
         first = len(index) - max(1, len(index) // 16)
         part = slice(first, None) if split == "validation" else slice(0, first)
@@ -116,6 +122,19 @@ def open_split(config: DatasetConfig, split: str, device: torch.device = CPU, nu
     except ValueError as error:
         raise InputError(f"{index.path}: does not fit the films in {config.video_path}: {error}") from None
     return EpisodeDataset(index, bank, subsample, config.repeat_test)
+
+
+def index_path(config: DatasetConfig, split: str) -> Path:
+    """Where the index file of "train", "validation" or "test" is."""
+    if split == "train":
+        return Path(config.train_indices_file)
+    if split == "test":
+        return Path(config.test_indices_file)
+    if config.validation_indices_file:
+        return Path(config.validation_indices_file)
+    train = Path(config.train_indices_file)
+    beside = train.with_name(train.name.replace("train", "validation"))
+    return beside if is_there(beside) or train.suffix != ".npz" else train
 
 
 def changed_films(index: EpisodeIndex, digests: Sequence[str | None]) -> list[str]:
@@ -169,20 +188,8 @@ def loader(dataset: EpisodeDataset, numbers: list[np.ndarray], num_workers: int,
     )
 
 
-def _index_path(config: DatasetConfig, split: str) -> Path:
-    if split == "train":
-        return Path(config.train_indices_file)
-    if split == "test":
-        return Path(config.test_indices_file)
-    if config.validation_indices_file:
-        return Path(config.validation_indices_file)
-    train = Path(config.train_indices_file)
-    beside = train.with_name(train.name.replace("train", "validation"))
-    return beside if is_there(beside) or train.suffix != ".npz" else train
-
-
 def _shares_training_file(config: DatasetConfig) -> bool:
-    return _index_path(config, "validation") == _index_path(config, "train")
+    return index_path(config, "validation") == index_path(config, "train")
 
 
 def _with_episodes(index: EpisodeIndex, part: slice) -> EpisodeIndex:

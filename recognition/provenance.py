@@ -3,13 +3,16 @@
   python -m recognition.provenance runs/transformer                     from a run back to the features of its films
   python -m recognition.provenance video-features/test_indices.h5       from episodes
   python -m recognition.provenance video-features/abc.h5 --videos videos       from features, and the film itself
+  python -m recognition.provenance runs/transformer dataset.video_path=elsewhere       where features have been moved
 
 PATH is a run's folder or any file in it, an index file or a feature file. Each line names a file, how it was made and
-whether what it was made from is unchanged; the exit status is 1 if something has changed or is missing.
+whether what it was made from is unchanged; the exit status is 1 if something has changed or is missing. Inputs are
+looked for where the run's config.yaml says, and features of an index file beside it; where they are by now can be told
+by the settings of train.py.
 """
 
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -51,7 +54,7 @@ def main() -> int:
     if args.videos and not args.videos.is_dir():
         raise InputError(f"--videos {args.videos}: no such folder")
     is_intact = True
-    for link in chain(args.path, args.videos):
+    for link in chain(args.path, args.videos, args.settings):
         print("  " * link.depth + link.text)
         is_intact &= link.is_intact
     return 0 if is_intact else 1
@@ -60,32 +63,44 @@ def main() -> int:
 def parse_arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__, prog="python -m recognition.provenance")
     parser.add_argument("path", type=Path, metavar="PATH", help="a run, a file in a run, an index or a feature file")
+    parser.add_argument(
+        "settings", nargs="*", metavar="key=value", help="where inputs are by now, such as dataset.video_path=elsewhere"
+    )
     parser.add_argument("--videos", type=Path, help="folder with the films, to see whether they are unchanged")
     return parser.parse_args()
 
 
-def chain(path: Path, videos: Path | None = None) -> Iterator[Link]:
-    """The lines about what `path` was made from. Raises InputError if it is none of our files."""
-    from recognition.runs import Run
+def chain(path: Path, videos: Path | None = None, settings: Sequence[str] = ()) -> Iterator[Link]:
+    """The lines about what `path` was made from; `settings` say where its inputs are by now.
 
+    Raises InputError if it is none of our files.
+    """
+    from recognition.runs import Run, part_settings
+
+    others, settings = part_settings(settings)
+    if others:
+        raise InputError(f"{others[0]}: is not of the form key=value, such as dataset.video_path=elsewhere")
     for folder in (path, *path.parents):
         if (folder / "config.yaml").is_file():
-            yield from _of_run(Run(folder), videos)
+            yield from _of_run(Run(folder), videos, settings)
             return
     if path.suffix in (".h5", ".npz") and path.name.startswith(("train_indices", "validation_indices", "test_indices")):
-        yield from _of_index(path, path.parent, videos)
+        told = dict(word.split("=", 1) for word in settings)
+        yield from _of_index(path, told.get("dataset.video_path", path.parent), videos)
     elif path.suffix == ".h5":
         yield from _of_features(path, videos)
     else:
         raise InputError(f"{path}: neither a run nor in one, nor an index file or feature file")
 
 
-def _of_run(run: "Run", videos: Path | None) -> Iterator[Link]:
+def _of_run(run: "Run", videos: Path | None, settings: Sequence[str]) -> Iterator[Link]:
     import json
 
     from recognition.config import load_config
+    from recognition.runs import INPUT_KEYS, input_files
 
-    config = load_config(run.config_file)
+    config = load_config(run.config_file, settings)
+    files = {**input_files(config), "weights": run.best_file}
     environment = json.loads(run.environment_file.read_text()) if is_there(run.environment_file) else {}
     packages = environment.get("packages", {})
     yield Link(
@@ -93,19 +108,18 @@ def _of_run(run: "Run", videos: Path | None) -> Iterator[Link]:
         f"{run.path}: {config.model.model}, by code {environment.get('git_revision') or 'of unknown revision'}, "
         f"torch {packages.get('torch', '?')}, on {environment.get('device', '?')}",
     )
-    if run.evaluation_file.exists():
-        digests = json.loads(run.evaluation_file.read_text()).get("sha256", {})
-        files = {"test": Path(config.dataset.test_indices_file), "weights": run.best_file}
-        for name, digest in digests.items():
-            state, is_intact = _compare(files[name], digest)
-            yield Link(1, f"{run.evaluation_file.name} is of {files[name]}: {state}", is_intact)
+    for name, digest in run.read_evaluation().get("sha256", {}).items():
+        state, is_intact = _compare(files[name], digest)
+        yield Link(1, f"{run.evaluation_file.name} is of {files[name]}: {state}", is_intact)
     if not (inputs := run.read_inputs()):
         yield Link(1, "its index files are not known: it was started before they were kept")
-    for split, stored in inputs.items():
-        file = Path(stored["file"])
+    for name, stored in inputs.items():
+        file = files[name]
         state, is_intact = _compare(file, stored["sha256"])
-        yield Link(1, f"{split} episodes {file}: {state}", is_intact)
-        if file.exists():
+        advice = f"; say where it is by {INPUT_KEYS[name]}=PATH" if state == "MISSING" else ""
+        what = "first weights" if name == "load" else f"{name} episodes"
+        yield Link(1, f"{what} {file}: {state}{advice}", is_intact)
+        if name != "load" and file.exists():
             _, *its_own = _of_index(file, config.dataset.video_path, videos)
             yield from (link._replace(depth=link.depth + 1) for link in its_own)
 
@@ -124,6 +138,9 @@ def _of_index(path: Path, folder: str | Path, videos: Path | None) -> Iterator[L
         return
     from recognition.feature_file import DamagedFile, read_header
 
+    if not any((Path(folder) / f"{video_id}.h5").exists() for video_id in index.video_ids):
+        yield Link(1, f"films in {folder}: all MISSING; say where they are by dataset.video_path=FOLDER", False)
+        return
     of_films, kinds = [], set()
     for video_id, digest in zip(index.video_ids, index.video_digests, strict=True):
         file = Path(folder) / f"{video_id}.h5"

@@ -57,7 +57,10 @@ class Films:
         """Times of all frames of a film, (num_frames,) in seconds."""
         path = self.features / f"{self.video_ids[video]}.h5"
         if not is_there(path):
-            raise InputError(f"{path}: no such file, and nothing else tells the times of the film's frames")
+            raise InputError(
+                f"{path}: no such file, and nothing else tells the times of the film's frames; "
+                f"name the folder of the feature files with --features"
+            )
         try:
             read_header(path)
         except DamagedFile as error:

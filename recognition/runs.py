@@ -5,7 +5,7 @@ import platform
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,19 @@ import torch
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from recognition.command_line import InputError
-from recognition.config import RunConfig, dump_config
-from recognition.files import is_there, read_whole, written_whole
+from recognition.command_line import InputError, nearest
+from recognition.config import RunConfig, dump_config, load_config
+from recognition.dataset import index_path
+from recognition.files import is_there, read_whole, sha256, written_whole
 
 PACKAGES = ("torch", "torchvision", "numpy", "h5py", "lightning-fabric", "mamba-ssm", "wandb")
+# What a run reads and knows again by its content, and the settings that say where it is.
+INPUT_KEYS = {
+    "train": "dataset.train_indices_file",
+    "validation": "dataset.validation_indices_file",
+    "test": "dataset.test_indices_file",
+    "load": "model.load_path",
+}
 # Settings that may change when a run is resumed: they do not change what it computes.
 FREE_TO_CHANGE = (
     "resume",
@@ -32,6 +40,11 @@ FREE_TO_CHANGE = (
     "training.num_workers",
     "training.checkpoint_minutes",
     "training.device",
+)
+# What may be said of a trained run in other words than it was trained with: where its inputs are, and what computes.
+GIVEN_ANEW = (
+    *("dataset.train_indices_file", "dataset.validation_indices_file", "dataset.test_indices_file"),
+    *("dataset.video_path", "dataset.bank", "dataset.mmap", "training.device", "training.num_workers"),
 )
 
 
@@ -60,34 +73,51 @@ class Run:
     def start(self, config: RunConfig, environment: dict[str, Any], wandb_id: str | None = None) -> None:
         """Make the folder and write what the run was asked, and under which id Weights & Biases has it."""
         self.last_file.parent.mkdir(parents=True, exist_ok=True)
-        texts = {self.environment_file: json.dumps(environment, indent=2), self.config_file: dump_config(config)}
+        texts = {self.environment_file: json.dumps(environment, indent=2)}
         if wandb_id:
             texts[self.wandb_file] = wandb_id
         for file, text in texts.items():
             with written_whole(file) as part:
                 part.write_text(text + "\n", encoding="utf-8")
+        self.keep_config(config)
+
+    def keep_config(self, config: RunConfig) -> None:
+        """Write config.yaml, unless it says the same already."""
+        text = dump_config(config) + "\n"
+        if not self.config_file.exists() or self.config_file.read_text(encoding="utf-8") != text:
+            with written_whole(self.config_file) as part:
+                part.write_text(text, encoding="utf-8")
+
+    def keep_places(self, settings: Sequence[str]) -> None:
+        """Keep in config.yaml where `settings` say that inputs are by now, if the run knows them by their content."""
+        if self.read_inputs() and (places := [word for word in settings if word.startswith("dataset.")]):
+            self.keep_config(load_config(self.config_file, places))
 
     def check_same(self, config: RunConfig, stored: RunConfig) -> None:
-        """Raise InputError if a resumed run would not be the one that was started, naming the first difference."""
-        started = deciding_settings(stored)
+        """Raise InputError if a resumed run would not be the one that was started, naming the first difference.
+
+        Where the inputs are makes no difference if the run knows their content: that is for `check_inputs`.
+        """
+        started, places = deciding_settings(stored), {INPUT_KEYS[name] for name in self.read_inputs()}
         for key, value in deciding_settings(config).items():
-            if value != started.get(key):
+            if key not in places and value != started.get(key):
                 raise InputError(
                     f"--resume: {self.path} was started with {key} = {started.get(key)!r}, now it is {value!r}; "
                     f"restore it, or start another run with name=..."
                 )
 
     def check_inputs(self, inputs: Mapping[str, Mapping[str, str]]) -> None:
-        """Raise InputError if one of the index files, {split: {file, sha256}}, is not the one that the run has read."""
-        for split, found in inputs.items():
-            if found["sha256"] != self.read_inputs().get(split, found)["sha256"]:
+        """Raise InputError if one of the inputs, as `describe_inputs` gives them, is not what the run has read."""
+        for name, found in inputs.items():
+            if found["sha256"] != self.read_inputs().get(name, found)["sha256"]:
+                what = "from its weights" if name == "load" else "on its episodes"
                 raise InputError(
-                    f"{found['file']} has changed since {self.path} was trained on its episodes; restore it, or start "
+                    f"{found['file']} has changed since {self.path} was trained {what}; restore it, or start "
                     f"another run with name=..."
                 )
 
     def read_inputs(self) -> dict[str, dict[str, str]]:
-        """The index files that the run has read, {split: {file, sha256}}; empty for runs from before they were kept."""
+        """What the run has read, as `describe_inputs` gave it; empty for runs from before that was kept."""
         if not is_there(self.environment_file):
             return {}
         try:
@@ -126,6 +156,15 @@ class Run:
         """Keep all that evaluate.py found. Raises ValueError for numbers that JSON cannot say, such as nan."""
         with written_whole(self.evaluation_file) as part:
             part.write_text(json.dumps(evaluation, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+    def read_evaluation(self) -> dict[str, Any]:
+        """What `write_evaluation` kept; empty if there is nothing."""
+        try:
+            return json.loads(self.evaluation_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise InputError(f"{self.evaluation_file}: not valid JSON ({error}); score the run anew") from None
 
     def save_answers(self, answers: np.ndarray) -> None:
         """Keep the graded answers to the test probes, (N, P), above 0 for "old"."""
@@ -201,6 +240,37 @@ class Run:
             return load(content)
         except Exception as error:  # safetensors has an exception class of its own
             raise InputError(f"{self.best_file}: cannot be read ({error})") from None
+
+
+def input_files(config: RunConfig) -> dict[str, Path]:
+    """Where the inputs of a run are that it knows by their content, by their names in INPUT_KEYS."""
+    files = {split: index_path(config.dataset, split) for split in ("train", "validation", "test")}
+    return files | ({"load": Path(config.model.load_path)} if config.model.load else {})
+
+
+def describe_inputs(files: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+    """{name: {file, sha256}} of inputs by their names in INPUT_KEYS. Raises InputError if one is missing."""
+    for name, path in files.items():
+        if not path.is_file():
+            raise InputError(
+                f"{INPUT_KEYS[name]}: {str(path)!r}: no such file; say where it is, {INPUT_KEYS[name]}=PATH"
+            )
+    return {name: {"file": str(path), "sha256": sha256(path)} for name, path in files.items()}
+
+
+def part_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Words that are paths, and settings such as dataset.video_path=elsewhere, of which those in GIVEN_ANEW are taken.
+
+    Folders of runs may have a = in their names: what is there is a path. Raises InputError for other settings.
+    """
+    settings = [word for word in words if "=" in word and not Path(word).exists()]
+    for word in settings:
+        if (key := word.partition("=")[0]) not in GIVEN_ANEW:
+            raise InputError(
+                f"{word}: there is no such run, and no such setting that could be given anew to a trained one; "
+                f"{nearest(key, GIVEN_ANEW)}"
+            )
+    return [word for word in words if word not in settings], settings
 
 
 def deciding_settings(config: RunConfig) -> dict[str, Any]:

@@ -17,6 +17,8 @@ def a_run(name: str, seed: int = 0, accuracy: float = 0.8, model: str = "lstm", 
     evaluation = {
         **dict.fromkeys(SCORES, accuracy),
         **{"state_size": 512, "state_bytes": 2048, "num_episodes": 9, "num_study_frames": 30, "n_old": 18, "n_new": 18},
+        "sha256": {"test": config.dataset.test_indices_file},
+        "trained_on": {},
         "seconds_per_episode": 0.0025 * (1 + seed),
         "controls": {"chance": {"accuracy": 0.5}, "nearest_frame": control},
     }

@@ -257,7 +257,7 @@ def test_report_tells_the_scores_of_its_run(runs: Path):
 def test_evaluating_again_gives_the_same_files_and_figures_for_papers_if_asked(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    shutil.copytree(runs / "one", tmp_path / "one", ignore=shutil.ignore_patterns("*.json", "*.html", "*.npz"))
+    shutil.copytree(runs / "one", tmp_path / "one", ignore=shutil.ignore_patterns("evaluation.json", "*.html", "*.npz"))
     lures = str(runs / "bank/test_indices_lures.h5")
     monkeypatch.setattr(sys, "argv", ["evaluate.py", str(tmp_path / "one"), "--figures", *OPTIONS, lures])
     evaluate.main()
@@ -328,11 +328,113 @@ def test_what_is_not_a_finished_run_is_refused(runs: Path, tmp_path: Path, evalu
 
 
 @pytest.fixture
+def moved(runs: Path, tmp_path: Path) -> Path:
+    """A folder with the run `one`, trained in another folder that is gone, and its data under other names."""
+    run = shutil.copytree(runs / "one", tmp_path / "one")
+    for file in ("config.yaml", "environment.json"):
+        (run / file).write_text((run / file).read_text().replace(str(runs), "/another/machine"))
+    (tmp_path / "indices").mkdir()
+    shutil.copytree(runs / "bank", tmp_path / "features")
+    for path in tmp_path.glob("features/*_indices*"):
+        path.rename(tmp_path / "indices" / path.name)
+    return tmp_path
+
+
+def places(folder: Path) -> list[str]:
+    """The settings that say where data is by now."""
+    indices = [f"dataset.{split}_indices_file={folder / f'indices/{split}_indices.h5'}" for split in ("train", "test")]
+    return [*indices, f"dataset.video_path={folder / 'features'}"]
+
+
+def test_run_is_scored_on_data_that_has_moved_once_it_is_told_where(runs: Path, moved: Path, evaluated: Callable):
+    train, test, features = places(moved)
+    told = []
+    for named, word in (("test_indices_file", test), ("video_path", features), ("validation_indices_file", train)):
+        with pytest.raises(InputError, match=rf"dataset\.{named}"):
+            evaluated(moved / "one", *told)
+        told.append(word)
+    evaluated(moved / "one", *told)
+    before, now = scores_of(runs / "one"), scores_of(moved / "one")
+    assert {name: now[name] for name in SCORES} == {name: before[name] for name in SCORES}
+    assert now["sha256"] == before["sha256"]
+    assert len(now["capacity"]) == 3
+    evaluated(moved / "one")  # config.yaml has it by now
+
+
+def test_other_content_under_the_new_path_is_refused(runs: Path, moved: Path, evaluated: Callable):
+    shutil.copy(moved / "indices/test_indices_lures.h5", moved / "indices/test_indices.h5")
+    with pytest.raises(InputError, match=r"indices/test_indices\.h5 has changed since .*one was trained"):
+        evaluated(moved / "one", *places(moved))
+    assert "/another/machine" in (moved / "one/config.yaml").read_text()
+    shutil.copy(runs / "bank/test_indices.h5", moved / "indices/test_indices.h5")
+    shutil.copy(moved / "indices/train_indices_lures.h5", moved / "indices/train_indices.h5")
+    with pytest.raises(InputError, match=r"train_indices\.h5 has changed since"):
+        evaluated(moved / "one", *places(moved))
+
+
+def test_runs_of_one_data_set_under_two_paths_are_one_row(runs: Path, moved: Path, evaluated: Callable):
+    shutil.copytree(runs / "two", moved / "two")
+    evaluated(moved / "one", *places(moved))
+    evaluated(moved / "one", str(moved / "two"))
+    with open(moved / "comparison.csv") as file:
+        assert [row["num_seeds"] for row in csv.DictReader(file) if row["model"]] == ["2"]
+    assert "different episodes" not in (moved / "comparison.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("training.seed=3", "training.seed=3: there is no such run, and no such setting that could be given anew"),
+        ("dataset.video_pth=x", "did you mean 'dataset.video_path'?"),
+    ],
+)
+def test_only_places_can_be_given_anew_to_a_trained_run(runs: Path, evaluated: Callable, word: str, message: str):
+    with pytest.raises(InputError, match=re.escape(message)):
+        evaluated(runs / "one", word)
+
+
+def test_folder_of_a_run_may_have_an_equals_sign_in_its_name(runs: Path, tmp_path: Path, evaluated: Callable):
+    run = shutil.copytree(runs / "one", tmp_path / "learning_rate=0.001-seed=0")
+    (run / "evaluation.json").unlink()
+    evaluated(run)
+    assert scores_of(run)["accuracy"] == scores_of(runs / "one")["accuracy"]
+
+
+def test_runs_that_are_not_trained_are_named_and_left_out_of_the_others(
+    runs: Path, tmp_path: Path, evaluated: Callable, capsys: pytest.CaptureFixture
+):
+    for name in ("a", "z"):
+        shutil.copytree(runs / {"a": "one", "z": "two"}[name], tmp_path / name)
+    shutil.copytree(runs / "one", tmp_path / "queued", ignore=shutil.ignore_patterns("checkpoints", "*.json"))
+    shutil.copytree(runs / "one", tmp_path / "typo")
+    (tmp_path / "typo/config.yaml").write_text("model: {model: [")
+    shutil.copytree(runs / "one", tmp_path / "unknown")
+    text = (runs / "one/config.yaml").read_text()
+    (tmp_path / "unknown/config.yaml").write_text(text.replace("model: transformer", "model: of_tomorrow"))
+    shutil.copytree(runs / "one", tmp_path / "unreadable")
+    (tmp_path / "unreadable/checkpoints/best.safetensors").write_bytes(b"no weights")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "comparison.html").touch()
+    names = sorted(path.name for path in tmp_path.iterdir())
+    evaluated(*(tmp_path / name for name in names))
+    told = capsys.readouterr().err.splitlines()
+    left_out = [line for line in told if "is left out: " in line]
+    assert sorted(Path(line.split()[1]).name for line in left_out) == [
+        *("empty", "notes.txt", "queued", "typo", "unknown", "unreadable")
+    ]
+    with open(tmp_path / "comparison.csv") as file:
+        assert [row["num_seeds"] for row in csv.DictReader(file) if row["model"]] == ["2"]
+    with pytest.raises(InputError, match="none of the 2 can be scored"):
+        evaluated(tmp_path / "empty", tmp_path / "queued")
+
+
+@pytest.fixture
 def evaluated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Score a run in this process."""
 
-    def run(path: Path, *words: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", str(path), *words])
+    def run(*words: Path | str) -> None:
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, words)])
         evaluate.main()
 
     return run

@@ -69,6 +69,41 @@ def test_chain_of_an_untouched_run_is_whole_and_names_every_step(run: Path, bank
     assert list(chain(run / "report.html")) == list(chain(run / "checkpoints/last.pt")) == links
 
 
+def test_data_that_has_moved_is_found_where_it_is_told(run: Path, bank: Path):
+    whole = len(list(chain(run)))
+    bank.rename("features")
+    Path("indices").mkdir()
+    for path in Path("features").glob("*_indices.h5"):
+        path.rename(Path("indices") / path.name)
+    assert broken(run) == [
+        f"evaluation.json is of {bank}/test_indices.h5: MISSING",
+        *(
+            f"{split} episodes {bank}/{split}_indices.h5: MISSING; say where it is by dataset.{split}_indices_file=PATH"
+            for split in ("train", "validation", "test")
+        ),
+    ]
+    told = [f"dataset.{split}_indices_file=indices/{split}_indices.h5" for split in ("train", "test")]
+    lost = [link.text for link in chain(run, None, told) if not link.is_intact]
+    assert lost == [f"films in {bank}: all MISSING; say where they are by dataset.video_path=FOLDER"] * 3
+    told.append("dataset.video_path=features")
+    links = list(chain(run, None, told))
+    assert all(link.is_intact for link in links)
+    assert len(links) == whole
+    index = Path("indices/test_indices.h5")
+    assert not all(link.is_intact for link in chain(index))
+    assert all(link.is_intact for link in chain(index, None, told[-1:]))
+    with pytest.raises(InputError, match="no such setting"):
+        list(chain(run, None, ["training.seed=1"]))
+
+
+def test_config_that_was_edited_says_where_data_is(run: Path, bank: Path):
+    bank.rename("elsewhere")
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("bank/", "elsewhere/"))
+    config = (run / "config.yaml").read_text().replace("video_path: bank", "video_path: elsewhere")
+    (run / "config.yaml").write_text(config)
+    assert broken(run) == []
+
+
 def test_changed_film_is_named_and_stops_what_reads_it(run: Path, bank: Path, train_here: Callable):
     train_films = h5py.File(bank / "train_indices.h5")["video_ids"].asstr()[:]
     remake(bank, train_films[2])

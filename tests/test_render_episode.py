@@ -14,6 +14,7 @@ import render_episode
 from recognition.command_line import InputError
 from recognition.config import load_config
 from recognition.episodes import Episodes
+from recognition.files import sha256
 from recognition.index_file import EpisodeIndex, write_index
 from recognition.rendering import BAR, HEIGHT, RIGHT, WRONG
 from recognition.runs import Run
@@ -142,6 +143,16 @@ def test_run_scored_on_other_episodes_is_refused(render, folder):
     with pytest.raises(InputError, match=r"was scored on .*train_indices\.h5, whose episodes are not those of .*test_"):
         render(f"--run={folder}/run")
     assert len(render()) == 66
+
+
+def test_run_is_known_by_the_content_of_its_index_wherever_that_is(render, folder):
+    """The index file has moved; config.yaml names a file that is no more."""
+    config = folder / "run/config.yaml"
+    config.write_text(config.read_text().replace("test_indices.h5", "gone.h5"))
+    with pytest.raises(InputError, match="was scored on"):
+        render(f"--run={folder}/run")
+    Run(folder / "run").write_evaluation({"sha256": {"test": sha256(folder / "test_indices.h5")}})
+    assert len(render(f"--run={folder}/run")) == 66
 
 
 def test_answers_to_fewer_episodes_are_refused(render, folder):

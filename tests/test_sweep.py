@@ -5,6 +5,7 @@ import json
 import re
 import runpy
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,6 +95,16 @@ def test_finished_runs_are_kept_when_a_value_is_added(sweep_here: Callable, tmp_
     assert len(names(runs)) == 4
     assert sorted(sweep_here.evaluated) == [f"runs/small/{name}" for name in names(runs)]
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_finished_runs_learn_that_their_data_has_moved(sweep_here: Callable, small_bank: Path, tmp_path: Path):
+    assert sweep_here(rates="0.01") == 0
+    bank = shutil.copytree(small_bank, tmp_path / "bank")
+    files = [f"dataset.{split}_indices_file={bank}/{split}_indices.h5" for split in ("train", "test")]
+    assert sweep_here(*files, f"dataset.video_path={bank}", rates="0.01") == 0
+    for config in (tmp_path / "runs/small").glob("*/config.yaml"):
+        assert str(small_bank) not in config.read_text()
+    assert len(sweep_here.evaluated) == 2
 
 
 def test_a_failed_run_does_not_end_the_sweep_and_is_listed(

@@ -109,6 +109,67 @@ def test_run_from_before_a_setting_existed_is_resumed_with_its_default(train_her
     assert_same_run(run, tmp_path / "before")
 
 
+def moved_places(bank: Path) -> list[str]:
+    files = [f"dataset.{split}_indices_file={bank / f'{split}_indices.h5'}" for split in ("train", "test")]
+    return [*files, f"dataset.video_path={bank}"]
+
+
+def test_run_goes_on_with_its_data_under_another_path(train_here: Callable, small_bank: Path, tmp_path: Path):
+    whole = train_here(name="whole")
+    bank = shutil.copytree(small_bank, tmp_path / "bank")
+    run = train_here(name="moved", text=config_text(bank))
+    (run / "test.json").unlink()
+    shutil.rmtree(run / "checkpoints")  # as if it had been stopped before its first one
+    bank.rename(tmp_path / "elsewhere")
+    (tmp_path / "linked").symlink_to(tmp_path / "elsewhere")
+    train_here("--resume", *moved_places(tmp_path / "linked"), name="moved", text=config_text(bank))
+    assert_same_run(whole, run)
+    assert f"video_path: {tmp_path}/linked\n" in (run / "config.yaml").read_text()
+
+
+def test_finished_run_is_told_where_its_data_is_but_takes_no_other(
+    train_here: Callable, small_bank: Path, tmp_path: Path
+):
+    run = train_here()
+    elsewhere = shutil.copytree(small_bank, tmp_path / "elsewhere")
+    train_here("--resume", *moved_places(elsewhere))
+    config = (run / "config.yaml").read_text()
+    assert str(small_bank) not in config
+    shutil.copy(elsewhere / "train_indices.h5", elsewhere / "other_indices.h5")
+    with h5py.File(elsewhere / "other_indices.h5", "r+") as file:
+        file.attrs["seed"] = 77
+    with pytest.raises(InputError, match=r"other_indices\.h5 has changed since .*runs/run was trained on its episodes"):
+        train_here("--resume", f"dataset.train_indices_file={elsewhere}/other_indices.h5")
+    with pytest.raises(InputError, match=r"test_indices_file: .*absent\.h5.*: no such file"):
+        train_here("--resume", f"dataset.test_indices_file={elsewhere}/absent.h5")
+    assert (run / "config.yaml").read_text() == config
+
+
+def test_run_from_before_digests_were_kept_knows_its_data_by_path(
+    train_here: Callable, small_bank: Path, tmp_path: Path
+):
+    run = train_here()
+    (run / "environment.json").write_text("{}")
+    elsewhere = shutil.copytree(small_bank, tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"was started with dataset\.train_indices_file = "):
+        train_here("--resume", *moved_places(elsewhere))
+
+
+def test_weights_to_start_from_may_move_but_not_change(train_here: Callable, tmp_path: Path):
+    weights = tmp_path / "weights.pt"
+    train_here("model.save=true", f"model.save_path={weights}", name="first")
+    run = train_here("model.load=true", f"model.load_path={weights}", name="second")
+    (run / "test.json").unlink()
+    weights.rename(tmp_path / "moved.pt")
+    again = "model.load=true", f"model.load_path={tmp_path}/moved.pt", "--resume"
+    train_here(*again, name="second")
+    assert (run / "test.json").exists()
+    (tmp_path / "moved.pt").write_bytes(b"other weights")
+    (run / "test.json").unlink()
+    with pytest.raises(InputError, match=r"moved\.pt has changed since .*second was trained from its weights"):
+        train_here(*again, name="second")
+
+
 def test_best_weights_are_those_of_the_best_validation_epoch(train_here: Callable):
     run = train_here("training.learning_rate=0.5")
     best = max(metrics_of(run), key=lambda line: (line["validation_accuracy"], -line["validation_loss"]))

@@ -217,7 +217,8 @@ def test_hostile_texts_stay_text_in_a_comparison(evaluated):
     config, evaluation, _ = evaluated
     dataset = config.dataset.model_copy(update={"test_indices_file": HOSTILE})
     runs = [config.model_copy(update={"name": f"{k}{HOSTILE}"}) for k in range(2)]
-    comparison = compare([(runs[0], evaluation), (runs[1].model_copy(update={"dataset": dataset}), evaluation)])
+    others = {**evaluation, "sha256": {"test": "of other episodes"}, "trained_on": {}}
+    comparison = compare([(runs[0], evaluation), (runs[1].model_copy(update={"dataset": dataset}), others)])
     assert comparison.notes
     text = assert_harmless(render_comparison(comparison, comparison_figures(comparison)))
     assert text.count(HOSTILE) >= 3
