@@ -250,9 +250,8 @@ def score_episodes(config, weights: dict, fabric, dataset, lookup: dict[str, int
     from recognition.training import answers
 
     name, num_features = config.model.model, dataset.bank.num_features
-    model = build_model(
-        name, CONFIGS[name](**config.model.args), num_features, dataset.num_probes, config.dataset.repeat_test
-    )
+    settings, repeat_test = CONFIGS[name](**config.model.args), config.dataset.repeat_test
+    model = build_model(name, settings, num_features, dataset.num_probes, repeat_test, dataset.clip_frames)
     if config.dataset.standardise:
         model.standardise(weights["feature_mean"], weights["feature_deviation"])
     model.load_state_dict(weights)

@@ -49,6 +49,7 @@ def main() -> None:
     train_set, validation_set, test_set = (
         open_split(config.dataset, split, fabric.device, num_here) for split in ("train", "validation", "test")
     )
+    sets = [train_set, validation_set, test_set]
     inputs = describe_inputs(input_files(config))
     run.check_inputs(inputs)
     if min(len(train_set), config.training.batch_size) % fabric.world_size:
@@ -57,7 +58,10 @@ def main() -> None:
     torch.manual_seed(config.training.seed)
     name = config.model.model
     model_args = CONFIGS[name](**config.model.args)
-    model = build_model(name, model_args, train_set.bank.num_features, train_set.num_probes, config.dataset.repeat_test)
+    if not run.config_file.exists():
+        check_clips(name, model_args, sets)
+    num_features, repeat_test = train_set.bank.num_features, config.dataset.repeat_test
+    model = build_model(name, model_args, num_features, train_set.num_probes, repeat_test, train_set.clip_frames)
     if config.dataset.standardise:
         model.standardise(*train_set.bank.statistics())
     if config.model.load:
@@ -172,6 +176,20 @@ def check_folder(run, config, resume: bool) -> None:
     run.check_same(config, stored)
     before = input_files(stored)
     run.check_inputs(describe_inputs({k: file for k, file in input_files(config).items() if file != before.get(k)}))
+
+
+def check_clips(name: str, model_args, sets: list) -> None:
+    """Raise InputError if a layer looks at clips of other lengths than the episodes have."""
+    for family, settings in model_args.layers_of(name):
+        if not hasattr(settings, "clip_frames"):
+            continue
+        key = f"model.args.{f'{family}.' if name == 'mixed' else ''}clip_frames"
+        for dataset in sets:
+            if (given := settings.clip_frames or sets[0].clip_frames) != dataset.clip_frames:
+                what = "leave it out, to take that of the episodes" if settings.clip_frames else "draw all alike"
+                raise InputError(
+                    f"{key}: {given}, but clips of {dataset.index.path} show {dataset.clip_frames} frames; {what}"
+                )
 
 
 def load_weights(model, path: Path) -> None:

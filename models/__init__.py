@@ -27,10 +27,18 @@ CONFIGS = CONFIGS | {"mixed": mixed_config(CONFIGS)}
 PUBLISHED_NAMES = {"TransformerEncoder": "transformer", "LSTM": "ur_lstm", "xLSTM": "mlstm", "Mamba": "mamba2"}
 
 
-def build_model(name: str, config: StackConfig, num_features: int, num_probes: int, repeat_test: int = 1) -> Recogniser:
+def build_model(
+    name: str,
+    config: StackConfig,
+    num_features: int,
+    num_probes: int,
+    repeat_test: int = 1,
+    clip_frames: int | None = None,
+) -> Recogniser:
     """Build a recogniser of the layers that `config`, one of CONFIGS[name], asks for; torch's generator draws weights.
 
-    With key-value slots each layer follows a key-value memory of its own.
+    With key-value slots each layer follows a key-value memory of its own. `clip_frames`, the study frames of a clip, is
+    for layers that look at clips and whose settings do not say it.
     """
     mixers, residual = [], []
     for family, settings in config.layers_of(name):
@@ -39,4 +47,4 @@ def build_model(name: str, config: StackConfig, num_features: int, num_probes: i
             residual.append(True)
         mixers.append(MODELS[family](settings))
         residual.append(settings.residual)
-    return Recogniser(mixers, num_features, config.d_embed, num_probes, residual, repeat_test)
+    return Recogniser(mixers, num_features, config.d_embed, num_probes, residual, repeat_test, clip_frames)

@@ -20,6 +20,7 @@ class Recogniser(nn.Module):
         residual: for each of them, whether it computes x + mixer(norm(x)) instead of mixer(x). A norm follows the last
             layer if this is so there: what has been added up has no scale of its own.
         repeat_test: how often each probe is shown in a row; its last showing is read.
+        clip_frames: how many study frames a clip has, for mixers whose attribute of this name is None.
     """
 
     def __init__(
@@ -30,12 +31,15 @@ class Recogniser(nn.Module):
         num_probes: int,
         residual: Sequence[bool],
         repeat_test: int = 1,
+        clip_frames: int | None = None,
     ):
         super().__init__()
         self.num_probes, self.repeat_test = num_probes, repeat_test
         for mixer in mixers:
             if hasattr(mixer, "num_probes"):
                 mixer.num_probes = num_probes * repeat_test
+            if hasattr(mixer, "clip_frames"):
+                mixer.clip_frames = mixer.clip_frames or clip_frames
         self.embed = nn.Linear(num_features, d_embed)
         self.blocks = nn.ModuleList(
             ResidualBlock(mixer, d_embed) if is_residual else mixer

@@ -143,6 +143,8 @@ class TemporalGate(nn.Module):
     gate is open, so none is asked.
 
     Attributes:
+        clip_frames: study frames of a clip. If None, the whole study is one clip: a layer must be told, as `Recogniser`
+            tells it, how long the clips are.
         num_probes: how many of the last frames are probes. If None, all that are read where `num_last` is given, else
             none: a layer below others must be told.
         openness: after a call that reads study frames, how far the gate was open for each clip of them, (B, clips).
@@ -152,7 +154,7 @@ class TemporalGate(nn.Module):
 
     class Config(MixerConfig):
         residual: bool = False  # the layer re-weighs what passes
-        clip_frames: Count = 100  # study frames of a clip; if they do not fill the last one, it is shorter
+        clip_frames: Count | None = None  # study frames of a clip, of which the last may be shorter; as shown if None
         lstm_layers: Count = 2
         hidden: Count | None = None  # units of the LSTM; d_embed unless given
         fuse: Literal["product", "sigmoid", "residual"] = "residual"  # the layer then starts as the identity
@@ -182,10 +184,11 @@ class TemporalGate(nn.Module):
         if num_read == num_probes:  # the study is not read
             x = x[:, x.shape[1] - num_read :]
         study, probes = x.split([x.shape[1] - num_probes, num_probes], 1)
-        num_rest = study.shape[1] % self.clip_frames
+        clip_frames = self.clip_frames or max(1, study.shape[1])
+        num_rest = study.shape[1] % clip_frames
         clips, rest = study.split([study.shape[1] - num_rest, num_rest], 1)
         parts, openness = [], []
-        for part, size in ((clips, self.clip_frames), (rest, num_rest)):
+        for part, size in ((clips, clip_frames), (rest, num_rest)):
             if part.shape[1]:
                 parts.append(self._each(part, size))
                 openness.append(self.recursion.openness.view(len(x), -1))

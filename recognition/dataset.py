@@ -47,6 +47,17 @@ class EpisodeDataset(Dataset):
         """S."""
         return study_frames(self.episodes.study[:1], self.subsample).shape[1]
 
+    @property
+    def num_clips(self) -> int:
+        """Clips of an episode. Those that were drawn by kind are two rows of `study` each."""
+        clip_kind = self.index.clip_kind
+        return self.episodes.study.shape[1] if clip_kind is None else clip_kind.shape[1]
+
+    @property
+    def clip_frames(self) -> int:
+        """Study frames of a clip."""
+        return self.num_study_frames // self.num_clips
+
     def __getitem__(self, number: np.ndarray) -> tuple[Tensor, Tensor]:
         study, probes, is_old, kind = (field[number] for field in self.episodes)
         shown = [study_frames(study, self.subsample), probes.repeat(self.repeat_test, axis=1)]

@@ -40,7 +40,7 @@ def retention(
     study_row, frame = studied_at(dataset)
     lag, lag_s = lags(dataset, study_row, frame, fps)
     exponent = np.log2(np.where(is_old, lag, 1)).astype(int)
-    num_clips, num_probes = count_clips(dataset), dataset.num_probes
+    num_clips, num_probes = dataset.num_clips, dataset.num_probes
     clip = study_row * num_clips // episodes.study.shape[1]
     place = np.broadcast_to(np.arange(num_probes), is_old.shape)
     tables = _Tables(says_old, is_old, resamples)
@@ -60,12 +60,6 @@ def retention(
         "by_kind": [{"kind": PROBE_KINDS[kind], **row} for kind, row in tables.of_kinds(episodes.kind)],
         "by_clip_kind": [{"kind": CLIP_KINDS[kind], **row} for kind, row in _by_clip_kind(dataset, clip, tables)],
     }
-
-
-def count_clips(dataset: EpisodeDataset) -> int:
-    """C. Clips that were drawn by kind are two rows of `study` each."""
-    clip_kind = dataset.index.clip_kind
-    return dataset.episodes.study.shape[1] if clip_kind is None else clip_kind.shape[1]
 
 
 def studied_at(dataset: EpisodeDataset) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from recognition.dataset import EpisodeDataset
 from recognition.episodes import was_shown
 from recognition.feature_file import read_header
 from recognition.files import is_there
-from recognition.retention import EPISODES_A_BLOCK, count_clips, retention
+from recognition.retention import EPISODES_A_BLOCK, retention
 from recognition.retrieval import source_places
 from recognition.signal_detection import (
     rate_interval,
@@ -38,7 +38,7 @@ def describe_answers(dataset: EpisodeDataset, answer: np.ndarray, folder: Path) 
     between = is_old & ~shown
     return {
         "num_episodes": len(dataset),
-        "num_clips": count_clips(dataset),
+        "num_clips": dataset.num_clips,
         "num_study_frames": dataset.num_study_frames,
         **summarise_with_intervals(answer, episodes.is_old, resamples),
         **_share_right("shown", says_old, shown, resamples),

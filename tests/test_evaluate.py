@@ -32,7 +32,7 @@ SCORES = "accuracy", "hit_rate", "false_alarm_rate", "d_prime", "criterion", "au
 
 KNN = """{model: mixed, args: {
   d_embed: 16, layers: [temporal_gate, knn_memory],
-  temporal_gate: {clip_frames: 4, gate: soft}, knn_memory: {k: 5, segment: 4}
+  temporal_gate: {gate: soft}, knn_memory: {k: 5, segment: 4}
 }}"""
 
 

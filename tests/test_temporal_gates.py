@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.recogniser import Recogniser
 from models.temporal_gates import (
     SqueezeRecursion,
     TemporalGate,
@@ -427,6 +428,17 @@ def test_layer_that_was_told_of_no_probes_takes_what_is_read_for_them():
     assert layer.openness is None  # no study frame was read
     assert torch.equal(layer(x[:, :S]), told(x)[:, :S])
     assert layer.openness.tolist() == [[1, 1, 1]] * B
+
+
+@torch.no_grad()
+def test_stack_tells_its_gates_how_long_clips_are_unless_they_know():
+    told, x = build_layer(), draw(1, S + P, C)
+    stacked = TemporalGate(TemporalGate.Config(d_embed=C)).double()
+    stacked.load_state_dict(told.state_dict())
+    Recogniser([stacked], C, C, P, [False], clip_frames=F)
+    assert torch.equal(stacked(x), told(x))
+    Recogniser([told], C, C, P, [False], clip_frames=F + 1)
+    assert torch.equal(stacked(x), told(x))
 
 
 @torch.no_grad()

@@ -109,6 +109,28 @@ def test_run_from_before_a_setting_existed_is_resumed_with_its_default(train_her
     assert_same_run(run, tmp_path / "before")
 
 
+def test_gates_span_the_clips_of_the_episodes_and_a_number_that_contradicts_them_is_refused(
+    train_here: Callable, small_bank: Path, tmp_path: Path
+):
+    args = "{d_embed: 8, layers: [temporal_gate, transformer], temporal_gate: {fuse: product}}"
+    text = config_text(small_bank, "mixed", args, n_epochs=1)
+    key = "model.args.temporal_gate.clip_frames"
+    assert_same_run(train_here(text=text, name="taken"), train_here(f"{key}=5", text=text, name="given"))
+    told = rf"{key}: 4, but clips of .*train_indices\.h5 show 5 frames; leave it out"
+    with pytest.raises(InputError, match=told):
+        train_here(f"{key}=4", text=text, name="wrong")
+    alone = config_text(small_bank, "temporal_gate", "{d_embed: 8, clip_frames: 4}")
+    with pytest.raises(InputError, match=r"^model\.args\.clip_frames: 4, but"):
+        train_here(text=alone, name="wrong")
+    assert not (tmp_path / "runs/wrong").exists()
+    # A run that was started with another number, before that was refused, can still be ended.
+    config = tmp_path / "runs/given/config.yaml"
+    config.write_text(config.read_text().replace("clip_frames: 5", "clip_frames: 4"))
+    (tmp_path / "runs/given/test.json").unlink()
+    train_here(f"{key}=4", "--resume", text=text, name="given")
+    assert (tmp_path / "runs/given/test.json").exists()
+
+
 def moved_places(bank: Path) -> list[str]:
     files = [f"dataset.{split}_indices_file={bank / f'{split}_indices.h5'}" for split in ("train", "test")]
     return [*files, f"dataset.video_path={bank}"]
