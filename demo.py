@@ -22,7 +22,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from recognition.command_line import ArgumentParser, InputError, nearest, run, whole_number
+from recognition.command_line import ArgumentParser, InputError, folder_path, nearest, own_file, run, whole_number
 
 HERE = Path(os.path.relpath(Path(__file__).parent))
 NUM_FILMS, FILM_S, FPS = 24, 84, 6
@@ -99,12 +99,12 @@ def main() -> None:
 def parse_arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="transformer", help="which of config-files/demo/ to train")
-    parser.add_argument("--configs", type=Path, help="a folder of YAML files to train instead, every one of them")
+    parser.add_argument("--configs", type=own_file, help="a folder of YAML files to train instead, every one of them")
     parser.add_argument(
         "--seeds", type=whole_number(1), default=2, help="train so many runs, each from a seed of its own"
     )
-    parser.add_argument("--videos", type=Path, help="a folder with films of your own")
-    parser.add_argument("--output_dir", type=Path, default=Path("demo-run"), help="where everything is written")
+    parser.add_argument("--videos", type=folder_path, help="a folder with films of your own")
+    parser.add_argument("--output_dir", type=folder_path, default=Path("demo-run"), help="where everything is written")
     args = parser.parse_args()
     configs = {path.stem: path for path in (HERE / "config-files" / "demo").glob("*.yaml")}
     if args.model not in configs:

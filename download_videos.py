@@ -23,7 +23,7 @@ from argparse import Namespace
 from itertools import groupby
 from pathlib import Path
 
-from recognition.command_line import ArgumentParser, number_between, run, whole_number
+from recognition.command_line import ArgumentParser, folder_path, number_between, own_file, run, whole_number
 from recognition.download import YtDlp, advice, download
 from recognition.manifest import Manifest, Row, read_films
 
@@ -47,8 +47,8 @@ def main() -> int:
 def parse_arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("--list", type=Path, default=Path("sfd.csv"), help="CSV file with the columns video_id, video_url, title")
-    add("--output_dir", type=Path, default=Path("videos"), help="folder for the films and manifest.csv")
+    add("--list", type=own_file, default="sfd.csv", help="CSV file with the columns video_id, video_url, title")
+    add("--output_dir", type=folder_path, default=Path("videos"), help="folder for the films and manifest.csv")
     add("--n_videos", type=whole_number(1), help="take only the first N films of the list; None takes all")
     add("--max_height", type=whole_number(144), default=360, help="largest height in pixels; features need about 224")
     add("--workers", type=whole_number(1), default=2, help="films downloaded at a time")

@@ -34,7 +34,7 @@ from os.path import commonpath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recognition.command_line import ArgumentParser, InputError, one_line, run
+from recognition.command_line import ArgumentParser, InputError, expanded, folder_path, one_line, run
 
 if TYPE_CHECKING:
     from recognition.config import RunConfig
@@ -117,21 +117,25 @@ def parse_arguments() -> Namespace:
     parser.add_argument(
         "--episodes", nargs="+", type=Path, default=[], metavar="INDEX", help="further test index files, told apart"
     )
-    parser.add_argument("--videos", type=Path, help="folder with the films, for the gallery; videos if it is there")
+    parser.add_argument(
+        "--videos", type=folder_path, help="folder with the films, for the gallery; videos if it is there"
+    )
     parser.add_argument(
         "--memorability",
-        type=Path,
+        type=folder_path,
         help="folder with scores of score_memorability.py; memorability beside the features if it is there",
     )
     parser.add_argument(
-        "--output", type=Path, help="folder for the comparison of several runs; the folder of the runs if not given"
+        "--output",
+        type=folder_path,
+        help="folder for the comparison of several runs; the folder of the runs if not given",
     )
     args = parser.parse_args()
     from recognition.runs import part_settings  # takes a second, for torch
 
     words, args.settings = part_settings(args.runs)
     ours = (*COMPARISON_FILES, COMPARISON_FIGURES)  # runs/* also names what an earlier comparison left there
-    args.runs = list(dict.fromkeys(path for path in map(Path, words) if path.name not in ours))
+    args.runs = list(dict.fromkeys(path for path in map(Path, map(expanded, words)) if path.name not in ours))
     if not args.runs:
         parser.error("argument RUN: no run among these files")
     return args

@@ -25,7 +25,7 @@ from argparse import Namespace
 from contextlib import ExitStack
 from pathlib import Path
 
-from recognition.command_line import ArgumentParser, InputError, number_between, run, whole_number
+from recognition.command_line import ArgumentParser, InputError, folder_path, number_between, run, whole_number
 
 SPLITS = ("train", "validation", "test")  # their places are their seeds; train.py draws fresh episodes with 3
 CAPACITY = 4  # keeps the seeds of test episodes of other lengths apart from those
@@ -99,8 +99,12 @@ def main() -> None:
 
 def parse_arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--input_dir", type=Path, default=Path("video-features"), help="folder with the feature files")
-    parser.add_argument("--output_dir", type=Path, default=Path("video-features"), help="folder for the index files")
+    parser.add_argument(
+        "--input_dir", type=folder_path, default=Path("video-features"), help="folder with the feature files"
+    )
+    parser.add_argument(
+        "--output_dir", type=folder_path, default=Path("video-features"), help="folder for the index files"
+    )
     parser.add_argument("--n_samples_train", type=whole_number(1), default=16384, help="episodes to train on")
     parser.add_argument(
         "--n_samples_validation", type=whole_number(1), default=1024, help="episodes to choose weights by"

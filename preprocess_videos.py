@@ -31,7 +31,17 @@ import sys
 from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 
-from recognition.command_line import ArgumentParser, Failure, InputError, nearest, one_line, run, whole_number
+from recognition.command_line import (
+    ArgumentParser,
+    Failure,
+    InputError,
+    folder_path,
+    nearest,
+    one_line,
+    path_or_word,
+    run,
+    whole_number,
+)
 from recognition.machine import granted_cores
 
 
@@ -123,13 +133,18 @@ def main() -> int:
 
 def parse_arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--input_dir", type=Path, default=Path("videos"), help="folder with the films")
-    parser.add_argument("--output_dir", type=Path, default=Path("video-features"), help="folder for the feature files")
+    parser.add_argument("--input_dir", type=folder_path, default=Path("videos"), help="folder with the films")
+    parser.add_argument(
+        "--output_dir", type=folder_path, default=Path("video-features"), help="folder for the feature files"
+    )
     parser.add_argument(
         "--backbone", default="resnet18", help="name of a classifier in torchvision.models or torchvision.models.video"
     )
     parser.add_argument(
-        "--weights", default="DEFAULT", help="DEFAULT (of ImageNet or Kinetics, downloaded), random:SEED or a file"
+        "--weights",
+        type=path_or_word,
+        default="DEFAULT",
+        help="DEFAULT (of ImageNet or Kinetics, downloaded), random:SEED or a file",
     )
     parser.add_argument(
         "--batch_size", type=whole_number(1), help="frames the network sees at once; 64 on a GPU, 16 on a CPU"

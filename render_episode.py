@@ -11,7 +11,7 @@ looked for in --videos by the names of their feature files. Whole frames are sho
 from argparse import Namespace
 from pathlib import Path
 
-from recognition.command_line import ArgumentParser, InputError, run, whole_number
+from recognition.command_line import ArgumentParser, InputError, as_folder, folder_path, run, whole_number
 
 
 def main() -> None:
@@ -45,16 +45,19 @@ def parse_arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("index", type=Path, help="an index file, such as video-features/test_indices.h5")
     parser.add_argument("--episode", type=whole_number(), default=0, help="which episode, counted from 0")
-    parser.add_argument("--videos", type=Path, default=Path("videos"), help="folder with the films")
-    parser.add_argument("--features", type=Path, help="folder with the feature files; that of the index if not given")
+    parser.add_argument("--videos", type=folder_path, default=Path("videos"), help="folder with the films")
+    parser.add_argument(
+        "--features", type=folder_path, help="folder with the feature files; that of the index if not given"
+    )
     parser.add_argument(
         "--subsample", type=whole_number(1), help="show every k-th frame; if not given, as the index says"
     )
     parser.add_argument("--run", type=Path, help="folder of a run whose answers are shown")
     parser.add_argument("--output", type=Path, help="the video to write, .mp4; episode_<number>.mp4 if not given")
     args = parser.parse_args()
-    if args.output and args.output.suffix.lower() != ".mp4":
-        parser.error(f"argument --output: {args.output} must end in .mp4")
+    if args.output and (args.output.suffix.lower() != ".mp4" or args.output.is_dir()):
+        parser.error(f"argument --output: {args.output} must end in .mp4, and be no folder")
+    as_folder((args.output or Path()).parent)
     return args
 
 

@@ -16,7 +16,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from recognition.command_line import ArgumentParser, InputError, run, whole_number
+from recognition.command_line import ArgumentParser, InputError, as_folder, folder_path, path_or_word, run, whole_number
 
 
 def main() -> int:
@@ -34,7 +34,7 @@ def main() -> int:
     indices = [read_index(path) for path in args.indices]
     films = {path.stem: path for path in find_videos(args.videos)}
     features = args.features or args.indices[0].parent
-    output_dir = args.output_dir or features / "memorability"
+    output_dir = as_folder(args.output_dir or features / "memorability")
     wanted = probed_frames(indices)
     device = choose_device(args.device)
     scorer = Scorer(args.weights, device, args.fit, args.layer)
@@ -84,12 +84,16 @@ def parse_arguments() -> Namespace:
     parser.add_argument(
         "indices", nargs="+", type=Path, metavar="INDEX", help="index files, such as video-features/test_indices.h5"
     )
-    parser.add_argument("--weights", required=True, help="the file with ResMem's weights, model.pt, or random:SEED")
-    parser.add_argument("--videos", type=Path, default=Path("videos"), help="folder with the films")
     parser.add_argument(
-        "--features", type=Path, help="folder with the feature files; that of the first index if not given"
+        "--weights", required=True, type=path_or_word, help="the file with ResMem's weights, model.pt, or random:SEED"
     )
-    parser.add_argument("--output_dir", type=Path, help="folder for the scores; memorability/ beside the features")
+    parser.add_argument("--videos", type=folder_path, default=Path("videos"), help="folder with the films")
+    parser.add_argument(
+        "--features", type=folder_path, help="folder with the feature files; that of the first index if not given"
+    )
+    parser.add_argument(
+        "--output_dir", type=folder_path, help="folder for the scores; memorability/ beside the features"
+    )
     parser.add_argument(
         "--fit",
         choices=["squeeze", "letterbox"],

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import train
-from recognition.command_line import ArgumentParser, InputError, run, whole_number
+from recognition.command_line import ArgumentParser, InputError, folder_path, own_file, run, whole_number
 from recognition.config import RunConfig
 from recognition.files import is_there
 from recognition.stopping import EXIT_STATUS
@@ -73,13 +73,13 @@ def main() -> int:
 
 def parse_arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__, usage="%(prog)s SWEEP [options] [key=value ...]")
-    parser.add_argument("path", type=Path, metavar="SWEEP", help="YAML file, such as those in config-files/sweeps")
+    parser.add_argument("path", type=own_file, metavar="SWEEP", help="YAML file, such as those in config-files/sweeps")
     parser.add_argument("--list", action="store_true", help="print the command lines and run nothing")
     parser.add_argument("--run", type=whole_number(1), metavar="K", help="only the K-th run, counted from 1")
     parser.add_argument("--count", type=whole_number(1), help="as many runs at most; run_cap of the file if not given")
     parser.add_argument("--seed", type=whole_number(), default=0, help="of the random draws")
     parser.add_argument(
-        "--runs_dir", type=Path, help="folder of the runs' folders; runs/<name of the file> if not given"
+        "--runs_dir", type=folder_path, help="folder of the runs' folders; runs/<name of the file> if not given"
     )
     args, args.overrides = parser.parse_known_args()
     if unknown := [word for word in args.overrides if word.startswith("-") or "=" not in word]:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recognition.command_line import ArgumentParser, InputError, run
+from recognition.command_line import ArgumentParser, InputError, as_folder, folder_path, own_file, run
 from recognition.stopping import Stopped
 
 FRESH = 3  # keeps the seeds of fresh episodes apart from those that drew the splits 0, 1 and 2
@@ -37,7 +37,10 @@ def main() -> None:
     from recognition.runs import Run, describe_environment, describe_inputs, input_files
     from recognition.training import Progress, launch, restore
 
-    run = Run(args.runs_dir / config.name)
+    run = Run(as_folder(args.runs_dir / config.name))
+    for file in (config.logging.logfile, config.model.save and config.model.save_path):
+        if file:
+            as_folder(Path(file).parent)
     resume = args.resume or config.resume == "auto"
     check_folder(run, config, resume)
     if is_there(run.test_file):
@@ -147,9 +150,11 @@ def parse_arguments(words: Sequence[str] | None = None) -> Namespace:
         usage="%(prog)s -f CONFIG [--resume] [--runs_dir RUNS] [key=value ...]",
         epilog="keys of the YAML file, with their defaults:\n" + describe_keys(),
     )
-    parser.add_argument("-f", "--config-file", required=True, type=Path, help="YAML file with the settings of the run")
+    parser.add_argument(
+        "-f", "--config-file", required=True, type=own_file, help="YAML file with the settings of the run"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run of this name, if it was started")
-    parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="folder of the runs' folders")
+    parser.add_argument("--runs_dir", type=folder_path, default=Path("runs"), help="folder of the runs' folders")
     args, words = parser.parse_known_args(words)
     if options := [word for word in words if word.startswith("-") and "=" not in word]:
         parser.error(f"unrecognized arguments: {' '.join(options)}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import peak_memory
-from recognition.command_line import ArgumentParser, run
+from recognition.command_line import ArgumentParser, folder_path, run
 
 ROOT = Path(__file__).parent.parent
 LENGTHS = [1_024, 2_048, 4_096, 8_192, 16_384, 32_768]
@@ -22,7 +22,9 @@ NUM_PROBES = 180
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__, prog="python -m benchmarks.growth")
-    parser.add_argument("--output_dir", type=Path, default=ROOT / "docs", help="folder for the figure and the table")
+    parser.add_argument(
+        "--output_dir", type=folder_path, default=ROOT / "docs", help="folder for the figure and the table"
+    )
     args = parser.parse_args()
     from tqdm import tqdm
 

@@ -6,6 +6,8 @@ import math
 import multiprocessing
 import os
 import reprlib
+import select
+import signal
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -15,6 +17,16 @@ from typing import Any
 from recognition.machine import granted_cores
 from recognition.stopping import EXIT_STATUS, Stopped, farewell, stopping_at_once
 
+
+def _open_closed_streams() -> None:
+    """Let standard streams that are closed, as daemons have them, lead nowhere: the next file that is opened would take
+    their number, and get what is meant for them."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+
+_open_closed_streams()
 # In a log file every step of a progress bar stays: a few a minute will do. tqdm reads this when it is imported.
 if not sys.stderr.isatty():
     os.environ.setdefault("TQDM_MININTERVAL", "30")
@@ -24,6 +36,7 @@ if (num_cores := granted_cores()) < len(os.sched_getaffinity(0)):
     os.environ.setdefault("OMP_NUM_THREADS", str(num_cores))
 
 LONGEST_MESSAGE = 1000  # letters
+PROJECT = Path(__file__).parent.parent
 LARGEST_NUMBER = 2**31 - 1  # frames and films are counted in 32 bits
 
 
@@ -40,6 +53,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def __init__(self, **options):
         super().__init__(formatter_class=_HelpFormatter, allow_abbrev=False, **options)
+        self.register("type", Path, path)
 
     def error(self, message: str):
         if message.startswith("unrecognized arguments: -"):
@@ -59,11 +73,11 @@ def run(main: Callable[[], int | None]) -> None:
     0 or what it returned; 2 on InputError; 1 on Failure, on OSError (a full disk, no permission) and where memory runs
     out; 75 when a scheduler's SIGTERM or SIGUSR1 stopped it; each of these is told in one line. 130 on Ctrl-C.
     """
-    for stream in filter(None, (sys.stdout, sys.stderr)):
+    for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     with stopping_at_once():
         try:
-            sys.exit(main())
+            sys.exit(_heard(main))
         except (InputError, Failure, OSError, MemoryError) as error:
             print(f"{Path(sys.argv[0]).name}: error: {one_line(str(error) or 'out of memory')}", file=sys.stderr)
             sys.exit(2 if isinstance(error, InputError) else 1)
@@ -77,6 +91,31 @@ def run(main: Callable[[], int | None]) -> None:
             # at its exit, and they for it.
             for worker in multiprocessing.active_children():
                 worker.kill()
+
+
+def _heard(main: Callable[[], int | None]) -> int | None:
+    """What `main` returns. If nobody reads any more what it prints, as behind `| head`, the script ends without a word
+    and with the status that the shell tells of other programs."""
+    try:
+        status = main()
+        sys.stdout.flush()
+        return status
+    except BaseException as error:
+        is_about_this = isinstance(error, BrokenPipeError) or (isinstance(error, SystemExit) and not error.code)
+        if _silence_unheard() and is_about_this:
+            sys.exit(128 + signal.SIGPIPE)
+        raise
+
+
+def _silence_unheard() -> bool:
+    """Let the standard output and error lead nowhere if nobody reads them any more; returns whether one did not."""
+    streams = select.poll()
+    for number in (1, 2):
+        streams.register(number, 0)
+    unheard = [number for number, event in streams.poll(0) if event & (select.POLLERR | select.POLLHUP)]
+    for number in unheard:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return bool(unheard)
 
 
 def one_line(message: str) -> str:
@@ -102,6 +141,56 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(word, known, n=1)
     return f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
+
+
+def expanded(text: str) -> str:
+    """A path with a folder of one's own, ~ or ~name, spelled out, as shells do it where they notice.
+
+    Raises InputError if there is no such user, unless a file has that very name.
+    """
+    if not text.startswith("~"):
+        return text
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError:
+        if Path(text).exists():
+            return text
+        raise InputError(f"{text!r}: no such user; write ./{text} for a file or folder of that name") from None
+
+
+def as_folder(path: Path) -> Path:
+    """`path`, which is a folder or can become one. Raises InputError if a file is in its place or that of a parent."""
+    for place in (path, *path.parents):
+        if os.path.lexists(place) and not place.is_dir():
+            raise InputError(f"{place}: is not a folder, and one is due there; name another, or move it away")
+    return path
+
+
+def path_or_word(text: str) -> str:
+    """An argparse type: a word that may be a path, in which ~ is spelled out."""
+    return _told(lambda: expanded(text))
+
+
+def path(text: str) -> Path:
+    """An argparse type: a path, in which ~ is spelled out. Parsers take it for Path."""
+    return _told(lambda: Path(expanded(text)))
+
+
+def folder_path(text: str) -> Path:
+    """An argparse type: a path for which `as_folder` holds."""
+    return _told(lambda: as_folder(Path(expanded(text))))
+
+
+def own_file(text: str) -> Path:
+    """An argparse type: a path; one that does not exist here is looked for in the folder of the project."""
+    return here if (here := path(text)).exists() or not (PROJECT / here).exists() else PROJECT / here
+
+
+def _told(convert: Callable[[], Any]) -> Any:
+    try:
+        return convert()
+    except InputError as error:  # argparse would swallow its message
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def whole_number(least: int = 0, most: int = LARGEST_NUMBER) -> Callable[[str], int]:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from recognition.command_line import LARGEST_NUMBER, InputError, nearest, shown
+from recognition.command_line import LARGEST_NUMBER, InputError, expanded, nearest, shown
 
 LARGEST_SEED = 2**63 - 1  # torch takes no larger one
+PathText = Annotated[str, AfterValidator(expanded)]
 Number = Annotated[int, Field(ge=0, le=LARGEST_NUMBER)]
 Count = Annotated[int, Field(ge=1, le=LARGEST_NUMBER)]
 
@@ -29,16 +30,16 @@ class Section(BaseModel):
 class LoggingConfig(Section):
     wandb: bool = Field(False, description="mirror the metrics to Weights & Biases")
     wandb_project: str = "Visual Recognition Memory"
-    logfile: str | None = Field(None, description="also write a plain table of the epochs to this file")
+    logfile: PathText | None = Field(None, description="also write a plain table of the epochs to this file")
 
 
 class DatasetConfig(Section):
-    train_indices_file: str = "video-features/train_indices.h5"
-    validation_indices_file: str | None = Field(
+    train_indices_file: PathText = "video-features/train_indices.h5"
+    validation_indices_file: PathText | None = Field(
         None, description="validation_indices beside the training file if not given; the published data set has none"
     )
-    test_indices_file: str = "video-features/test_indices.h5"
-    video_path: str = Field("video-features", description="folder with the feature files")
+    test_indices_file: PathText = "video-features/test_indices.h5"
+    video_path: PathText = Field("video-features", description="folder with the feature files")
     subsample: Count | None = Field(None, description="show every k-th frame of a clip; as the index says if not given")
     repeat_test: Count = Field(1, description="show each probe so many times in a row and read the last showing")
     bank: Literal["auto", "gpu", "memory", "mapped"] = Field(
@@ -55,9 +56,9 @@ class ModelConfig(Section):
     model: str = Field(description="the family: a name in models.MODELS, mixed, or a name of the published study")
     args: dict[str, Any] = Field(default_factory=dict, description="the family's own settings, see its Config class")
     load: bool = Field(False, description="start from the weights in load_path")
-    load_path: str = ""
+    load_path: PathText = ""
     save: bool = Field(False, description="also save the weights to save_path after every epoch")
-    save_path: str = ""
+    save_path: PathText = ""
 
 
 class TrainingConfig(Section):

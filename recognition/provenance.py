@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from recognition.command_line import ArgumentParser, InputError, run
+from recognition.command_line import ArgumentParser, InputError, expanded, folder_path, run
 from recognition.files import is_there, sha256, why
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def parse_arguments() -> Namespace:
     parser.add_argument(
         "settings", nargs="*", metavar="key=value", help="where inputs are by now, such as dataset.video_path=elsewhere"
     )
-    parser.add_argument("--videos", type=Path, help="folder with the films, to see whether they are unchanged")
+    parser.add_argument("--videos", type=folder_path, help="folder with the films, to see whether they are unchanged")
     return parser.parse_args()
 
 
@@ -86,7 +86,7 @@ def chain(path: Path, videos: Path | None = None, settings: Sequence[str] = ()) 
             return
     if path.suffix in (".h5", ".npz") and path.name.startswith(("train_indices", "validation_indices", "test_indices")):
         told = dict(word.split("=", 1) for word in settings)
-        yield from _of_index(path, told.get("dataset.video_path", path.parent), videos)
+        yield from _of_index(path, expanded(told.get("dataset.video_path", str(path.parent))), videos)
     elif path.suffix == ".h5":
         yield from _of_features(path, videos)
     else:

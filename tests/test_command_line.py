@@ -1,17 +1,24 @@
 """What a script says to its user, and the status with which it exits."""
 
+import os
+import subprocess
 import sys
 from argparse import ArgumentTypeError
+from pathlib import Path
 
 import pytest
+from conftest import ROOT, refusal, run_script
 
 from recognition.command_line import (
     LARGEST_NUMBER,
     ArgumentParser,
     Failure,
     InputError,
+    expanded,
+    folder_path,
     nearest,
     number_between,
+    own_file,
     run,
     shown,
     whole_number,
@@ -162,3 +169,118 @@ def test_values_are_shown_short_however_deep_or_long_they_are():
     assert len(shown("x" * 10**6)) < 200
     assert shown(16**5000) == "a very large int"
     assert (shown("a"), shown([1, None]), shown({"a": 1.5})) == ("'a'", "[1, None]", "{'a': 1.5}")
+
+
+def test_own_folder_is_spelled_out_wherever_a_path_is_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    parser = ArgumentParser()
+    parser.add_argument("--list", type=Path)
+    parser.add_argument("--output_dir", type=folder_path)
+    args = parser.parse_args(["--list=~/films.csv", "--output_dir=~/x"])
+    assert (args.list, args.output_dir) == (tmp_path / "films.csv", tmp_path / "x")
+    assert [expanded(word) for word in ("random:0", "./x", "a~", "~")] == ["random:0", "./x", "a~", str(tmp_path)]
+    with pytest.raises(InputError, match="'~nobody-of-this-name/x': no such user; write"):
+        expanded("~nobody-of-this-name/x")
+    (tmp_path / "~nobody-of-this-name").touch()
+    assert expanded("~nobody-of-this-name") == "~nobody-of-this-name"
+
+
+@pytest.mark.parametrize("place", ["file", "file/below/it", "link"])
+def test_file_where_a_folder_is_due_is_refused_by_name(tmp_path: Path, place: str):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(ArgumentTypeError, match=f"{place.split('/')[0]}: is not a folder"):
+        folder_path(str(tmp_path / place))
+    assert folder_path(str(tmp_path / "new/one")) == tmp_path / "new/one"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "generate_dataset.py --input_dir=file",
+        "generate_dataset.py --output_dir=file",
+        "preprocess_videos.py --input_dir=file",
+        "preprocess_videos.py --output_dir=file/x",
+        "download_videos.py --output_dir=file",
+        "render_episode.py x.h5 --output=file/x.mp4",
+        "score_memorability.py x.h5 --weights=random:0 --output_dir=file",
+        "train.py -f config-files/lstm.yaml --runs_dir=file",
+        "train.py -f config-files/lstm.yaml name=file --runs_dir=.",
+        "train.py -f config-files/lstm.yaml logging.logfile=file/x.log",
+        "train.py -f config-files/lstm.yaml model.save=true model.save_path=file/x.pt",
+        "sweep.py config-files/sweeps/models.yaml --runs_dir=file --list",
+        "demo.py --output_dir=file",
+        "evaluate.py runs/x --output=file",
+    ],
+)
+def test_script_refuses_a_file_where_its_folder_is_due(command: str, tmp_path: Path):
+    (tmp_path / "file").write_text("kept")
+    script, *words = command.split()
+    assert "file: is not a folder" in refusal(run_script(script, *words, cwd=tmp_path))
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "kept")]
+
+
+def test_file_of_the_project_is_found_from_another_folder_unless_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.chdir(tmp_path)
+    assert own_file("sfd.csv") == ROOT / "sfd.csv"
+    assert own_file("absent.csv") == Path("absent.csv")
+    (tmp_path / "sfd.csv").touch()
+    assert own_file("sfd.csv") == Path("sfd.csv")
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_nothing(closed: str, tmp_path: Path):
+    """The file that is opened next does not become standard error, whatever number it has."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys\n"
+        "from recognition.command_line import run\n"
+        "def main():\n"
+        "    with open('data', 'w') as file:\n"
+        "        assert file.fileno() > 2\n"
+        "        print('said')\n"
+        "        print('told', file=sys.stderr)\n"
+        "        os.write(2, b'by a library')\n"
+        "        file.write('data')\n"
+        "run(main)\n"
+    )
+    command = f"{sys.executable} {script} {closed}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment, capture_output=True).returncode == 0
+    assert (tmp_path / "data").read_text() == "data"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "unbuffered"),
+    [
+        ("print('word ' * 10**5)", 141, ""),
+        ("print('word')", 141, ""),
+        ("print('word')", 141, "1"),
+        ("print('word'); sys.exit(0)", 141, ""),
+        ("print('word'); raise Stopped('SIGTERM')", 75, ""),
+        ("print('word'); raise InputError('wrong')", 2, ""),
+    ],
+)
+def test_reader_that_has_gone_ends_a_script_as_it_ends_other_programs(
+    body: str, status: int, unbuffered: str, tmp_path: Path
+):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys\n"
+        "from recognition.command_line import InputError, run\n"
+        "from recognition.stopping import Stopped\n"
+        f"def main(): {body}\n"
+        "run(main)\n"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
+    result = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env=environment, stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert result.returncode == status
+    assert len(result.stderr.splitlines()) == (0 if status == 141 else 1)

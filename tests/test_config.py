@@ -285,3 +285,19 @@ def test_file_whose_name_cannot_be_that_of_a_folder_needs_another(tmp_path: Path
     with pytest.raises(InputError, match="name: must match pattern"):
         load(tmp_path / "my run.yaml")
     assert load(tmp_path / "my run.yaml", "name=mine").name == "mine"
+
+
+def test_own_folder_is_spelled_out_in_every_path(write_yaml: Callable, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    path = write_yaml(
+        "dataset: {train_indices_file: ~/a.h5, test_indices_file: ~/b.h5}\n"
+        "model: {model: lstm, load_path: ~/w.pt, save_path: ~/v.pt}\nlogging: {logfile: ~/log}"
+    )
+    config = load_config(path, ["dataset.video_path=~/features", "dataset.validation_indices_file=~/c.h5"])
+    dataset = config.dataset
+    assert (dataset.train_indices_file, dataset.validation_indices_file) == ("/home/me/a.h5", "/home/me/c.h5")
+    assert (dataset.test_indices_file, dataset.video_path) == ("/home/me/b.h5", "/home/me/features")
+    assert (config.model.load_path, config.model.save_path) == ("/home/me/w.pt", "/home/me/v.pt")
+    assert config.logging.logfile == "/home/me/log"
+    with pytest.raises(InputError, match=r"dataset\.video_path: '~nobody-of-this-name': no such user"):
+        load_config(path, ["dataset.video_path=~nobody-of-this-name"])
