@@ -34,6 +34,11 @@ def main() -> int:
     indices = [read_index(path) for path in args.indices]
     films = {path.stem: path for path in find_videos(args.videos)}
     features = args.features or args.indices[0].parent
+    for index in indices:  # the published data set's features tell nothing of its films, so they need not be there
+        if index.video_digests and not any((features / f"{film}.h5").exists() for film in index.video_ids):
+            raise InputError(
+                f"--features {features}: holds no features of the films of {index.path}; name their folder"
+            )
     output_dir = as_folder(args.output_dir or features / "memorability")
     wanted = probed_frames(indices)
     device = choose_device(args.device)

@@ -47,14 +47,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_probes(path: Path, probes: np.ndarray, kinds: np.ndarray) -> None:
+def write_probes(path: Path, probes: np.ndarray, kinds: np.ndarray, digests: list[str] | None = None) -> None:
     """An index file of N episodes with these probes."""
     codes = np.vectorize(PROBE_KINDS.index)(kinds).astype(np.uint8)
     study = np.tile(np.array([[0, 0, 6]], np.int32), (len(probes), 1, 1))
     episodes = Episodes(study, probes.astype(np.int32), (codes == 0).astype(np.uint8), codes)
     films = [f"film_{k:03d}" for k in range(NUM_FILMS)]
     spec = EpisodeSpec(num_clips=1, clip_length=6, num_tests=probes.shape[1] // 2)
-    write_index(path, episodes, films, np.full(NUM_FILMS, NUM_FRAMES), spec, {})
+    write_index(path, episodes, films, np.full(NUM_FILMS, NUM_FRAMES), spec, {}, None, digests)
 
 
 @pytest.fixture
@@ -237,3 +237,12 @@ def test_bad_input_is_refused_before_anything_is_written(score, folder: Path):
         with pytest.raises(InputError, match=message):
             score(folder / "test_indices.h5", *words, weights=weights)
     assert not (folder / "memorability").exists()
+
+
+def test_index_that_was_moved_alone_needs_to_be_told_where_its_features_are(score: Callable, folder: Path):
+    (folder / "elsewhere").mkdir()
+    write_probes(folder / "elsewhere/test_indices.h5", PROBES, KINDS, ["0"] * NUM_FILMS)
+    with pytest.raises(InputError, match=r"--features .*elsewhere: holds no features of the films of .*; name their"):
+        score(folder / "elsewhere/test_indices.h5")
+    assert score(folder / "elsewhere/test_indices.h5", f"--features={folder}")[0] == 0
+    assert len(list((folder / "memorability").iterdir())) == NUM_FILMS
