@@ -189,10 +189,10 @@ def evaluate(run: "Run", config: "RunConfig", args: Namespace, shared: dict[str,
     fabric = launch(config.training.model_copy(update={"num_devices": 1}))
     test_set, features = open_split(config.dataset, "test"), Path(config.dataset.video_path)
     files = input_files(config)
-    read = {"test", "validation"} | ({"train"} if args.audit else set())
-    read |= {name for name in files if any(word.startswith(INPUT_KEYS[name]) for word in args.settings)}
-    run.check_inputs(describe_inputs({name: files[name] for name in read}))
-    run.keep_places(args.settings)
+    given = {word.partition("=")[0] for word in args.settings}
+    is_read = {"test": True, "validation": True, "train": args.audit or INPUT_KEYS["train"] in given}
+    run.check_inputs(describe_inputs({name: files[name] for name in is_read if is_read[name]}))
+    run.keep_places(config)
     found = shared.setdefault(config.dataset.model_dump_json(), {"nearest_frames": {}})
     if "controls" not in found:
         validation_set = open_split(config.dataset, "validation")

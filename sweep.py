@@ -120,7 +120,7 @@ def finish(one: PlannedRun) -> int:
     from recognition.runs import Run
 
     if one.is_finished:
-        Run(one.folder).keep_config(one.config)  # its inputs may have moved
+        Run(one.folder).keep_places(one.config)
         print(f"{one.folder} is finished")
         return 0
     return script("train.py", *one.words)

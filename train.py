@@ -44,7 +44,7 @@ def main() -> None:
     resume = args.resume or config.resume == "auto"
     check_folder(run, config, resume)
     if is_there(run.test_file):
-        run.keep_config(config)
+        run.keep_places(config)
         print(f"{run.path} is finished; its test scores: {run.test_file.read_text()}")
         return
     fabric = launch(config.training)

@@ -28,6 +28,7 @@ INPUT_KEYS = {
     "test": "dataset.test_indices_file",
     "load": "model.load_path",
 }
+PLACES = ("train_indices_file", "validation_indices_file", "test_indices_file", "video_path")  # of the data set
 # Settings that may change when a run is resumed: they do not change what it computes.
 FREE_TO_CHANGE = (
     "resume",
@@ -43,8 +44,8 @@ FREE_TO_CHANGE = (
 )
 # What may be said of a trained run in other words than it was trained with: where its inputs are, and what computes.
 GIVEN_ANEW = (
-    *("dataset.train_indices_file", "dataset.validation_indices_file", "dataset.test_indices_file"),
-    *("dataset.video_path", "dataset.bank", "dataset.mmap", "training.device", "training.num_workers"),
+    *(f"dataset.{key}" for key in PLACES),
+    *("dataset.bank", "dataset.mmap", "training.device", "training.num_workers"),
 )
 
 
@@ -73,25 +74,22 @@ class Run:
     def start(self, config: RunConfig, environment: dict[str, Any], wandb_id: str | None = None) -> None:
         """Make the folder and write what the run was asked, and under which id Weights & Biases has it."""
         self.last_file.parent.mkdir(parents=True, exist_ok=True)
-        texts = {self.environment_file: json.dumps(environment, indent=2)}
+        texts = {self.environment_file: json.dumps(environment, indent=2), self.config_file: dump_config(config)}
         if wandb_id:
             texts[self.wandb_file] = wandb_id
         for file, text in texts.items():
             with written_whole(file) as part:
                 part.write_text(text + "\n", encoding="utf-8")
-        self.keep_config(config)
 
-    def keep_config(self, config: RunConfig) -> None:
-        """Write config.yaml, unless it says the same already."""
-        text = dump_config(config) + "\n"
-        if not self.config_file.exists() or self.config_file.read_text(encoding="utf-8") != text:
+    def keep_places(self, config: RunConfig) -> None:
+        """Keep in config.yaml where `config` says that the inputs are by now, if the run knows their content."""
+        stored = load_config(self.config_file)
+        dataset = stored.dataset.model_copy(update={key: getattr(config.dataset, key) for key in PLACES})
+        model = stored.model.model_copy(update={"load_path": config.model.load_path})
+        if self.read_inputs() and (dataset, model) != (stored.dataset, stored.model):
             with written_whole(self.config_file) as part:
-                part.write_text(text, encoding="utf-8")
-
-    def keep_places(self, settings: Sequence[str]) -> None:
-        """Keep in config.yaml where `settings` say that inputs are by now, if the run knows them by their content."""
-        if self.read_inputs() and (places := [word for word in settings if word.startswith("dataset.")]):
-            self.keep_config(load_config(self.config_file, places))
+                told = dump_config(stored.model_copy(update={"dataset": dataset, "model": model}))
+                part.write_text(told + "\n", encoding="utf-8")
 
     def check_same(self, config: RunConfig, stored: RunConfig) -> None:
         """Raise InputError if a resumed run would not be the one that was started, naming the first difference.
