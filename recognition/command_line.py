@@ -3,7 +3,6 @@
 import argparse
 import difflib
 import math
-import multiprocessing
 import os
 import reprlib
 import select
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recognition.machine import granted_cores
-from recognition.stopping import EXIT_STATUS, Stopped, farewell, stopping_at_once
+from recognition.stopping import leave_when_asked_again, say_farewell, stopping_at_once
 
 
 def _open_closed_streams() -> None:
@@ -70,27 +69,30 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 def run(main: Callable[[], int | None]) -> None:
     """Call a script's `main` and exit with its status.
 
-    0 or what it returned; 2 on InputError; 1 on Failure, on OSError (a full disk, no permission) and where memory runs
-    out; 75 when a scheduler's SIGTERM or SIGUSR1 stopped it; each of these is told in one line. 130 on Ctrl-C.
+    0 or what it returned; 2 on InputError; 1 on Failure, OSError (a full disk, no permission) and for want of memory;
+    75 when a scheduler's SIGTERM or SIGUSR1 stopped it; 130 on Ctrl-C. Each but the first is told in one line.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
-    with stopping_at_once():
-        try:
+    try:
+        with stopping_at_once():
             sys.exit(_heard(main))
-        except (InputError, Failure, OSError, MemoryError) as error:
-            print(f"{Path(sys.argv[0]).name}: error: {one_line(str(error) or 'out of memory')}", file=sys.stderr)
-            sys.exit(2 if isinstance(error, InputError) else 1)
-        except Stopped as stopped:
-            print(farewell(stopped), file=sys.stderr)
-            sys.exit(EXIT_STATUS)
-        except KeyboardInterrupt:
-            sys.exit(130)
-        finally:
-            # Workers leave SIGTERM to this process; should it be stopped while it starts them, it would wait for them
-            # at its exit, and they for it.
-            for worker in multiprocessing.active_children():
-                worker.kill()
+    except (InputError, Failure, OSError) as error:
+        _say_error(str(error))
+        sys.exit(2 if isinstance(error, InputError) else 1)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):  # as torch says it
+            raise
+        _say_error(f"not enough memory ({str(error) or 'of Python'}); ask for more, or lower the batch size")
+        sys.exit(1)
+    except KeyboardInterrupt as stopped:
+        status = say_farewell(stopped)
+        leave_when_asked_again(status)
+        sys.exit(status)
+
+
+def _say_error(message: str) -> None:
+    print(f"{Path(sys.argv[0]).name}: error: {one_line(message)}", file=sys.stderr)
 
 
 def _heard(main: Callable[[], int | None]) -> int | None:

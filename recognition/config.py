@@ -65,7 +65,7 @@ class TrainingConfig(Section):
     learning_rate: float = Field(1e-3, gt=0)
     n_epochs: Count = 50
     batch_size: Count = Field(16, description="episodes a step, shared among all devices")
-    num_workers: Number = Field(2, description="processes that gather episodes; 0 gathers them between steps")
+    num_workers: Number = Field(2, description="threads that gather episodes; 0 gathers them between steps")
     weight_decay: float = Field(0.01, ge=0)
     warmup_steps: Number = Field(0, description="steps over which the learning rate rises from 0")
     schedule: Literal["constant", "cosine"] = Field("constant", description="cosine falls to 0 at the last step")

@@ -3,29 +3,28 @@
 Shapes: B episodes, S study frames, P probes, R showings of each probe, T = S + P * R, D features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from recognition.command_line import InputError
+from recognition.ahead import made_ahead
+from recognition.command_line import Failure, InputError
 from recognition.config import DatasetConfig
 from recognition.episode_spec import ALTERATIONS, PROBE_KINDS
 from recognition.episodes import Episodes, draw_episodes, study_frames
 from recognition.feature_bank import FeatureBank, read_all_shots
 from recognition.files import is_there
 from recognition.index_file import EpisodeIndex, check_lengths, read_index
-from recognition.stopping import leave_stopping_to_parent
 
 CPU = torch.device("cpu")
 FIRST_ALTERED = PROBE_KINDS.index(ALTERATIONS[0])
 
 
-class EpisodeDataset(Dataset):
+class EpisodeDataset:
     """The episodes of one split. Indexed with an array of episode numbers (B,), it gives a batch:
     features (B, T, D) as stored and is_old (B, P) float32."""
 
@@ -182,21 +181,37 @@ def batches(
     return [part[rank::world] for part in parts if len(part) > rank]
 
 
-def loader(dataset: EpisodeDataset, numbers: list[np.ndarray], num_workers: int, device: torch.device) -> DataLoader:
-    """Gather batches ahead of their use, in `num_workers` processes; 0 gathers each when it is asked for.
+def loader(
+    dataset: EpisodeDataset,
+    numbers: list[np.ndarray],
+    num_workers: int,
+    device: torch.device,
+    is_stop_asked: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Gather batches ahead of their use, in `num_workers` threads; 0 gathers each when it is asked for.
 
-    What goes to a GPU waits in pinned memory, from where it is copied while the GPU computes. Where the bank is on the
-    GPU itself, nothing is gathered ahead: that takes less time there than a copy would.
+    Gathering copies memory or reads a disk, beside which Python goes on: threads do as well as processes, and what they
+    gather need not be sent. What goes to a GPU waits in pinned memory, from where it is copied while the GPU computes.
+    Where the bank is on the GPU itself, nothing is gathered ahead: that takes less time there than a copy would.
+
+    Raises Failure if there is not enough memory, and Stopped if a stop is asked for while the data do not come.
     """
     is_on_gpu = dataset.bank.place == "gpu"
-    return DataLoader(
-        dataset,
-        sampler=numbers,
-        batch_size=None,
-        num_workers=0 if is_on_gpu else num_workers,
-        pin_memory=device.type == "cuda" and not is_on_gpu,
-        worker_init_fn=leave_stopping_to_parent,
-    )
+
+    def gather(number: np.ndarray) -> tuple[Tensor, Tensor]:
+        features, is_old = dataset[number]
+        if device.type != "cuda" or is_on_gpu:
+            return features, is_old
+        with torch.cuda.device(device):  # a thread begins with the first one
+            return features.pin_memory(), is_old.pin_memory()
+
+    try:
+        yield from made_ahead(gather, numbers, 0 if is_on_gpu else num_workers, is_stop_asked)
+    except (MemoryError, RuntimeError) as error:
+        raise Failure(
+            f"the episodes of a batch could not be gathered ({error or 'out of memory'}); lower training.num_workers "
+            f"({num_workers}), each of which holds two batches, or training.batch_size"
+        ) from None
 
 
 def _shares_training_file(config: DatasetConfig) -> bool:

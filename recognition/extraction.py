@@ -15,15 +15,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
 from recognition.alterations import ALTERATIONS
 from recognition.backbone import Backbone, Preprocessing
 from recognition.feature_file import FeatureHeader, FeatureSpool
 from recognition.files import can_be_read, sha256
 from recognition.shots import ShotFinder
-from recognition.stopping import leave_stopping_to_parent
 from recognition.video import DECODER, DecodeError, decode, probe, reason
+from recognition.workers import done_by_workers
 
 
 class FrameBatch(NamedTuple):
@@ -67,11 +66,9 @@ class Outcome:
     failure: str = ""
 
 
-class FilmFrames(IterableDataset):
-    """Decodes films: yields each film's batches and then its `FilmEnd`. Frames after the last whole window have none.
-
-    Workers take the next film from a common counter, so a long film does not hold up the others. With `compute` they
-    yield what it makes of each `FrameBatch`.
+class FilmFrames:
+    """Decodes films: called with the number of one, it yields the film's batches and then its `FilmEnd`. Frames after
+    the last whole window have none. With `compute` it yields what that makes of each `FrameBatch`.
     """
 
     def __init__(
@@ -82,17 +79,10 @@ class FilmFrames(IterableDataset):
         compute: Callable[[FrameBatch], FeatureBatch] | None = None,
     ):
         self.videos, self.preprocessing, self.batch_size, self.compute = videos, preprocessing, batch_size, compute
-        self.next_film = torch.multiprocessing.Value("q", 0)
 
-    def __iter__(self) -> Iterator[FrameBatch | FeatureBatch | FilmEnd]:
-        while True:
-            with self.next_film.get_lock():
-                film = self.next_film.value
-                self.next_film.value += 1
-            if film >= len(self.videos):
-                return
-            for item in self._read(film):
-                yield self.compute(item) if self.compute and isinstance(item, FrameBatch) else item
+    def __call__(self, film: int) -> Iterator[FrameBatch | FeatureBatch | FilmEnd]:
+        for item in self._read(film):
+            yield self.compute(item) if self.compute and isinstance(item, FrameBatch) else item
 
     def _read(self, film: int) -> Iterator[FrameBatch | FilmEnd]:
         path, window, stride = self.videos[film], self.preprocessing.window, self.preprocessing.stride
@@ -183,19 +173,12 @@ def extract(
     """
     on_gpu, preprocessing = backbone.device.type == "cuda", backbone.preprocessing
     compute = functools.partial(compute_features, backbone, alter_every)
-    # Batches are fetched from the workers in turn; one that is ahead must not wait. Frames take room, features do not.
-    num_waiting = 2 if on_gpu else 256
-    loader = DataLoader(
-        FilmFrames(videos, preprocessing, max(1, batch_size // preprocessing.window), None if on_gpu else compute),
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=num_waiting if workers else None,
-        pin_memory=on_gpu,
-        worker_init_fn=leave_stopping_to_parent,
-    )
+    num_windows = max(1, batch_size // preprocessing.window)
+    read = FilmFrames(videos, preprocessing, num_windows, None if on_gpu else compute)
+    advice = f"lower --workers ({workers}) or --batch_size ({batch_size}), or ask for more memory"
     with ExitStack() as stack:
         spools: dict[int, FeatureSpool] = {}
-        for item in loader:
+        for item in done_by_workers(read, [str(video) for video in videos], workers, advice):
             if item.film not in spools:
                 path = output_dir / f"{videos[item.film].stem}.h5"
                 spools[item.film] = stack.enter_context(FeatureSpool(path, np.dtype(dtype)))

@@ -109,9 +109,10 @@ class FeatureBank:
         """Features of frames by their places in the flat tensor: (...) to (..., num_features)."""
         if self._flat.is_cuda:
             return self._flat[rows.to(self._flat.device)]
-        features = torch.from_numpy(self._buffer(rows.numel()))
-        torch.index_select(self._flat, 0, rows.flatten(), out=features)
-        return features.unflatten(0, rows.shape)
+        buffer = self._buffer(rows.numel())
+        # On one thread, since several may gather at once; all rows are there, and what need not be checked is faster.
+        np.take(self._flat.numpy(), rows.flatten().numpy(), axis=0, out=buffer, mode="clip")
+        return torch.from_numpy(buffer).unflatten(0, rows.shape)
 
     def _buffer(self, num_frames: int) -> np.ndarray:
         """Memory for features, (num_frames, D), of an earlier batch that nobody holds any more, or new.

@@ -3,13 +3,14 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 # EX_TEMPFAIL of sysexits.h: run the same command again, and it goes on.
 EXIT_STATUS = 75
+INTERRUPTED = 128 + signal.SIGINT  # as shells say it
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -19,30 +20,48 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stopping_at_once() -> Iterator[None]:
-    """Within the block a signal raises Stopped wherever the main thread is.
+    """Within the block a signal raises Stopped, and Ctrl-C KeyboardInterrupt, wherever the main thread is; once.
 
     But during an import the process ends at once: libraries written in C swallow an exception there, and are left half
     loaded.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_IGN)  # schedulers repeat themselves
-        stopped = Stopped(signal.Signals(number).name)
+        for each in (*SIGNALS, signal.SIGINT):
+            signal.signal(each, signal.SIG_IGN)  # schedulers repeat themselves, and so do people
+        name = signal.Signals(number).name
+        stopped = KeyboardInterrupt(name) if number == signal.SIGINT else Stopped(name)
         while frame:
             if "importlib._bootstrap" in frame.f_code.co_filename:
-                print(farewell(stopped), file=sys.stderr, flush=True)
-                os._exit(EXIT_STATUS)
+                os._exit(say_farewell(stopped))
             frame = frame.f_back
         raise stopped
 
-    with _handling(stop):
+    with _handling(stop, (*SIGNALS, signal.SIGINT)):
         yield
 
 
-def farewell(stopped: Stopped) -> str:
-    """The last line of a script that was stopped."""
-    return f"{Path(sys.argv[0]).name}: stopped by {stopped}; the same command goes on"
+def say_farewell(stopped: KeyboardInterrupt) -> int:
+    """Print the last line of a script that was stopped, and return its exit status.
+
+    Of processes that train together the first speaks alone.
+    """
+    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
+        line = f"{Path(sys.argv[0]).name}: stopped by {str(stopped) or 'SIGINT'}; the same command goes on"
+        print(line, file=sys.stderr, flush=True)
+    return EXIT_STATUS if isinstance(stopped, Stopped) else INTERRUPTED
+
+
+def leave_when_asked_again(status: int) -> None:
+    """From now on a signal ends this process at once, with this status: all is said, and Python is ending."""
+
+    def leave(*_) -> None:
+        with suppress(Exception):
+            sys.stdout.flush()
+        os._exit(status)
+
+    for number in (*SIGNALS, signal.SIGINT):
+        signal.signal(number, leave)
 
 
 @contextmanager
@@ -53,7 +72,7 @@ def stopping_later() -> Iterator[Callable[[], bool]]:
     one does that waits for another process that was stopped at once, Stopped is raised instead.
     """
     noted: list[int] = []
-    with _handling(lambda number, _: noted.append(number)):
+    with _handling(lambda number, _: noted.append(number), SIGNALS):
         try:
             yield lambda: bool(noted)
         except RuntimeError as error:
@@ -64,15 +83,20 @@ def stopping_later() -> Iterator[Callable[[], bool]]:
         signal.raise_signal(noted[0])
 
 
-def leave_stopping_to_parent(*_) -> None:
-    """In a worker process: signals sent to a whole process group are its parent's to answer."""
-    for number in (*SIGNALS, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Within the block no signal stops this process. A process forked there is never stopped by one: those sent to a
+    whole process group are its parent's to answer."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*SIGNALS, signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
-def _handling(handler: Callable) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+def _handling(handler: Callable, numbers: Iterable[signal.Signals]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:

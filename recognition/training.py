@@ -127,7 +127,7 @@ def train_epoch(
         tqdm(total=len(order), initial=progress.step, desc=name, unit="step", leave=False, disable=hide_bar) as bar,
     ):
         before = time.perf_counter()
-        for batch in loader(dataset, order[progress.step :], config.num_workers, fabric.device):
+        for batch in loader(dataset, order[progress.step :], config.num_workers, fabric.device, is_stop_asked):
             features, is_old = fabric.to_device(batch)
             waited += time.perf_counter() - before
             step = epoch * len(order) + progress.step

@@ -132,9 +132,29 @@ def test_foreseen_error_is_told_in_one_line(monkeypatch, capsys, error, code):
     assert capsys.readouterr() == ("", f"script.py: error: {error}\n")
 
 
-def test_ctrl_c_exits_quietly_with_130(capsys):
-    assert status(raiser(KeyboardInterrupt())) == 130
-    assert capsys.readouterr() == ("", "")
+def test_ctrl_c_exits_in_one_line_with_130_however_often_it_comes():
+    code = (
+        "import atexit, os, signal; from recognition.command_line import run\n"
+        "interrupt = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+        "def main():\n"
+        "    try: interrupt()\n"
+        "    finally: interrupt()\n"
+        "atexit.register(interrupt); run(main)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 130
+    assert result.stderr == "-c: stopped by SIGINT; the same command goes on\n"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")]
+)
+def test_want_of_memory_is_told_in_one_line(capsys, error):
+    assert status(raiser(error)) == 1
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == 1
+    assert "not enough memory" in told
+    assert "lower the batch size" in told
 
 
 @pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (1, 1)])

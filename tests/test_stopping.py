@@ -190,18 +190,15 @@ def test_stop_during_an_import_ends_at_once_because_libraries_swallow_exceptions
 
 def test_stop_while_workers_are_started_does_not_wait_for_them():
     code = (
-        "import os, signal, time, multiprocessing\n"
+        "import os, signal, time\n"
         "from recognition.command_line import run\n"
-        "from recognition.stopping import leave_stopping_to_parent\n"
-        "def work(): leave_stopping_to_parent(); ready.set(); time.sleep(60)\n"
-        "def main():\n"
-        "    multiprocessing.Process(target=work, daemon=True).start()\n"
-        "    ready.wait(); os.kill(os.getpid(), signal.SIGTERM)\n"
-        "ready = multiprocessing.Event()\n"
-        "run(main)"
+        "from recognition.workers import done_by_workers\n"
+        "def work(task): os.kill(os.getppid(), signal.SIGTERM); time.sleep(60); yield\n"
+        "run(lambda: list(done_by_workers(work, list('abcdefgh'), 8, '')))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert result.returncode == 75, result.stderr
+    assert result.stderr == "-c: stopped by SIGTERM; the same command goes on\n"
 
 
 def test_signals_are_handled_as_before_once_a_block_ends():
