@@ -28,6 +28,13 @@ FRESH = 3  # keeps the seeds of fresh episodes apart from those that drew the sp
 
 def main() -> None:
     args = parse_arguments()
+    from recognition.companions import loss_told
+
+    with loss_told():
+        train_and_test(args)
+
+
+def train_and_test(args: Namespace) -> None:
     config = args.config
     import torch
 

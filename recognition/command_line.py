@@ -78,12 +78,12 @@ def run(main: Callable[[], int | None]) -> None:
         with stopping_at_once():
             sys.exit(_heard(main))
     except (InputError, Failure, OSError) as error:
-        _say_error(str(error))
+        say_error(str(error))
         sys.exit(2 if isinstance(error, InputError) else 1)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):  # as torch says it
             raise
-        _say_error(f"not enough memory ({str(error) or 'of Python'}); ask for more, or lower the batch size")
+        say_error(f"not enough memory ({str(error) or 'of Python'}); ask for more, or lower the batch size")
         sys.exit(1)
     except KeyboardInterrupt as stopped:
         status = say_farewell(stopped)
@@ -91,7 +91,8 @@ def run(main: Callable[[], int | None]) -> None:
         sys.exit(status)
 
 
-def _say_error(message: str) -> None:
+def say_error(message: str) -> None:
+    """Print the one line with which a script fails."""
     print(f"{Path(sys.argv[0]).name}: error: {one_line(message)}", file=sys.stderr)
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from recognition.allocator import keep_freed_memory
 from recognition.command_line import Failure, InputError
+from recognition.companions import end_with_first, watch
 from recognition.config import TrainingConfig
 from recognition.dataset import EpisodeDataset, batches, loader
 from recognition.runs import Run
@@ -47,7 +48,9 @@ def launch(config: TrainingConfig) -> Fabric:
     num_devices, num_nodes = config.num_devices, 1
     # Named, because Fabric would else count its processes by SLURM's variables: one, in a job of one task.
     environment = LightningEnvironment()
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        end_with_first()
+    else:
         environment = TorchElasticEnvironment()
         num_devices = int(os.environ["LOCAL_WORLD_SIZE"])
         num_nodes = int(os.environ["WORLD_SIZE"]) // num_devices
@@ -72,8 +75,9 @@ def launch(config: TrainingConfig) -> Fabric:
     )
     fabric.launch()
     atexit.register(disconnect)
-    for process in getattr(fabric.strategy.launcher, "procs", []):
-        atexit.register(process.kill)  # when this process ends early, the others would wait for it
+    if others := getattr(fabric.strategy.launcher, "procs", []):
+        watch([*others])
+        others.clear()  # Fabric watches them too, and would kill this process without a word
     return fabric
 
 

@@ -1,0 +1,83 @@
+"""Processes that train together: when one is lost the others end too, and one line tells of it."""
+
+import atexit
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import torch
+
+from recognition.command_line import Failure, say_error
+
+LOOK_S = 0.2
+GRACE_S = 3.0  # in which a process that fails by itself has told why
+
+
+def end_with_first() -> None:
+    """Let the system kill the processes that the first one starts when that one ends, however it does.
+
+    Called by all of them, before the first starts the others.
+    """
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        os.environ["FIRST_OF_TRAINING"] = str(os.getpid())
+        return
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG of Linux
+    if str(os.getppid()) != os.environ["FIRST_OF_TRAINING"]:
+        os._exit(1)
+
+
+def watch(others: Sequence[subprocess.Popen]) -> None:
+    """In the first process: end when one of the others fails, and let them end with this one."""
+    leaving = threading.Event()
+
+    def look() -> None:
+        while not leaving.wait(LOOK_S):
+            for rank, process in enumerate(others, 1):
+                if process.poll():
+                    end(rank, process.returncode)
+
+    def end(rank: int, status: int) -> None:
+        # This process fails as well if all of them do. If not, it may wait for the lost one in a library, for ever.
+        if status > 0 and leaving.wait(GRACE_S):
+            return
+        if status < 0:
+            say_error(
+                f"process {rank + 1} of {len(others) + 1} was killed by signal {-status}, most likely for want of "
+                f"memory; lower training.batch_size or training.num_devices, or ask for more"
+            )
+        kill()
+        with suppress(Exception):
+            sys.stdout.flush()
+        os._exit(max(1, status))
+
+    def kill() -> None:
+        leaving.set()
+        for process in others:
+            process.kill()
+
+    atexit.register(kill)
+    threading.Thread(target=look, daemon=True).start()
+
+
+@contextmanager
+def loss_told() -> Iterator[None]:
+    """Tell in one line, and end with status 1, when another process is lost while this one exchanges tensors with it.
+
+    The first process alone speaks, and only where it has not started the others: `watch` knows more of those.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+            raise
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            time.sleep(2 * GRACE_S)
+        if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0":
+            sys.exit(1)
+        raise Failure("another process of this training was lost; it or what has started it says why") from None
