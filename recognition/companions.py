@@ -8,12 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import torch
 
 from recognition.command_line import Failure, say_error
+from recognition.stopping import EXIT_STATUS, INTERRUPTED, Stopped, say_farewell
 
 LOOK_S = 0.2
 GRACE_S = 3.0  # in which a process that fails by itself has told why
@@ -32,12 +33,19 @@ def end_with_first() -> None:
         os._exit(1)
 
 
-def watch(others: Sequence[subprocess.Popen]) -> None:
-    """In the first process: end when one of the others fails, and let them end with this one."""
+def watch(starting: list[subprocess.Popen]) -> None:
+    """In the first process: end when one of the others fails, and let them end with this one.
+
+    They are taken out of the list as they appear in it. Fabric, which starts them, would watch them too, and kill this
+    process without a word.
+    """
     leaving = threading.Event()
+    others: list[subprocess.Popen] = []
 
     def look() -> None:
         while not leaving.wait(LOOK_S):
+            while starting:
+                others.append(starting.pop(0))
             for rank, process in enumerate(others, 1):
                 if process.poll():
                     end(rank, process.returncode)
@@ -46,7 +54,9 @@ def watch(others: Sequence[subprocess.Popen]) -> None:
         # This process fails as well if all of them do. If not, it may wait for the lost one in a library, for ever.
         if status > 0 and leaving.wait(GRACE_S):
             return
-        if status < 0:
+        if status in (EXIT_STATUS, INTERRUPTED):
+            say_farewell(Stopped("a signal to all processes") if status == EXIT_STATUS else KeyboardInterrupt())
+        elif status < 0:
             say_error(
                 f"process {rank + 1} of {len(others) + 1} was killed by signal {-status}, most likely for want of "
                 f"memory; lower training.batch_size or training.num_devices, or ask for more"
@@ -58,7 +68,7 @@ def watch(others: Sequence[subprocess.Popen]) -> None:
 
     def kill() -> None:
         leaving.set()
-        for process in others:
+        for process in [*others, *starting]:
             process.kill()
 
     atexit.register(kill)

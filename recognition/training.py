@@ -73,11 +73,10 @@ def launch(config: TrainingConfig) -> Fabric:
         precision=precision,
         plugins=environment,
     )
-    fabric.launch()
     atexit.register(disconnect)
-    if others := getattr(fabric.strategy.launcher, "procs", []):
-        watch([*others])
-        others.clear()  # Fabric watches them too, and would kill this process without a word
+    if (others := getattr(fabric.strategy.launcher, "procs", None)) is not None:
+        watch(others)
+    fabric.launch()
     return fabric
 
 

@@ -37,6 +37,8 @@ def test_lost_process_ends_the_others_in_one_line(lost: str, small_bank: Path, t
     ("other", "status", "told"),
     [
         ("exit 3", 3, ""),  # it has told why
+        ("exit 75", 75, "-c: stopped by a signal to all processes; the same command goes on"),
+        ("exit 130", 130, "-c: stopped by SIGINT; the same command goes on"),
         ("kill -9 $$", 1, "-c: error: process 2 of 3 was killed by signal 9"),
     ],
 )
