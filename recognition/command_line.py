@@ -1,6 +1,7 @@
 """The edge every script shares: bad input ends in one line on stderr and exit status 2."""
 
 import argparse
+import atexit
 import difflib
 import math
 import os
@@ -76,19 +77,21 @@ def run(main: Callable[[], int | None]) -> None:
         stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         with stopping_at_once():
-            sys.exit(_heard(main))
+            status = _heard(main) or 0
     except (InputError, Failure, OSError) as error:
         say_error(str(error))
-        sys.exit(2 if isinstance(error, InputError) else 1)
+        status = 2 if isinstance(error, InputError) else 1
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "can't allocate memory" not in str(error):  # as torch says it
             raise
         say_error(f"not enough memory ({str(error) or 'of Python'}); ask for more, or lower the batch size")
-        sys.exit(1)
+        status = 1
     except KeyboardInterrupt as stopped:
         status = say_farewell(stopped)
         leave_when_asked_again(status)
-        sys.exit(status)
+    # A signal that comes while Python ends must not make it look as if the work were not done.
+    atexit.register(leave_when_asked_again, status)
+    sys.exit(status)
 
 
 def say_error(message: str) -> None:

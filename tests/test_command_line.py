@@ -147,6 +147,18 @@ def test_ctrl_c_exits_in_one_line_with_130_however_often_it_comes():
 
 
 @pytest.mark.parametrize(
+    ("main", "expected"), [("lambda: print('done')", 0), ("lambda: 1", 1), ("lambda: open('/none')", 1)]
+)
+def test_stop_while_python_ends_leaves_the_status_of_the_work(main, expected):
+    code = (
+        "import atexit, os, signal; from recognition.command_line import run\n"
+        f"atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM)); run({main})"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (expected, "done\n" * (expected == 0))
+
+
+@pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")]
 )
 def test_want_of_memory_is_told_in_one_line(capsys, error):

@@ -164,6 +164,30 @@ def test_films_are_preprocessed_without_shared_memory_or_tmpdir(films: Path, fin
     assert_same_features(tmp_path / "features", finished)
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_stop_of_a_process_group_is_told_in_a_line_and_nothing_after_it(
+    number: signal.Signals, status: int, films: Path, tmp_path: Path
+):
+    """torch's workers, whose death its handler saw when the script itself ended them, looked like a crash."""
+    words = (*SMALL_FEATURES, "--workers=2", f"--input_dir={films}", "--output_dir=features")
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "preprocess_videos.py"), *words],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    features = tmp_path / "features"
+    while process.poll() is None and not (features.exists() and any(features.iterdir())):
+        time.sleep(0.01)
+    os.killpg(process.pid, number)
+    told = process.communicate(timeout=30)[1]  # returns when no process holds the pipe any more
+    assert process.returncode == status, told
+    assert "Traceback" not in told
+    assert told.splitlines()[-1] == f"preprocess_videos.py: stopped by {number.name}; the same command goes on"
+
+
 def assert_same_features(folder: Path, other: Path) -> None:
     files = {path.name: path.read_bytes() for path in folder.glob("*.h5")}
     assert len(files) == 4
