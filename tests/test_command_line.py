@@ -123,7 +123,6 @@ def test_help_shows_defaults_and_keeps_the_lines_of_examples(capsys):
         (Failure("the site is gone"), 1),
         (OSError(28, "No space left on device"), 1),
         (PermissionError(13, "Permission denied", "films"), 1),
-        (MemoryError("Unable to allocate 7 TiB"), 1),
     ],
 )
 def test_foreseen_error_is_told_in_one_line(monkeypatch, capsys, error, code):
