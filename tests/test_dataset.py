@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import write_features
 
-from recognition.command_line import InputError
+from recognition.command_line import Failure, InputError
 from recognition.config import DatasetConfig
 from recognition.dataset import CPU, EpisodeDataset, batches, loader, open_split, validation_note
 from recognition.episode_spec import EpisodeSpec
@@ -301,7 +301,7 @@ def test_processes_share_each_batch_without_overlap(num, size, world, seed):
 
 
 @pytest.mark.parametrize("mmap", [False, True])
-def test_worker_processes_give_the_same_batches(small_bank, mmap):
+def test_threads_give_the_same_batches(small_bank, mmap):
     dataset = open_split(config_of(small_bank, mmap=mmap), "train")
     numbers = batches(len(dataset), 5, (0, 1))
     alone, workers = (list(loader(dataset, numbers, num_workers, CPU)) for num_workers in (0, 2))
@@ -326,8 +326,20 @@ def test_bank_for_a_gpu_is_refused_to_a_model_on_the_cpu(small_bank):
         open_split(config_of(small_bank, bank="gpu"), "test")
 
 
-def test_worker_processes_see_fresh_episodes(small_bank):
+def test_threads_see_fresh_episodes(small_bank):
     dataset = open_split(config_of(small_bank), "train")
     dataset.draw_fresh((0, 3, 7))
     features, _ = next(iter(loader(dataset, batches(24, 24), 1, CPU)))
     np.testing.assert_array_equal(features.numpy(), gathered_plainly(dataset, small_bank, 2, 1))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] can't allocate memory")])
+def test_want_of_memory_for_batches_names_the_settings(small_bank, monkeypatch, num_workers, error):
+    def gather(*_):
+        raise error
+
+    dataset = open_split(config_of(small_bank), "train")
+    monkeypatch.setattr(dataset.bank, "gather", gather)
+    with pytest.raises(Failure, match=rf"lower training\.num_workers \({num_workers}\).*or training\.batch_size$"):
+        next(loader(dataset, batches(24, 4), num_workers, CPU))
