@@ -9,13 +9,14 @@ import reprlib
 import select
 import signal
 import sys
+import time
 import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from recognition.machine import granted_cores
-from recognition.stopping import leave_when_asked_again, say_farewell, stopping_at_once
+from recognition.stopping import is_first, leave_when_asked_again, say_farewell, stopping_at_once
 
 
 def _open_closed_streams() -> None:
@@ -37,6 +38,7 @@ if (num_cores := granted_cores()) < len(os.sched_getaffinity(0)):
 
 LONGEST_MESSAGE = 1000  # letters
 PROJECT = Path(__file__).parent.parent
+FIRST_SPEAKS_S = 3.0
 LARGEST_NUMBER = 2**31 - 1  # frames and films are counted in 32 bits
 
 
@@ -95,7 +97,9 @@ def run(main: Callable[[], int | None]) -> None:
 
 
 def say_error(message: str) -> None:
-    """Print the one line with which a script fails."""
+    """Print the one line with which a script fails. If all of several processes fail alike, the first says so alone."""
+    if not is_first():
+        time.sleep(FIRST_SPEAKS_S)  # it ends this one, or what has started both does
     print(f"{Path(sys.argv[0]).name}: error: {one_line(message)}", file=sys.stderr)
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 import torch
 
 from recognition.command_line import Failure, say_error
-from recognition.stopping import EXIT_STATUS, INTERRUPTED, Stopped, say_farewell
+from recognition.stopping import EXIT_STATUS, INTERRUPTED, Stopped, is_first, say_farewell
 
 LOOK_S = 0.2
 GRACE_S = 3.0  # in which a process that fails by itself has told why
@@ -88,6 +88,6 @@ def loss_told() -> Iterator[None]:
             raise
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             time.sleep(2 * GRACE_S)
-        if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0":
+        if not is_first():
             sys.exit(1)
         raise Failure("another process of this training was lost; it or what has started it says why") from None

@@ -44,12 +44,17 @@ def stopping_at_once() -> Iterator[None]:
 def say_farewell(stopped: KeyboardInterrupt) -> int:
     """Print the last line of a script that was stopped, and return its exit status.
 
-    Of processes that train together the first speaks alone.
+    Of processes that work together the first speaks alone.
     """
-    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
+    if is_first():
         line = f"{Path(sys.argv[0]).name}: stopped by {str(stopped) or 'SIGINT'}; the same command goes on"
         print(line, file=sys.stderr, flush=True)
     return EXIT_STATUS if isinstance(stopped, Stopped) else INTERRUPTED
+
+
+def is_first() -> bool:
+    """Whether this is the first of the processes that torchrun or Fabric has started, or the only one."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
 def leave_when_asked_again(status: int) -> None:

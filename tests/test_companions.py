@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, config_text
+from conftest import ROOT, config_text, run_script
 
 
 @pytest.mark.parametrize("lost", ["first", "second"])
@@ -31,6 +31,16 @@ def test_lost_process_ends_the_others_in_one_line(lost: str, small_bank: Path, t
         assert (process.returncode, errors) == (1, told.splitlines()[-1:])
         assert errors[0].startswith("train.py: error: process 2 of 2 was killed by signal 9, most likely for want of")
         assert "training.batch_size" in errors[0]
+
+
+def test_what_is_wrong_for_all_processes_is_told_once(small_bank: Path, tmp_path: Path):
+    (tmp_path / "run.yaml").write_text(config_text(small_bank, num_devices=2, batch_size=3))
+    result = run_script("train.py", "-f", "run.yaml", cwd=tmp_path)
+    assert result.returncode == 2
+    errors = [line for line in result.stderr.splitlines() if "error" in line]
+    assert errors == [
+        "train.py: error: training.batch_size: must be a multiple of the processes, and not exceed the episodes"
+    ]
 
 
 @pytest.mark.parametrize(
