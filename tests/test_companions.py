@@ -66,6 +66,22 @@ def test_process_that_waits_in_a_library_ends_when_another_is_lost(other: str, s
     assert len(result.stderr.splitlines()) == bool(told)
 
 
+def test_process_that_waits_in_a_library_ends_when_the_first_is_killed():
+    code = (
+        "import ctypes, os, signal, subprocess, sys; from recognition.companions import end_with_first\n"
+        "end_with_first()\n"
+        "if 'LOCAL_RANK' not in os.environ:\n"
+        "    second = {**os.environ, 'LOCAL_RANK': '1'}\n"
+        "    other = subprocess.Popen([sys.executable, '-c', sys.argv[1], ''], env=second, stdout=subprocess.PIPE)\n"
+        "    other.stdout.readline(); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "print(flush=True); ctypes.CDLL(None).sleep(60)"
+    )
+    command = [sys.executable, "-c", code, code]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert process.communicate(timeout=30)[1] == ""  # returns when no process holds the pipe any more
+    assert process.returncode == -signal.SIGKILL
+
+
 def test_processes_end_in_silence_with_the_first():
     code = (
         "import sys; from subprocess import Popen; from recognition import companions\n"

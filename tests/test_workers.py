@@ -41,6 +41,15 @@ def test_worker_computes_with_one_thread():
     assert list(done_by_workers(lambda _: [torch.get_num_threads()], "ab", 2, "")) == [1, 1]
 
 
+def test_signals_are_left_to_the_parent_of_workers():
+    def work(task: int) -> Iterator[int]:
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            os.kill(os.getpid(), number)
+            yield task
+
+    assert sorted(done_by_workers(work, "ab", 2, "")) == [0, 0, 0, 1, 1, 1]
+
+
 def fail(error: BaseException) -> Callable[[], None]:
     def work() -> None:
         raise error
