@@ -3,6 +3,7 @@
 import argparse
 import atexit
 import difflib
+import io
 import math
 import os
 import reprlib
@@ -76,7 +77,8 @@ def run(main: Callable[[], int | None]) -> None:
     75 when a scheduler's SIGTERM or SIGUSR1 stopped it; 130 on Ctrl-C. Each but the first is told in one line.
     """
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         with stopping_at_once():
             status = _heard(main) or 0

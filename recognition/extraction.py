@@ -178,7 +178,7 @@ def extract(
     advice = f"lower --workers ({workers}) or --batch_size ({batch_size}), or ask for more memory"
     with ExitStack() as stack:
         spools: dict[int, FeatureSpool] = {}
-        for item in done_by_workers(read, [str(video) for video in videos], workers, advice):
+        for item in done_by_workers(read, [str(video) for video in videos], workers, advice, FilmEnd):
             if item.film not in spools:
                 path = output_dir / f"{videos[item.film].stem}.h5"
                 spools[item.film] = stack.enter_context(FeatureSpool(path, np.dtype(dtype)))

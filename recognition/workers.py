@@ -12,7 +12,6 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any, ClassVar, TypeVar
@@ -25,11 +24,16 @@ from recognition.stopping import signals_held_back
 
 Made = TypeVar("Made")
 
+CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP}
 LEAVING_S = 5.0  # a process whose socket is closed is about to end
 
 
 def done_by_workers(
-    work: Callable[[int], Iterable[Made]], names: Sequence[str], num_workers: int, advice: str
+    work: Callable[[int], Iterable[Made]],
+    names: Sequence[str],
+    num_workers: int,
+    advice: str,
+    crashed: Callable[[int, str], Made],
 ) -> Iterator[Made]:
     """What `work` yields for each of the tasks 0, 1, ..., made by `num_workers` processes; 0: by this one.
 
@@ -41,8 +45,10 @@ def done_by_workers(
         work: called in a worker with the number of a task; what it yields must be fit for pickle.
         names: of the tasks, for messages.
         advice: what helps against a want of memory, such as "lower --workers (2)".
+        crashed: what to yield at the end of a task over which a worker crashed, as libraries written in C do over
+            damaged files, given its number and how that was. The other tasks are done all the same.
 
-    Raises Failure as soon as a worker was killed, has crashed, or failed.
+    Raises Failure as soon as a worker was killed or failed.
     """
     if not num_workers:
         for task in range(len(names)):
@@ -50,21 +56,33 @@ def done_by_workers(
         return
     tasks = iter(range(len(names)))
     workers: list[_Worker] = []
+
+    def go_on(worker: "_Worker | None" = None) -> None:
+        """Give the next task to this worker, or to a new one; without a task there need be none."""
+        if (task := next(tasks, None)) is not None:
+            if worker is None:
+                workers.append(worker := _Worker(advice))
+                worker.start(work, workers)
+            worker.begin(task, names[task])
+        elif worker:
+            workers.remove(worker)
+            worker.end()
+
     try:
-        for task in islice(tasks, num_workers):
-            workers.append(_Worker(advice))
-            workers[-1].start(work, workers)
-            workers[-1].begin(task, names[task])
+        for _ in range(num_workers):
+            go_on()
         while workers:
             for worker in wait(workers):
                 message = worker.receive()
-                if not isinstance(message, _Done):
-                    yield message
-                elif (task := next(tasks, None)) is not None:
-                    worker.begin(task, names[task])
-                else:
+                if isinstance(message, _Done):
+                    go_on(worker)
+                elif isinstance(message, _Crashed):
                     workers.remove(worker)
                     worker.end()
+                    yield crashed(worker.task, message.how)
+                    go_on()
+                else:
+                    yield message
     finally:
         for worker in workers:
             worker.end()
@@ -79,6 +97,13 @@ class _Failed:
     """A worker's last word."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class _Crashed:
+    """What is received of a worker that had no last word."""
+
+    how: str
 
 
 class _Pickler(pickle.Pickler):
@@ -101,7 +126,7 @@ class _Worker:
     """A worker process, seen from its parent."""
 
     def __init__(self, advice: str):
-        self._advice, self._what = advice, ""
+        self.task, self._advice, self._what = -1, advice, ""
         self._socket, self._theirs = socket.socketpair()
         self._reader = _Reader(self._socket, "r")
         self._process: BaseProcess | None = None
@@ -123,16 +148,16 @@ class _Worker:
 
     def begin(self, task: int, name: str) -> None:
         """Give it a task. Should it have died, the next `receive` says so."""
-        self._what = name
+        self.task, self._what = task, name
         with suppress(OSError):
             self._socket.sendall(pickle.dumps(task))
 
     def receive(self) -> Any:
-        """Its next message; waits until it is here. Raises Failure if there will be none."""
+        """Its next message, or that it crashed; waits until it is here. Raises Failure if there will be none."""
         try:
             message = pickle.load(self._reader)
         except (EOFError, OSError, pickle.UnpicklingError):
-            raise Failure(self._fate()) from None
+            return self._fate()
         if isinstance(message, _Failed):
             raise Failure(f"{self._what}: a worker failed ({message.reason}); if memory is short, {self._advice}")
         return message
@@ -144,15 +169,16 @@ class _Worker:
             self._process.join()
         self._socket.close()
 
-    def _fate(self) -> str:
+    def _fate(self) -> _Crashed:
+        """How it ended. Raises Failure if that was not over its task."""
         self._process.join(LEAVING_S)
         code = self._process.exitcode
+        if code is not None and -code in CRASHES:
+            return _Crashed(f"a library crashed over it: signal {-code} ({signal.strsignal(-code)})")
         if code == -signal.SIGKILL:
-            return f"{self._what}: its worker was killed, most likely for want of memory; {self._advice}"
+            raise Failure(f"{self._what}: its worker was killed, most likely for want of memory; {self._advice}")
         how = "no longer answers" if code is None else f"ended with status {code}"
-        if code is not None and code < 0:
-            how = f"was ended by signal {-code} ({signal.strsignal(-code)})"
-        return f"{self._what}: its worker {how}; leave this one out if it does so again, or {self._advice}"
+        raise Failure(f"{self._what}: its worker {how}; leave this one out if it does so again, or {self._advice}")
 
 
 def _serve(work: Callable[[int], Iterable], ours: socket.socket, inherited: Sequence[socket.socket]) -> None:

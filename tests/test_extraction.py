@@ -20,12 +20,13 @@ from recognition.shots import ShotFinder
 
 def ends(*videos: Path, backbone: str = "resnet18") -> list[FilmEnd]:
     """How reading each of these films ends."""
-    return [item for item in FilmFrames(list(videos), Preprocessing(backbone), 16) if isinstance(item, FilmEnd)]
+    read = FilmFrames(list(videos), Preprocessing(backbone), 16)
+    return [item for film in range(len(videos)) for item in read(film) if isinstance(item, FilmEnd)]
 
 
 def frames(video: Path, backbone: str = "resnet18") -> list[np.ndarray]:
     """All that a network would be given of a film that is read to its end."""
-    *batches, end = FilmFrames([video], Preprocessing(backbone), 16)
+    *batches, end = FilmFrames([video], Preprocessing(backbone), 16)(0)
     assert end.failure == ""
     return [frame for batch in batches for frame in batch.frames.numpy()]
 

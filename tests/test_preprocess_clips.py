@@ -94,7 +94,7 @@ def test_windows_hold_their_frames_and_the_time_of_the_middle_one(films, stride,
     preprocessing = Preprocessing("r3d_18", stride)
     images, times = zip(*decode(films / "film_002.mp4"), strict=True)  # 24
     crops = torch.stack([preprocessing.crop(torch.from_numpy(image).permute(2, 0, 1)) for image in images])
-    *batches, end = FilmFrames([films / "film_002.mp4"], preprocessing, batch_size=4)
+    *batches, end = FilmFrames([films / "film_002.mp4"], preprocessing, batch_size=4)(0)
     assert [batch.first for batch in batches] == list(range(0, len(starts), 4))
     assert torch.cat([batch.times for batch in batches]).tolist() == [times[start + 8] for start in starts]
     found = torch.cat([batch.frames for batch in batches])

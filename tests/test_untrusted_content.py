@@ -111,6 +111,9 @@ def test_what_is_safe_is_no_fault(text: str):
 def test_no_source_runs_what_it_reads():
     assert len(SOURCES) > 50
     found = {str(path.relative_to(ROOT)): list(faults(path.read_text())) for path in SOURCES}
+    assert found.pop("recognition/workers.py") == [
+        "imports pickle"
+    ]  # of its own forks, through a socket without a name
     assert {path: what for path, what in found.items() if what} == {}
 
 
