@@ -9,6 +9,7 @@ CASES = {
     "batch": "data",
     "generate": "data",
     "epoch": "data",
+    "busy": "busy",
     "preprocess": "films",
 }
 GPU_CASES = ["transformer", "ur_lstm", "mlstm", "mamba2", "epoch"]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from recognition.machine import granted_cores
+from recognition.machine import share_cores
 from recognition.stopping import is_first, leave_when_asked_again, say_farewell, stopping_at_once
 
 
@@ -33,9 +33,7 @@ _open_closed_streams()
 if not sys.stderr.isatty():
     os.environ.setdefault("TQDM_MININTERVAL", "30")
 
-# Libraries that compute count the cores that they may run on, which may be more than are granted.
-if (num_cores := granted_cores()) < len(os.sched_getaffinity(0)):
-    os.environ.setdefault("OMP_NUM_THREADS", str(num_cores))
+share_cores()
 
 LONGEST_MESSAGE = 1000  # letters
 PROJECT = Path(__file__).parent.parent

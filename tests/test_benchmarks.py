@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from benchmarks import CASES, __main__, data, films, mamba2, mlstm, transformer, ur_lstm
+from benchmarks import CASES, __main__, busy, data, films, mamba2, mlstm, transformer, ur_lstm
 from benchmarks.measure import Row
 from recognition.films import write_films
 
@@ -47,6 +47,11 @@ def test_episodes_are_drawn_gathered_and_trained_on(monkeypatch):
     for name, size in {**sizes, "NUM_EPOCH_EPISODES": 32}.items():
         monkeypatch.setattr(data, name, size)
     assert [len(measured(case)) for case in (data.generate, data.batch, data.epoch)] == [2, 2, 1]
+
+
+def test_trainings_share_the_cores(monkeypatch):
+    monkeypatch.setattr(busy, "MEASURED_S", 0.1)
+    assert len(measured(busy.busy)) == 1
 
 
 def test_films_are_preprocessed_and_compared_with_the_parts_alone(tmp_path):

@@ -1,11 +1,14 @@
 """What is granted: made-up control groups, affinity and SLURM's variables; the smallest of them counts."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-from recognition.machine import granted_cores, granted_memory
+from recognition.machine import SPINS, granted_cores, granted_memory, share_cores
 
 GIBIBYTE = 1 << 30
 MOUNTS = {
@@ -112,3 +115,31 @@ def test_odd_files_of_control_groups_limit_nothing(tmp_path):
     assert (granted_cores(root), granted_memory(root)) == (16, 64 * GIBIBYTE)
     (root / "proc/self/cgroup").write_text("0::/../../elsewhere\n")
     assert granted_cores(root) == 16
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"GOMP_SPINCOUNT": str(SPINS)}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+        ({"SLURM_CPUS_PER_TASK": "3"}, {"GOMP_SPINCOUNT": str(SPINS), "OMP_NUM_THREADS": "3"}),
+        (
+            {"SLURM_CPUS_PER_TASK": "3", "OMP_NUM_THREADS": "5"},
+            {"GOMP_SPINCOUNT": str(SPINS), "OMP_NUM_THREADS": "5"},
+        ),
+    ],
+)
+def test_threads_share_the_cores_unless_the_user_says_how(monkeypatch: pytest.MonkeyPatch, given, expected):
+    names = {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS"}
+    monkeypatch.setattr("os.environ", given.copy())
+    share_cores()
+    assert {name: value for name, value in os.environ.items() if name in names} == expected
+
+
+def test_threads_are_told_how_to_wait_before_torch_is_loaded():
+    """Their library reads it once, when it is loaded."""
+    code = "import sys, recognition.command_line, os; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert told.stdout == f"{SPINS} False\n"
