@@ -3,6 +3,7 @@
 python -m benchmarks.busy SECONDS      one training: prints "ready", waits for a line, prints its steps a second
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -12,20 +13,29 @@ from benchmarks.measure import Row
 
 BATCH, NUM_FRAMES, NUM_PROBES, NUM_FEATURES = 16, 320, 20, 512
 WARM_UP_STEPS, MEASURED_S = 20, 8
+SPINS_OF_OPENMP = 300_000
 
 
 def busy(device: str) -> Iterator[Row]:
-    """Two at once against one, with as many threads each as there are cores."""
-    [alone] = _side_by_side(1)
-    slower = min(_side_by_side(2))
+    """Two at once against one, with as many threads each as there are cores; and how threads wait, see machine.py."""
+    [alone], slower = _side_by_side(1), min(_side_by_side(2))
+    [alone_spinning], slower_spinning = _side_by_side(1, SPINS_OF_OPENMP), min(_side_by_side(2, SPINS_OF_OPENMP))
     note = f"steps/s: {alone:.1f} alone, the slower of two {slower:.1f}"
     yield Row("each of two trainings at once", "one alone", 1 / slower, 1 / alone, 0.4, note=note)
+    rival = "threads that spin as long as OpenMP has it"
+    note = f"steps/s: {alone_spinning:.1f} alone, the slower of two {slower_spinning:.1f}"
+    yield Row("  the same", rival, 1 / slower, 1 / slower_spinning, 1, note=note)
+    yield Row("  one alone", rival, 1 / alone, 1 / alone_spinning, 0.97)
 
 
-def _side_by_side(num: int) -> list[float]:
-    """Steps a second of so many trainings at once."""
+def _side_by_side(num: int, spins: int | None = None) -> list[float]:
+    """Steps a second of so many trainings at once, whose threads spin for so many turns; as ours do if None."""
     command = [sys.executable, "-m", "benchmarks.busy", str(MEASURED_S)]
-    runs = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(num)]
+    environment = os.environ | ({"GOMP_SPINCOUNT": str(spins)} if spins else {})
+    runs = [
+        subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(num)
+    ]
     for run in runs:
         run.stdout.readline()
     for run in runs:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MEBIBYTE = 1 << 20
-# Turns of GNU's OpenMP, 0.1 to 0.2 ms. With its own 300,000 training beside another program is up to ten times slower,
-# with none at all, as OMP_WAIT_POLICY=PASSIVE has it, training alone by a quarter: docs/speed.md.
-SPINS = 4000
+# Turns of GNU's OpenMP, 0.1 ms. With its own 300,000 training beside another is several times slower (docs/speed.md),
+# with none at all, as OMP_WAIT_POLICY=PASSIVE has it, training alone by a quarter.
+SPINS = 3000
 
 
 def share_cores() -> None:

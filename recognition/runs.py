@@ -157,10 +157,10 @@ class Run:
 
     def read_evaluation(self) -> dict[str, Any]:
         """What `write_evaluation` kept; empty if there is nothing."""
+        if not is_there(self.evaluation_file):
+            return {}
         try:
             return json.loads(self.evaluation_file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
         except ValueError as error:
             raise InputError(f"{self.evaluation_file}: not valid JSON ({error}); score the run anew") from None
 
@@ -249,7 +249,7 @@ def input_files(config: RunConfig) -> dict[str, Path]:
 def describe_inputs(files: Mapping[str, Path]) -> dict[str, dict[str, str]]:
     """{name: {file, sha256}} of inputs by their names in INPUT_KEYS. Raises InputError if one is missing."""
     for name, path in files.items():
-        if not path.is_file():
+        if not is_there(path) or path.is_dir():
             raise InputError(
                 f"{INPUT_KEYS[name]}: {str(path)!r}: no such file; say where it is, {INPUT_KEYS[name]}=PATH"
             )

@@ -51,7 +51,7 @@ def test_episodes_are_drawn_gathered_and_trained_on(monkeypatch):
 
 def test_trainings_share_the_cores(monkeypatch):
     monkeypatch.setattr(busy, "MEASURED_S", 0.1)
-    assert len(measured(busy.busy)) == 1
+    assert len(measured(busy.busy)) == 3
 
 
 def test_films_are_preprocessed_and_compared_with_the_parts_alone(tmp_path):

@@ -1,6 +1,7 @@
 """Step 2 as a user runs it: real clips, the options, and input that cannot be used."""
 
 import functools
+import itertools
 import os
 from pathlib import Path
 
@@ -46,13 +47,16 @@ def reference_network() -> nn.Module:
     return network
 
 
+EVERY = 5  # frames of a film have the reference's features; in batches of 16 every place comes up
+
+
 def reference(video: Path) -> np.ndarray:
-    """Features of every frame of a video by torchvision's own transforms of Pillow's images and network, in float32."""
+    """Features of every fifth frame by torchvision's own transforms of Pillow's images and network, in float32."""
     transforms, found = torchvision.models.ResNet18_Weights.DEFAULT.transforms(), []
     with av.open(str(video)) as container, torch.inference_mode():
         stream = container.streams.video[0]
         width = round(stream.width * (stream.sample_aspect_ratio or 1))
-        for frame in container.decode(stream):
+        for frame in itertools.islice(container.decode(stream), 0, None, EVERY):
             image = np.rot90(frame.to_ndarray(format="rgb24", width=width), frame.rotation // 90)
             found.append(reference_network()(transforms(Image.fromarray(image))[None]))
     return torch.cat(found).numpy()
@@ -84,7 +88,8 @@ def test_features_of_real_clips_match_torchvision(tmp_path, preprocess, name, dt
         found = file["features"][:].astype(np.float64)
     assert found.shape == (NUM_FRAMES[name], 512)
 
-    expected = reference(CLIPS / name).astype(np.float64)
+    expected, found = reference(CLIPS / name).astype(np.float64), found[::EVERY]
+    assert len(found) == len(expected)
     lengths = np.linalg.norm(found, axis=1), np.linalg.norm(expected, axis=1)
     assert ((found * expected).sum(1) / np.prod(lengths, axis=0)).min() > 0.9999
     # Half precision: 0.003 to 0.004. Single: 2e-4 at most, where some pixels are rounded another way.
