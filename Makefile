@@ -26,10 +26,10 @@ compare: $(environment)
 	$(python) demo.py --configs config-files/compare --seeds 3
 
 test: lint
-	$(python) -m pytest -n auto
+	$(python) -m pytest -n auto --dist worksteal
 
 test-oldest: .venv-oldest/ready
-	.venv-oldest/bin/python -m pytest -n auto
+	.venv-oldest/bin/python -m pytest -n auto --dist worksteal
 
 audit: .venv-audit/ready
 	.venv-audit/bin/python -m pip_audit --strict --no-deps --disable-pip --progress-spinner off -r constraints.txt

@@ -23,6 +23,7 @@ from recognition.video import DecodeError, decode, find_videos
 
 ROOT = Path(__file__).parent.parent
 BATCH_SIZE = 16
+NUM_BATCHES, NUM_PLAIN_FRAMES = 20, 150  # for the network alone, and frame by frame
 
 
 def preprocess(device: str, videos: Path | None) -> Iterator[Row]:
@@ -42,13 +43,13 @@ def preprocess(device: str, videos: Path | None) -> Iterator[Row]:
 
         paths = sorted(find_videos(videos), key=lambda path: -path.stat().st_size)
         decoding = _on_all_cores(_decode, paths) / num_frames
-        parts = [20] * torch.get_num_threads()
+        parts = [NUM_BATCHES] * torch.get_num_threads()
         network = _on_all_cores(_compute, parts) / (BATCH_SIZE * sum(parts))
         note = f"{1 / ours:.0f} frames/s; decoding alone {1 / decoding:.0f}, network alone {1 / network:.0f}"
         yield Row(
             "preprocess_videos.py", "D N / (D + N), the best to be had", ours, decoding + network, 0.95, note=note
         )
-        plain = _plainly(videos, 150)
+        plain = _plainly(videos, NUM_PLAIN_FRAMES)
         yield Row("preprocess_videos.py", "OpenCV, PIL, float32, frame by frame", ours, plain, 3)
 
 

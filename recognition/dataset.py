@@ -87,7 +87,7 @@ def open_split(config: DatasetConfig, split: str, device: torch.device = CPU, nu
     and is left out of "train". Raises InputError for files that are missing, damaged or do not fit together.
     """
     path = index_path(config, split)
-    if not path.is_file():
+    if not is_there(path):
         raise InputError(
             f"{path}: no such index file; make it with generate_dataset.py, or say where it is by "
             f"dataset.{split}_indices_file=PATH"

@@ -54,7 +54,9 @@ def test_trainings_share_the_cores(monkeypatch):
     assert len(measured(busy.busy)) == 3
 
 
-def test_films_are_preprocessed_and_compared_with_the_parts_alone(tmp_path):
+def test_films_are_preprocessed_and_compared_with_the_parts_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(films, "NUM_BATCHES", 2)
+    monkeypatch.setattr(films, "NUM_PLAIN_FRAMES", 10)
     list(write_films(tmp_path, 2, 2, fps=12))
     whole, plain = measured(films.preprocess, tmp_path)
     assert whole.ours_s == plain.ours_s

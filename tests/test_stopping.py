@@ -194,7 +194,7 @@ def test_stop_while_workers_are_started_does_not_wait_for_them():
         "from recognition.command_line import run\n"
         "from recognition.workers import done_by_workers\n"
         "def work(task): os.kill(os.getppid(), signal.SIGTERM); time.sleep(60); yield\n"
-        "run(lambda: list(done_by_workers(work, list('abcdefgh'), 8, '')))"
+        "run(lambda: list(done_by_workers(work, list('abcdefgh'), 8, '', None)))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert result.returncode == 75, result.stderr
