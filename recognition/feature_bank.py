@@ -26,8 +26,7 @@ class FeatureBank:
     """Features of films by [video, frame], for all frames of an episode or a batch at once.
 
     Each film is `folder`/<video_id>.h5 or, in the published data set, `folder`/<video_id>.pt. Held as one flat tensor
-    on the GPU or in memory, or memory-mapped film by film; in the latter two places it can be shared with forked
-    worker processes, which hold no HDF5 handle.
+    on the GPU or in memory, or memory-mapped film by film. Several threads may gather from it at once.
 
     Args:
         folder: where the feature files are.
