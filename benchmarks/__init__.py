@@ -12,4 +12,4 @@ CASES = {
     "busy": "busy",
     "preprocess": "films",
 }
-GPU_CASES = ["transformer", "ur_lstm", "mlstm", "mamba2", "epoch"]
+GPU_CASES = ["transformer", "ur_lstm", "mlstm", "mamba2", "epoch", "preprocess"]

@@ -11,10 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measure import Row, take_turns
+from benchmarks.measure import Row, largest_rate, operations, take_turns
 from recognition.dataset import EpisodeDataset
 from recognition.episodes import Episodes, EpisodeSpec, draw_episodes
 from recognition.feature_bank import FeatureBank
@@ -123,27 +121,21 @@ def epoch(device: str) -> Iterator[Row]:
                 logits = plain(features)
             F.binary_cross_entropy_with_logits(logits.float(), is_old).backward()
 
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # it cannot see into the others
-        plain(dataset[np.arange(16)][0].to(fabric.device)).sum().backward()
-    num_operations = counter.get_total_flops() * len(batches)
+    num_operations = operations(plain, *batches[0][0].shape) * len(batches)
+    progress = Progress()
 
-    size = 2048 if device == "cpu" else 8192
-    matrix = torch.randn(size, size, device=device)
-
-    def product() -> Tensor:
-        with fabric.autocast():
-            return matrix @ matrix
+    def train() -> None:
+        nonlocal progress
+        progress = Progress()
+        train_epoch(fabric, model, optimizer, dataset, config, progress, keep=lambda: None)
 
     with redirect_stderr(io.StringIO()):  # the progress bar
-        whole, alone, multiplying = take_turns(
-            [
-                lambda: train_epoch(fabric, model, optimizer, dataset, config, Progress(), keep=lambda: None),
-                passes,
-                product,
-            ]
-        )
-    peak = 2 * size**3 / multiplying
-    note = f"MFU {num_operations / whole / peak:.2f} of {peak / 1e9:,.0f} GFLOP/s, which a large product reaches here"
+        whole, alone = take_turns([train, passes])
+    rate = largest_rate(device)
+    note = (
+        f"MFU {num_operations / whole / rate:.2f} of {rate / 1e9:,.0f} GFLOP/s, which a large product reaches here; "
+        f"{progress.waited / progress.seconds:.1%} waiting for data"
+    )
     yield Row("a training epoch", "its forward and backward passes alone", whole, alone, 0.91, note=note)
 
 

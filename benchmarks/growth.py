@@ -3,13 +3,13 @@
 python -m benchmarks.growth          writes docs/growth.svg and docs/growth.md
 """
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from benchmarks.measure import peak_memory
+from benchmarks.measure import peak_memory, precision, take_turns
 from recognition.command_line import ArgumentParser, folder_path, run
 
 ROOT = Path(__file__).parent.parent
@@ -28,16 +28,25 @@ def main() -> None:
     args = parser.parse_args()
     from tqdm import tqdm
 
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in CONFIGS}
-    for name, length in tqdm([(name, length) for name in CONFIGS for length in LENGTHS], unit="measurement"):
-        step = prepare("cpu", name, length)
-        started = time.perf_counter()
-        step()
-        found[name].append((time.perf_counter() - started, peak_memory(prepare, "cpu", name, length) / 1e9))
+    found: dict[str, list[tuple[float, float]]] = {}
+    for name, _, *costs in tqdm(measurements("cpu"), total=len(CONFIGS) * len(LENGTHS), unit="measurement"):
+        found.setdefault(name, []).append(costs)
     args.output_dir.mkdir(exist_ok=True)
     draw(found, args.output_dir / "growth.svg")
     (args.output_dir / "growth.md").write_text(table(found))
     print(f"written to {args.output_dir / 'growth.svg'} and {args.output_dir / 'growth.md'}")
+
+
+def measurements(device: str) -> Iterator[tuple[str, int, float, float]]:
+    """Configuration, frames, seconds and gigabytes of every measurement; none where a GPU has too little memory."""
+    for name in CONFIGS:
+        for length in LENGTHS:
+            try:
+                # The first pass over a length on a GPU may compile for it; on a CPU it costs what every pass costs.
+                [seconds] = take_turns([prepare(device, name, length)], repeats=1, warm_up=device != "cpu")
+                yield name, length, seconds, peak_memory(prepare, device, name, length) / 1e9
+            except torch.cuda.OutOfMemoryError:
+                break
 
 
 def prepare(device: str, name: str, num_frames: int) -> Callable[[], None]:
@@ -50,9 +59,15 @@ def prepare(device: str, name: str, num_frames: int) -> Callable[[], None]:
     config = check_model(load_config(path), SETTINGS, PUBLISHED_NAMES, path).model
     torch.manual_seed(0)
     model = build_model(config.model, SETTINGS[config.model](**config.args), 512, NUM_PROBES).to(device)
-    model(torch.randn(1, NUM_PROBES + 9, 512, device=device)).sum().backward()  # whatever happens once only
     features = torch.randn(1, num_frames, 512, device=device)
-    return lambda: model(features).sum().backward()
+
+    def step(features: Tensor = features) -> None:
+        with precision(device):
+            logits = model(features)
+        logits.sum().backward()
+
+    step(features[:, : NUM_PROBES + 9])  # whatever happens once only
+    return step
 
 
 def table(found: dict[str, list[tuple[float, float]]]) -> str:
@@ -70,7 +85,7 @@ def table(found: dict[str, list[tuple[float, float]]]) -> str:
         "|---" * (len(found) + 1) + "|",
     ]
     for k, length in enumerate(LENGTHS):
-        cells = [f"{values[k][0]:.2f} s, {values[k][1]:.2f} GB" for values in found.values()]
+        cells = [f"{v[k][0]:.2f} s, {v[k][1]:.2f} GB" if k < len(v) else "" for v in found.values()]
         lines.append(f"| {length:,} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -85,8 +100,14 @@ def draw(found: dict[str, list[tuple[float, float]]], path: Path) -> None:
     with plt.rc_context({"svg.hashsalt": "growth", "font.size": 11}):
         figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
         for axis, measure, title, unit in ((axes[0], 0, "Time", "seconds"), (axes[1], 1, "Peak memory", "gigabytes")):
-            for (name, values), (colour, marker) in zip(found.items(), STYLES, strict=True):
-                axis.plot(LENGTHS, [value[measure] for value in values], color=colour, marker=marker, label=name)
+            for (name, values), (colour, marker) in zip(found.items(), STYLES, strict=False):
+                axis.plot(
+                    LENGTHS[: len(values)],
+                    [value[measure] for value in values],
+                    color=colour,
+                    marker=marker,
+                    label=name,
+                )
             axis.set(title=title, xlabel="frames of an episode", ylabel=unit, yscale="log")
             axis.set_xscale("log", base=2)
             axis.set_xticks(LENGTHS, [f"{length // 1024}k" for length in LENGTHS])

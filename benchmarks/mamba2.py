@@ -17,7 +17,7 @@ def mamba2(device: str) -> Iterator[Row]:
         return
     memory = peak_memory(prepare_transformers, device)
     share = peak_memory(prepare_ours, device) / memory
-    share_probes = peak_memory(prepare_ours, device, NUM_FRAMES, NUM_PROBES) / memory
+    share_probes = peak_memory(prepare_ours, device, None, NUM_PROBES) / memory
     close = 1e-4 if device == "cpu" else 0.05
     torch.testing.assert_close(prepare_ours(device, 500)(), prepare_transformers(device, 500)(), rtol=close, atol=close)
     functions = [prepare_ours(device), prepare_ours(device, num_last=NUM_PROBES), prepare_transformers(device)]
@@ -28,7 +28,7 @@ def mamba2(device: str) -> Iterator[Row]:
     yield Row("  the last 180 alone", peer, seconds_probes, transformers_seconds, 4, share_probes, 0.25, note)
 
 
-def prepare_ours(device: str, num_frames: int = NUM_FRAMES, num_last: int | None = None) -> Callable[[], Tensor]:
+def prepare_ours(device: str, num_frames: int | None = None, num_last: int | None = None) -> Callable[[], Tensor]:
     mixer, x = _build(device, num_frames)
 
     def step() -> Tensor:
@@ -40,7 +40,7 @@ def prepare_ours(device: str, num_frames: int = NUM_FRAMES, num_last: int | None
     return step
 
 
-def prepare_transformers(device: str, num_frames: int = NUM_FRAMES) -> Callable[[], Tensor]:
+def prepare_transformers(device: str, num_frames: int | None = None) -> Callable[[], Tensor]:
     from transformers import Mamba2Config
     from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
     from transformers.utils.logging import set_verbosity_error
@@ -72,7 +72,7 @@ def prepare_transformers(device: str, num_frames: int = NUM_FRAMES) -> Callable[
     return step
 
 
-def _build(device: str, num_frames: int) -> tuple[Mamba2, Tensor]:
+def _build(device: str, num_frames: int | None) -> tuple[Mamba2, Tensor]:
     torch.manual_seed(0)
     config = Mamba2.Config(d_embed=WIDTH, A_init_range=(0.0005, 0.005))
-    return Mamba2(config).to(device), torch.randn(1, num_frames, WIDTH).to(device).requires_grad_()
+    return Mamba2(config).to(device), torch.randn(1, num_frames or NUM_FRAMES, WIDTH).to(device).requires_grad_()

@@ -1,5 +1,6 @@
 """How the benchmarks measure: rival computations take turns in one run, memory is taken in a process of its own."""
 
+import copy
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
@@ -9,6 +10,13 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import tiny
+
+PRODUCT_SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices that show what a machine can do
 
 
 @dataclass(frozen=True)
@@ -30,13 +38,14 @@ class Row:
         return self.rival_s / self.ours_s
 
 
-def take_turns(functions: Sequence[Callable[[], object]], repeats: int = 3) -> list[float]:
+def take_turns(functions: Sequence[Callable[[], object]], repeats: int = 3, warm_up: bool = True) -> list[float]:
     """Median seconds of each function; they take turns, so that whatever slows the machine slows all of them.
 
-    Each runs once before, unmeasured.
+    With `warm_up` each runs once before, unmeasured.
     """
-    for function in functions:
-        function()
+    if warm_up:
+        for function in functions:
+            function()
         _wait_for_gpu()
     seconds: list[list[float]] = [[] for _ in functions]
     for _ in range(repeats):
@@ -51,10 +60,40 @@ def take_turns(functions: Sequence[Callable[[], object]], repeats: int = 3) -> l
 def peak_memory(prepare: Callable[..., Callable[[], object]], device: str, *args: object) -> int:
     """Bytes by which memory grows at its peak while the function runs that `prepare(device, *args)` returns.
 
-    Measured in a fresh process, so `prepare` must be importable.
+    On the CPU it is measured in a fresh process, so `prepare` must be importable: what this one has freed would count.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_grow, prepare, device, args).result()
+    if device != "cpu":
+        function = prepare(device, *args)
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return torch.cuda.max_memory_allocated() - before
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), tiny.shrink if tiny.is_tiny else None) as pool:
+        return pool.submit(_grow, prepare, args).result()
+
+
+def operations(model: nn.Module, *shape: int) -> int:
+    """Floating-point operations of a forward and a backward pass over features of this shape.
+
+    Counted on tensors without numbers, where attention hides nothing of what it does. Of the families this can be said
+    of the transformer alone: others are not for such tensors, or take minutes with them.
+    """
+    empty = copy.deepcopy(model).to("meta")
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        empty(torch.empty(shape, device="meta")).sum().backward()
+    return counter.get_total_flops()
+
+
+def largest_rate(device: str) -> float:
+    """Operations a second of a large matrix product, in the precision that the models have on this device."""
+    side = PRODUCT_SIDE[device]
+    matrix = torch.randn(side, side, device=device)
+
+    def product() -> None:
+        with precision(device):
+            matrix @ matrix
+
+    return 2 * side**3 / take_turns([product])[0]
 
 
 def precision(device: str) -> torch.autocast:
@@ -67,12 +106,8 @@ def _wait_for_gpu() -> None:
         torch.cuda.synchronize()
 
 
-def _grow(prepare: Callable[..., Callable[[], object]], device: str, args: tuple) -> int:
-    function = prepare(device, *args)
-    if device != "cpu":
-        before = torch.cuda.memory_allocated()
-        function()
-        return torch.cuda.max_memory_allocated() - before
+def _grow(prepare: Callable[..., Callable[[], object]], args: tuple) -> int:
+    function = prepare("cpu", *args)
     before = memory_of_process("VmRSS")
     function()
     return memory_of_process("VmHWM") - before

@@ -30,7 +30,7 @@ def mlstm(device: str) -> Iterator[Row]:
         return
     memory = peak_memory(prepare_xlstm, device)
     share = peak_memory(prepare_ours, device) / memory
-    share_probes = peak_memory(prepare_ours, device, NUM_FRAMES, NUM_PROBES) / memory
+    share_probes = peak_memory(prepare_ours, device, None, NUM_PROBES) / memory
     close = 1e-4 if device == "cpu" else 0.05
     torch.testing.assert_close(prepare_ours(device, 500)(), prepare_xlstm(device, 500)(), rtol=close, atol=close)
     functions = [prepare_ours(device), prepare_ours(device, num_last=NUM_PROBES), prepare_xlstm(device)]
@@ -41,7 +41,7 @@ def mlstm(device: str) -> Iterator[Row]:
     yield Row("  the last 180 alone", peer, seconds_probes, xlstm_seconds, 8, share_probes, 1 / 3, note)
 
 
-def prepare_ours(device: str, num_frames: int = NUM_FRAMES, num_last: int | None = None) -> Callable[[], Tensor]:
+def prepare_ours(device: str, num_frames: int | None = None, num_last: int | None = None) -> Callable[[], Tensor]:
     mixer, x = _build(device, num_frames)
     block, norm = ResidualBlock(mixer, WIDTH).to(device), nn.LayerNorm(WIDTH, device=device)
 
@@ -54,14 +54,17 @@ def prepare_ours(device: str, num_frames: int = NUM_FRAMES, num_last: int | None
     return step
 
 
-def prepare_xlstm(device: str, num_frames: int = NUM_FRAMES) -> Callable[[], Tensor]:
+def prepare_xlstm(device: str, num_frames: int | None = None) -> Callable[[], Tensor]:
     from xlstm import mLSTMBlockConfig, mLSTMLayerConfig, xLSTMBlockStack, xLSTMBlockStackConfig
 
     mixer, x = _build(device, num_frames)
     layer = mLSTMLayerConfig(conv1d_kernel_size=2, num_heads=1, proj_factor=1.0)
     stack = xLSTMBlockStack(
         xLSTMBlockStackConfig(
-            mlstm_block=mLSTMBlockConfig(mlstm=layer), context_length=num_frames, num_blocks=1, embedding_dim=WIDTH
+            mlstm_block=mLSTMBlockConfig(mlstm=layer),
+            context_length=num_frames or NUM_FRAMES,
+            num_blocks=1,
+            embedding_dim=WIDTH,
         )
     )
     weights = {XLSTM_NAMES.get(name, name): weight for name, weight in mixer.state_dict().items()}
@@ -78,7 +81,7 @@ def prepare_xlstm(device: str, num_frames: int = NUM_FRAMES) -> Callable[[], Ten
     return step
 
 
-def _build(device: str, num_frames: int) -> tuple[MLSTM, Tensor]:
+def _build(device: str, num_frames: int | None) -> tuple[MLSTM, Tensor]:
     torch.manual_seed(0)
-    x = torch.randn(1, num_frames, WIDTH).to(device).requires_grad_()
+    x = torch.randn(1, num_frames or NUM_FRAMES, WIDTH).to(device).requires_grad_()
     return MLSTM(MLSTM.Config(forget_bias_range=(10.0, 12.0))).to(device), x

@@ -31,8 +31,8 @@ def ur_lstm(device: str) -> Iterator[Row]:
     yield Row("  B 16, T 1,000, H 512, checkpointed", "the plain loop", seconds, loop_seconds, 1)
 
 
-def prepare(device: str, model: nn.Module, num_frames: int = NUM_FRAMES, width: int = WIDTH) -> Callable[[], None]:
-    x = torch.randn(BATCH, num_frames, width, device=device, requires_grad=True)
+def prepare(device: str, model: nn.Module, num_frames: int | None = None, width: int = WIDTH) -> Callable[[], None]:
+    x = torch.randn(BATCH, num_frames or NUM_FRAMES, width, device=device, requires_grad=True)
     model.to(device)
 
     def step() -> None:

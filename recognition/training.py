@@ -35,6 +35,7 @@ class Progress:
     step: int = 0  # steps done of the one after them
     totals: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # its loss, right answers, answers so far
     seconds: float = 0.0  # that it has taken
+    waited: float = 0.0  # of these, for data
     best: list[float] | None = None  # [accuracy, -loss] on validation of the best epoch
 
 
@@ -113,7 +114,7 @@ def train_epoch(
     epoch, started = progress.epoch, time.perf_counter()
     order = batches(len(dataset), config.batch_size, (config.seed, epoch), fabric.global_rank, fabric.world_size)
     num_steps = config.n_epochs * len(order)
-    waited, kept, spent = 0.0, started, progress.seconds
+    kept, spent = started, progress.seconds
     # The first process has counted for all until here.
     totals = np.array(progress.totals if fabric.is_global_zero else [0.0, 0.0, 0.0])
     model.train()
@@ -132,7 +133,7 @@ def train_epoch(
         before = time.perf_counter()
         for batch in loader(dataset, order[progress.step :], config.num_workers, fabric.device, is_stop_asked):
             features, is_old = fabric.to_device(batch)
-            waited += time.perf_counter() - before
+            progress.waited += time.perf_counter() - before
             step = epoch * len(order) + progress.step
             torch.manual_seed(_seed(config.seed, step, fabric.global_rank))
             for group in optimizer.param_groups:
@@ -165,7 +166,7 @@ def train_epoch(
                 raise Stopped(f"a signal after step {step + 1}")
             before = time.perf_counter()
     if show_timing and fabric.is_global_zero:
-        print(f"{name}: {progress.seconds:.2f} s, of which {waited:.2f} s waiting for data")
+        print(f"{name}: {progress.seconds:.2f} s, of which {progress.waited:.2f} s waiting for data")
     loss, accuracy = _means(progress.totals)
     return {
         "epoch": epoch + 1,

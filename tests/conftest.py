@@ -13,13 +13,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from colour_films import write_colour_films
 from hypothesis import HealthCheck, settings
 
 import train
 from recognition import command_line
 from recognition.feature_file import FeatureHeader, FeatureSpool
-from recognition.films import write_films
 
 ROOT = Path(__file__).parent.parent
 os.environ["OMP_NUM_THREADS"] = "1"  # several tests at once share few cores; also for the scripts they start
@@ -132,6 +130,8 @@ def small_bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def colour_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with three films and their features. Read only."""
+    from colour_films import write_colour_films  # not above: a machine for GPU tests alone has no package for films
+
     folder = tmp_path_factory.mktemp("colours")
     write_colour_films(folder)
     return folder
@@ -155,6 +155,8 @@ def preprocess(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 @pytest.fixture(scope="session")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with four films of 24 frames. Read only."""
+    from recognition.films import write_films
+
     folder = tmp_path_factory.mktemp("films")
     assert len(list(write_films(folder, 4, duration_s=2, fps=12))) == 4
     return folder

@@ -1,0 +1,29 @@
+"""Sizes at which every benchmark takes a second or so: to rehearse it. Its ratios then mean nothing."""
+
+import importlib
+import sys
+from collections.abc import Callable
+
+SIZES = {  # of modules of benchmarks/, by the names that they have there
+    "busy": {"MEASURED_S": 0.1},
+    "data": {
+        **{"NUM_EPISODES": 256, "NUM_DRAWN_PLAINLY": 8, "NUM_FILMS": 12, "FILM_LENGTH": 6_000},
+        **{"NUM_EPOCH_EPISODES": 32},
+    },
+    "films": {"NUM_BATCHES": 2, "NUM_PLAIN_FRAMES": 10, "NUM_FILMS": {"cpu": 2, "cuda": 2}, "FILM_S": 2},
+    "growth": {"LENGTHS": [256, 512], "CONFIGS": ["transformer"]},
+    "mamba2": {"NUM_FRAMES": 300},
+    "measure": {"PRODUCT_SIDE": {"cpu": 256, "cuda": 2048}},
+    "mlstm": {"NUM_FRAMES": 300},
+    "transformer": {"NUM_FRAMES": 300},
+    "ur_lstm": {"NUM_FRAMES": 40, "NUM_FRAMES_WIDE": 20},
+}
+is_tiny = False
+
+
+def shrink(set_one: Callable[[object, str, object], None] = setattr) -> None:
+    """Give all benchmarks their small sizes, in this process and in those in which it has memory measured."""
+    set_one(sys.modules[__name__], "is_tiny", True)
+    for module, sizes in SIZES.items():
+        for name, size in sizes.items():
+            set_one(importlib.import_module(f"benchmarks.{module}"), name, size)
