@@ -8,7 +8,6 @@ D width of a head, K neighbours, L segments read at once of N frames each, which
 import math
 from collections.abc import Sequence
 from functools import partial
-from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -19,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.config import Count, MixerConfig
 from models.external_memory import Backend, ExternalMemory, IndexKind, Retrieved, take
+from models.optional import find_module
 
 NUM_BUCKETS, MAX_DISTANCE = 32, 128  # of relative positions, as T5's (Raffel et al. 2020, arXiv:1910.10683)
 KeysValues = Sequence[Tensor]  # two, (B, G, frames, D) each
@@ -80,8 +80,11 @@ class KNNMemory(nn.Module):
                 raise ValueError(f"n_heads {self.n_heads} cannot be shared among kv_heads {self.kv_heads}")
             if self.tie_qk and self.kv_heads != self.n_heads:
                 raise ValueError(f"tie_qk true needs kv_heads {self.n_heads}, as many as n_heads, or set it to false")
-            if self.backend == "faiss" and find_spec("faiss") is None:
-                raise ValueError("backend faiss needs the package faiss-cpu; install it, or set backend to exact")
+            if self.backend == "faiss" and (faiss := find_module("faiss")).module is None:
+                reason = f", which fails ({faiss.error})" if faiss.error else ""
+                raise ValueError(
+                    f"backend faiss needs the package faiss-cpu{reason}; install it anew, or set backend to exact"
+                )
             return self
 
     def __init__(self, config: Config):

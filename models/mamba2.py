@@ -3,8 +3,8 @@
 Shapes: B episodes, T frames, R of them read, M model width, I = expand * M, H = I / headdim heads, S = d_state.
 """
 
-import logging
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +13,7 @@ from torch import Tensor, nn
 
 from models.config import Count, MixerConfig, Range
 from models.linear_attention import State, causal_conv1d, gated_linear_attention, in_segments
-
-try:
-    from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
-except ImportError:
-    mamba_chunk_scan_combined = None
-
-log = logging.getLogger(__name__)
+from models.optional import MAMBA2, load
 
 
 class Mamba2(nn.Module):
@@ -27,7 +21,8 @@ class Mamba2(nn.Module):
 
     Per head, with A < 0 and dt > 0 (scalars), B and C (S) and x (headdim):
         h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t^T        y_t = C_t h_t + D x_t
-    On a GPU with mamba-ssm installed its kernel runs this, elsewhere our own chunked form.
+    On a GPU with mamba-ssm installed its kernel runs this, elsewhere our own chunked form. That kernel is of Triton, so
+    an installation without the package's compiled half (MAMBA_SKIP_CUDA_BUILD=TRUE) will do.
 
     What decides retention is where decays start: a head keeps its memory for about 1 / (dt |A|) frames, with |A|
     drawn uniformly from `A_init_range` and dt log-uniformly from [`dt_min`, `dt_max`]. The source's ranges mean from
@@ -76,8 +71,8 @@ class Mamba2(nn.Module):
 
     def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
         """x (B, T, M) to (B, T, M), or to the last `num_last` frames alone."""
-        has_kernel = x.is_cuda and mamba_chunk_scan_combined is not None
-        return in_segments(self.in_proj, self._step, x, num_last, x.shape[1] if has_kernel else self.segment)
+        size = self.segment if _kernel(x) is None else x.shape[1]
+        return in_segments(self.in_proj, self._step, x, num_last, size)
 
     def _step(self, projected: Tensor, num_last: int, state: tuple | None) -> tuple[Tensor, tuple]:
         """One segment; the state is the convolution's past and the heads' memory."""
@@ -101,10 +96,11 @@ class Mamba2(nn.Module):
         """The state-space recurrence: values (B, T, H, headdim), dt (B, T, H), b and c (B, T, S) to (B, R, I)."""
         A = -torch.exp(self.A_log.float())
         num_unread = values.shape[1] - num_read
-        if values.is_cuda and mamba_chunk_scan_combined is not None:
-            y = mamba_chunk_scan_combined(
-                values, dt, A, b[:, :, None], c[:, :, None], 256, D=self.D, dt_bias=self.dt_bias, dt_softplus=True
-            )
+        if scan := _kernel(values):
+            # Whatever the precision, values, b and c are float32 here, as the convolution leaves them, and dt is what
+            # the projection gives: the kernel reads each as float32 and multiplies in TF32.
+            b, c = b[:, :, None], c[:, :, None]  # one group for all heads
+            y = scan(values, dt, A, b, c, chunk_size=256, D=self.D, dt_bias=self.dt_bias, dt_softplus=True)
             return y[:, num_unread:].flatten(2), None
         with torch.autocast(values.device.type, enabled=False):
             dt = F.softplus(dt.float() + self.dt_bias).transpose(1, 2)  # (B, H, T)
@@ -116,6 +112,12 @@ class Mamba2(nn.Module):
             )
             y = torch.addcmul(y, self.D[:, None, None], values[:, :, num_unread:])
             return y.transpose(1, 2).flatten(2), memory
+
+
+def _kernel(x: Tensor) -> Callable | None:
+    """mamba-ssm's `mamba_chunk_scan_combined`, if x is on a GPU and the package is there."""
+    module = load(MAMBA2, tell_absent=True) if x.is_cuda else None
+    return module and module.mamba_chunk_scan_combined
 
 
 class GatedRMSNorm(nn.Module):

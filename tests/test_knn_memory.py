@@ -14,6 +14,7 @@ from torch import Tensor
 
 from models.external_memory import ExternalMemory
 from models.knn_memory import KNNMemory, relative_buckets
+from models.optional import Found
 from models.recogniser import Recogniser
 
 B, S, P, M = 2, 25, 5, 12
@@ -296,9 +297,10 @@ def test_layer_on_faiss_answers_as_the_exact_one(faiss_index):
     torch.testing.assert_close(other(x, P), layer(x, P))
 
 
-def test_missing_faiss_is_told(monkeypatch):
-    monkeypatch.setattr("models.knn_memory.find_spec", lambda name: None)
-    with pytest.raises(ValidationError, match="backend faiss needs the package faiss-cpu"):
+@pytest.mark.parametrize("error", ["", "ImportError: libfaiss.so: undefined symbol"])
+def test_missing_or_broken_faiss_is_told(error, monkeypatch):
+    monkeypatch.setattr("models.knn_memory.find_module", lambda name: Found(None, error))
+    with pytest.raises(ValidationError, match=f"backend faiss needs the package faiss-cpu.*{error}.*; install it"):
         KNNMemory.Config(backend="faiss")
 
 

@@ -1,11 +1,16 @@
 """The Mamba2 layer against its recurrence, one frame at a time in float64, and against its source's names."""
 
+import importlib
+import logging
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.mamba2 import Mamba2, mamba_chunk_scan_combined
+from models.mamba2 import Mamba2, _kernel
+from models.optional import MAMBA2, Found, find_module, load
 
 B, T, M = 2, 163, 32  # T is odd and spans two chunks
 SMALL = {"headdim": 16, "d_state": 5, "d_conv": 3}
@@ -122,18 +127,95 @@ def test_state_size_counts_the_state_of_the_recurrence(settings):
     assert layer.state_size(T) == sum(x[0].numel() for x in state)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.skipif(mamba_chunk_scan_combined is None, reason="no mamba-ssm")
-@pytest.mark.parametrize("num_last", [None, 7])
-def test_kernel_and_the_source_itself_give_the_same(num_last):
-    from mamba_ssm import Mamba2 as Source
+def scan_as_the_source_defines_it(
+    x, dt, A, B, C, chunk_size, D=None, z=None, dt_bias=None, initial_states=None, seq_idx=None, cu_seqlens=None,
+    dt_softplus=False, dt_limit=(0.0, float("inf")), return_final_states=False, return_varlen_states=False,
+):  # fmt: skip
+    """The arguments of mamba-ssm 2.2 and 2.3, ops/triton/ssd_combined.py, and what it asserts of them."""
+    batch, num_frames, heads, _ = x.shape
+    groups, size = B.shape[2:]
+    assert B.shape == C.shape == (batch, num_frames, groups, size)
+    assert dt.shape == (batch, num_frames, heads)
+    assert A.shape == D.shape == dt_bias.shape == (heads,)
+    assert dt_softplus
+    assert chunk_size & (chunk_size - 1) == 0  # a block of Triton's
+    assert {y.dtype for y in (x, A, B, C, D, dt_bias)} == {torch.float32}
+    step, state, outputs = F.softplus(dt.float() + dt_bias), 0.0, []
+    for t in range(num_frames):
+        gain = (step[:, t, :, None] * x[:, t])[..., None] * B[:, t].repeat_interleave(heads // groups, 1)[:, :, None]
+        state = torch.exp(step[:, t] * A)[..., None, None] * state + gain
+        read = (state * C[:, t].repeat_interleave(heads // groups, 1)[:, :, None]).sum(3)
+        outputs.append(read + D[:, None] * x[:, t])
+    return torch.stack(outputs, 1)
 
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("num_last", [None, 7])
+def test_kernel_is_called_as_its_source_defines_it(num_last, precision, monkeypatch):
+    layer, x, results = build(**SMALL), draw(B, T, M).requires_grad_(), []
+    for kernel in (None, scan_as_the_source_defines_it):
+        monkeypatch.setattr("models.mamba2._kernel", lambda x, kernel=kernel: kernel)
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            y = layer(x, num_last)
+        results.append(with_gradients([x, *layer.parameters()], y.float()))
+    names = ["y", "x", *dict(layer.named_parameters())]
+    errors = relative_errors(names, *reversed(results))
+    # Looser: A's gradient is a small difference of large sums.
+    allowed = 2e-4 if precision == torch.float32 else 2e-2
+    assert {name: error for name, error in errors.items() if not error < allowed} == {}
+
+
+@pytest.mark.parametrize("found", [Found(None), Found(None, "ImportError: undefined symbol: _ZN3c104cuda")])
+def test_gpu_without_the_kernel_is_told_of_once(found, monkeypatch, caplog):
+    monkeypatch.setattr("models.optional.find_module", lambda name: found)
+    load.cache_clear()
+    assert [_kernel(SimpleNamespace(is_cuda=is_cuda)) for is_cuda in (False, True, True)] == [None] * 3
+    load.cache_clear()
+    [line] = caplog.messages
+    assert "Mamba2 on a GPU runs as our chunked form in plain torch" in line
+    assert found.error in line
+
+
+def test_cpu_neither_imports_the_kernel_nor_speaks_of_it(monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr("models.optional.find_module", lambda name: pytest.fail("the kernel is for GPUs"))
+    build(**SMALL)(draw(B, 5, M))
+    assert caplog.messages == []
+
+
+@pytest.fixture
+def kernel():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    if find_module(MAMBA2.module).module is None:
+        pytest.skip(f"no mamba-ssm: {find_module(MAMBA2.module).error or 'not installed'}")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("num_last", [None, 7])
+def test_kernel_gives_the_outputs_and_gradients_of_our_form(num_last, precision, kernel):
     layer, x = build(d_embed=128), draw(B, 300, 128)
-    source = Source(128, d_state=64).cuda()
+    expected = with_gradients([exact := x.clone().requires_grad_(), *layer.parameters()], layer(exact, num_last))
+    layer, x = layer.cuda(), x.cuda().requires_grad_()
+    assert _kernel(x) is not None
+    with torch.autocast("cuda", precision, enabled=precision != torch.float32):
+        y = layer(x, num_last)
+    y = y.float()
+    gradients = torch.autograd.grad((y * draw(*y.shape).cuda()).sum(), [x, *layer.parameters()])
+    names = ["y", "x", *dict(layer.named_parameters())]
+    errors = relative_errors(names, [z.cpu() for z in (y, *gradients)], expected)
+    # In float32 too the kernel multiplies in TF32: 10 bits. A's gradient is a small difference of large sums.
+    allowed = 5e-3 if precision == torch.float32 else 32 * torch.finfo(precision).eps
+    assert {name: error for name, error in errors.items() if not error < allowed} == {}
+
+
+@pytest.mark.gpu
+def test_source_itself_gives_the_same(kernel):
+    try:
+        source = importlib.import_module("mamba_ssm").Mamba2(128, d_state=64).cuda()
+    except ImportError as error:  # its kernel alone does without what the rest of it needs
+        pytest.skip(f"mamba-ssm has its kernel alone: {error}")
+    layer, x = build(d_embed=128), draw(B, 300, 128)
     source.load_state_dict(layer.state_dict())
-    expected = layer(x, num_last)
-    # The kernels multiply in TF32: 10 bits.
-    assert relative_errors(["kernel"], [layer.cuda()(x.cuda(), num_last).cpu()], [expected])["kernel"] < 5e-3
-    y = source(x.cuda()).cpu()[:, -expected.shape[1] :]
-    assert relative_errors(["source"], [y], [expected])["source"] < 5e-3
+    assert relative_errors(["source"], [source(x.cuda()).cpu()], [layer(x)])["source"] < 5e-3
