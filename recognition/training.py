@@ -1,6 +1,7 @@
 """The training loop, the same for every model: epochs of shuffled episodes, scores, checkpoints."""
 
 import atexit
+import inspect
 import math
 import os
 import time
@@ -15,6 +16,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from tqdm import tqdm
 
@@ -25,6 +27,14 @@ from recognition.config import TrainingConfig
 from recognition.dataset import EpisodeDataset, batches, loader
 from recognition.runs import Run
 from recognition.stopping import Stopped, stopping_later
+
+# Buffers are constants here; sending them around at every step would also hang where ranks score unequal numbers of
+# batches. torch 2.13 has another name for it, and warns of the old one.
+_SYNC_BUFFERS = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
 
 
 @dataclass
@@ -63,8 +73,7 @@ def launch(config: TrainingConfig) -> Fabric:
         torch.set_float32_matmul_precision("high")
     else:
         keep_freed_memory()
-    # Buffers are constants here; sending them around would also hang where ranks score unequal numbers of batches.
-    strategy = DDPStrategy(broadcast_buffers=False) if num_devices * num_nodes > 1 else "auto"
+    strategy = DDPStrategy(**{_SYNC_BUFFERS: False}) if num_devices * num_nodes > 1 else "auto"
     precision = _precision(config.precision, device)
     fabric = Fabric(
         accelerator=device,
@@ -109,7 +118,8 @@ def train_epoch(
     when a scheduler asks for a stop, which then raises Stopped. What is random in a step depends on its number and
     the seed alone, so a run that was stopped goes on as if it had not been.
 
-    Raises Failure, naming the step, before a loss that is not finite can spoil the weights.
+    Raises Failure, naming the step, before a loss, or gradients that are to be clipped, can spoil the weights by not
+    being finite.
     """
     epoch, started = progress.epoch, time.perf_counter()
     order = batches(len(dataset), config.batch_size, (config.seed, epoch), fabric.global_rank, fabric.world_size)
@@ -151,8 +161,14 @@ def train_epoch(
                 )
             optimizer.zero_grad()
             fabric.backward(loss)
-            if config.gradient_clip:
-                fabric.clip_gradients(model, optimizer, max_norm=config.gradient_clip)
+            if clip := config.gradient_clip:
+                norm = fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False)
+                # Gradients of a loss scaled for float16 do overflow; such a step is skipped and the scale lowered.
+                if not (_scaler(fabric) or norm.isfinite()):
+                    raise Failure(
+                        f"step {step + 1}: the loss is {mean_loss:.4g}, but the norm of its gradients {norm}; try a "
+                        f"lower training.learning_rate or training.warmup_steps"
+                    )
             optimizer.step()
             num_correct = ((logits > 0) == (is_old > 0)).sum().item()
             totals += loss.item() * is_old.numel(), num_correct, is_old.numel()
@@ -211,7 +227,7 @@ def learning_rate(step: int, num_steps: int, config: TrainingConfig) -> float:
 
 def checkpoint(fabric: Fabric, model: nn.Module, optimizer: Optimizer, progress: Progress) -> dict[str, Any]:
     """All that `restore` needs to go on from here."""
-    scaler = getattr(fabric.strategy.precision, "scaler", None)  # float16 scales its losses by what it has seen
+    scaler = _scaler(fabric)
     return {
         "model": model.module.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -230,7 +246,7 @@ def restore(run: Run, fabric: Fabric, model: nn.Module, optimizer: Optimizer) ->
     model.module.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     if state["scaler"]:
-        fabric.strategy.precision.scaler.load_state_dict(state["scaler"])
+        _scaler(fabric).load_state_dict(state["scaler"])
     return Progress(**state["progress"])
 
 
@@ -242,6 +258,11 @@ def _precision(precision: str | int, device: str) -> str:
     if device == "cpu" and precision == 16:
         raise InputError("training.precision: 16 needs a GPU; use 32 or bf16 on the CPU")
     return {32: "32-true", "bf16": "bf16-mixed", 16: "16-mixed"}[precision]
+
+
+def _scaler(fabric: Fabric) -> torch.amp.GradScaler | None:
+    """What scales losses in float16, by the overflows that it has seen."""
+    return getattr(fabric.strategy.precision, "scaler", None)
 
 
 def _seed(*numbers: int) -> int:
