@@ -35,6 +35,11 @@ def in_segments(project: Callable, step: Callable, x: Tensor, num_last: int | No
     return torch.cat(outputs, 1)
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """x in float32 if it is of half precision; float64, in which references are computed, stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
     """Convolve every channel with the K - 1 frames before it: x (B, T, C), weight (C, 1, K) and bias (C,) to (B, T, C).
 

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from models.config import Count, MixerConfig, Range
-from models.linear_attention import State, causal_conv1d, gated_linear_attention, in_segments
+from models.linear_attention import State, at_least_float32, causal_conv1d, gated_linear_attention, in_segments
 from models.optional import MAMBA2, load
 
 
@@ -94,7 +94,7 @@ class Mamba2(nn.Module):
         self, values: Tensor, dt: Tensor, b: Tensor, c: Tensor, num_read: int, memory: State | None
     ) -> tuple[Tensor, State | None]:
         """The state-space recurrence: values (B, T, H, headdim), dt (B, T, H), b and c (B, T, S) to (B, R, I)."""
-        A = -torch.exp(self.A_log.float())
+        A = -torch.exp(at_least_float32(self.A_log))
         num_unread = values.shape[1] - num_read
         if scan := _kernel(values):
             # Whatever the precision, values, b and c are float32 here, as the convolution leaves them, and dt is what
@@ -103,9 +103,9 @@ class Mamba2(nn.Module):
             y = scan(values, dt, A, b, c, chunk_size=256, D=self.D, dt_bias=self.dt_bias, dt_softplus=True)
             return y[:, num_unread:].flatten(2), None
         with torch.autocast(values.device.type, enabled=False):
-            dt = F.softplus(dt.float() + self.dt_bias).transpose(1, 2)  # (B, H, T)
-            values = values.float().transpose(1, 2)  # (B, H, T, headdim)
-            b, c = b.float()[:, None], c.float()[:, None]
+            dt = F.softplus(at_least_float32(dt) + self.dt_bias).transpose(1, 2)  # (B, H, T)
+            values = at_least_float32(values).transpose(1, 2)  # (B, H, T, headdim)
+            b, c = at_least_float32(b)[:, None], at_least_float32(c)[:, None]
             log_dt = dt.clamp(min=torch.finfo(dt.dtype).tiny).log()  # dt can round to 0
             y, _, memory = gated_linear_attention(
                 c, b, values, dt * A[:, None], log_dt, num_read, memory, self.chunk, is_stabilised=False
@@ -128,4 +128,5 @@ class GatedRMSNorm(nn.Module):
         self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
 
     def forward(self, y: Tensor, z: Tensor) -> Tensor:
-        return F.rms_norm(y.float() * F.silu(z.float()), y.shape[2:], self.weight, self.eps)
+        gated = at_least_float32(y) * F.silu(at_least_float32(z))
+        return F.rms_norm(gated, y.shape[2:], self.weight, self.eps)

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from models.config import Count, MixerConfig, Range
-from models.linear_attention import State, causal_conv1d, gated_linear_attention, in_segments
+from models.linear_attention import State, at_least_float32, causal_conv1d, gated_linear_attention, in_segments
 
 BLOCK = 4  # queries, keys and values are projected in blocks of this width
 
@@ -96,10 +96,11 @@ class MLSTM(nn.Module):
     def _cell(self, q: Tensor, k: Tensor, v: Tensor, num_read: int, memory: State | None) -> tuple[Tensor, State]:
         """The gated memory and its norm: q, k, v (B, T, I) to (B, R, I)."""
         with torch.autocast(q.device.type, enabled=False):
-            gates = torch.cat([q, k, v], 2).float()
+            q, k, v = (at_least_float32(x) for x in (q, k, v))
+            gates = torch.cat([q, k, v], 2)
             log_input = self.input_gate(gates).transpose(1, 2)  # (B, H, T)
             log_forget = F.logsigmoid(self.forget_gate(gates)).transpose(1, 2)
-            q, k, v = (x.float().unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
+            q, k, v = (x.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
             k = k / math.sqrt(k.shape[3])
             v = F.pad(v, (0, 1), value=1.0)  # one more column of ones gathers the normaliser n . q
             y, m, memory = gated_linear_attention(q, k, v, log_forget, log_input, num_read, memory, self.chunk)

@@ -1,11 +1,15 @@
 """What holds for every family in MODELS and for stacks of several: causality, gradients, memory, saving; a new family
 is covered unedited."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from models import CONFIGS, MODELS, PUBLISHED_NAMES, build_model
 from models.recogniser import Recogniser
@@ -256,6 +260,34 @@ def test_saved_weights_bring_back_the_same_outputs(variant, tmp_path):
     torch.save(model.state_dict(), tmp_path / "model.pt")
     other.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
     torch.testing.assert_close(model(features), other(features), rtol=0, atol=0)
+
+
+class Narrow(TorchDispatchMode):
+    """Gathers the names of operations that give a float narrower than float64."""
+
+    def __init__(self):
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        tensors = [x for x in tree_leaves(made) if isinstance(x, Tensor) and x.is_floating_point()]
+        if any(x.dtype != torch.float64 for x in tensors):
+            self.names.add(str(func))
+        return made
+
+
+@over_variants
+def test_float64_is_computed_in_float64_throughout(variant):
+    """References are; a step in float32 within would hide what float32 loses there."""
+    name, settings = variant
+    model, features, is_old = build(name, **settings), draw(B, 70, D), (draw(B, P, seed=2) > 0).double()
+    exact, single = copy.deepcopy(model).double(), model(features)
+    with Narrow() as narrow:
+        logits = exact(features.double())
+        F.binary_cross_entropy_with_logits(logits, is_old).backward()
+    assert narrow.names == set()
+    assert 1e-9 < (logits - single).norm() / logits.norm() < 1e-4
 
 
 @over_variants
