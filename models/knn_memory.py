@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.config import Count, MixerConfig
 from models.external_memory import Backend, ExternalMemory, IndexKind, Retrieved, take
+from models.norm import LayerNorm
 from models.optional import find_module
 
 NUM_BUCKETS, MAX_DISTANCE = 32, 128  # of relative positions, as T5's (Raffel et al. 2020, arXiv:1910.10683)
@@ -95,7 +96,7 @@ class KNNMemory(nn.Module):
         width, heads, kv_heads = config.d_embed, config.n_heads, config.kv_heads
         self.d_head = config.d_head or width // heads
         self.offset = nn.Parameter(torch.randn(width))
-        self.norm_attention, self.norm_feedforward = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.norm_attention, self.norm_feedforward = LayerNorm(width), LayerNorm(width)
         self.key = nn.Linear(width, kv_heads * self.d_head, bias=False)
         self.value = nn.Linear(width, kv_heads * self.d_head, bias=False)
         self.query = None if config.tie_qk else nn.Linear(width, heads * self.d_head, bias=False)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from models.norm import LayerNorm
+
 
 class Recogniser(nn.Module):
     """Says of each probe at the end of a sequence whether it was seen before.
@@ -45,7 +47,7 @@ class Recogniser(nn.Module):
             ResidualBlock(mixer, d_embed) if is_residual else mixer
             for mixer, is_residual in zip(mixers, residual, strict=True)
         )
-        self.norm = nn.LayerNorm(d_embed) if residual[-1] else nn.Identity()
+        self.norm = LayerNorm(d_embed) if residual[-1] else nn.Identity()
         self.read_out = nn.Linear(d_embed, 1)
         self.register_buffer("feature_mean", None)
         self.register_buffer("feature_deviation", None)
@@ -76,7 +78,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, mixer: nn.Module, d_embed: int):
         super().__init__()
-        self.norm, self.mixer = nn.LayerNorm(d_embed), mixer
+        self.norm, self.mixer = LayerNorm(d_embed), mixer
 
     def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
         first = 0 if num_last is None else x.shape[1] - num_last
