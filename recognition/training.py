@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision, Precision
 from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
@@ -74,15 +75,8 @@ def launch(config: TrainingConfig) -> Fabric:
     else:
         keep_freed_memory()
     strategy = DDPStrategy(**{_SYNC_BUFFERS: False}) if num_devices * num_nodes > 1 else "auto"
-    precision = _precision(config.precision, device)
-    fabric = Fabric(
-        accelerator=device,
-        strategy=strategy,
-        devices=num_devices,
-        num_nodes=num_nodes,
-        precision=precision,
-        plugins=environment,
-    )
+    plugins = [environment, precision_of(config.precision, device)]
+    fabric = Fabric(accelerator=device, strategy=strategy, devices=num_devices, num_nodes=num_nodes, plugins=plugins)
     atexit.register(disconnect)
     if (others := getattr(fabric.strategy.launcher, "procs", None)) is not None:
         watch(others)
@@ -111,6 +105,7 @@ def train_epoch(
     progress: Progress,
     keep: Callable[[], None],
     show_timing: bool = False,
+    hide_bar: bool = False,
 ) -> dict[str, float]:
     """One pass over the training episodes, or what is left of it; returns its line of metrics.
 
@@ -129,7 +124,7 @@ def train_epoch(
     totals = np.array(progress.totals if fabric.is_global_zero else [0.0, 0.0, 0.0])
     model.train()
     name = f"epoch {epoch + 1}/{config.n_epochs}"
-    hide_bar = not fabric.is_global_zero
+    hide_bar = hide_bar or not fabric.is_global_zero
 
     def keep_progress() -> None:
         progress.totals = _sum(fabric, totals)
@@ -250,14 +245,22 @@ def restore(run: Run, fabric: Fabric, model: nn.Module, optimizer: Optimizer) ->
     return Progress(**state["progress"])
 
 
-def _precision(precision: str | int, device: str) -> str:
-    """Fabric's name for a precision; "auto" takes bfloat16 where the GPU has it, float16 on older ones."""
+class _MixedPrecision(MixedPrecision):
+    """Fabric's, but features come to the model as they are stored: Fabric would round float16's 11 bits to bfloat16's
+    8 before they are standardised, which doubles the error of some gradients."""
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+
+def precision_of(precision: str | int, device: str) -> Precision:
+    """What makes Fabric compute in a precision; "auto" takes bfloat16 where the GPU has it, float16 on older ones."""
     if precision == "auto":
         has_bfloat16 = device == "cuda" and torch.cuda.get_device_capability() >= (8, 0)
         precision = 32 if device == "cpu" else "bf16" if has_bfloat16 else 16
     if device == "cpu" and precision == 16:
         raise InputError("training.precision: 16 needs a GPU; use 32 or bf16 on the CPU")
-    return {32: "32-true", "bf16": "bf16-mixed", 16: "16-mixed"}[precision]
+    return Precision() if precision == 32 else _MixedPrecision(f"{precision}-mixed", device)
 
 
 def _scaler(fabric: Fabric) -> torch.amp.GradScaler | None:

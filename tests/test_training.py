@@ -13,7 +13,7 @@ from models import CONFIGS, build_model
 from recognition.command_line import Failure
 from recognition.config import DatasetConfig, TrainingConfig
 from recognition.dataset import EpisodeDataset, open_split
-from recognition.training import _SYNC_BUFFERS, Progress, train_epoch
+from recognition.training import _SYNC_BUFFERS, Progress, precision_of, train_epoch
 
 CONFIG = TrainingConfig(n_epochs=1, batch_size=4, num_workers=0, device="cpu", gradient_clip=1.0)
 
@@ -48,6 +48,26 @@ def test_float16_skips_a_step_whose_scaled_gradients_overflow_instead_of_ending(
     assert any(moves.values()) is not overflows
     num_steps = len(episodes) // CONFIG.batch_size
     assert scaler.get_scale() == (scale / 2**num_steps if overflows else scale)
+
+
+class Listener(nn.Module):
+    """Gives zeros, and keeps what it is given."""
+
+    def __init__(self, num_probes: int):
+        super().__init__()
+        self.shift, self.heard = nn.Parameter(torch.zeros(num_probes)), []
+
+    def forward(self, features: Tensor) -> Tensor:
+        self.heard.append(features)
+        return self.shift.expand(len(features), -1)
+
+
+@pytest.mark.parametrize("precision", [32, "bf16"])
+def test_features_come_to_the_model_as_they_are_stored(precision, episodes):
+    """Fabric rounds what a model is given to bfloat16, which has 3 bits less."""
+    model = Listener(episodes.num_probes)
+    train(Fabric(accelerator="cpu", devices=1, plugins=precision_of(precision, "cpu")), model, episodes)
+    assert {features.dtype for features in model.heard} == {episodes.bank.dtype} == {torch.float16}
 
 
 class Steep(nn.Module):

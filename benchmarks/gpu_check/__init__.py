@@ -1,0 +1,1 @@
+"""Everything that a GPU is to show, measured in one go."""
