@@ -71,6 +71,8 @@ def test_configuration_that_fails_is_a_line_and_others_follow(monkeypatch):
         ("demo/transformer.yaml, 32", True),
         ("demo/transformer.yaml, bf16", True),
     ]
+    assert [line.keys() for line in lines] == [lines[0].keys()] * 4
+    assert (lines[0]["output error"], lines[0]["gradient error"]) == (None, None)
     assert lines[0]["note"] == "RuntimeError: CUDA error: an illegal memory access"
 
 

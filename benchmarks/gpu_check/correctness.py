@@ -54,9 +54,13 @@ class Allowed(NamedTuple):
     lost: float
 
 
-# By the words of training.precision. Several roundings follow each other.
-HALF = {"bf16": Allowed(8 * 2**-8, 32 * 2**-8, 1e-3), 16: Allowed(8 * 2**-11, 32 * 2**-11, 1e-3)}
-ALLOWED = {32: Allowed(2e-5, 5e-4, 1e-6), **HALF}
+# By the words of training.precision. Several roundings follow each other, and where one opens a ReLU that should be
+# closed, a gradient moves by more than a rounding.
+ALLOWED = {
+    32: Allowed(output=2e-5, gradient=1e-3, lost=1e-6),
+    "bf16": Allowed(output=8 * 2**-8, gradient=32 * 2**-8, lost=1e-3),
+    16: Allowed(output=8 * 2**-11, gradient=64 * 2**-11, lost=1e-3),
+}
 
 
 class Step(NamedTuple):
@@ -106,38 +110,39 @@ def check(
 ) -> dict:
     """Compare a configuration's first training step on `device` with float64: a line of `correctness`.
 
-    References that are in `references` are not computed again.
+    References that are in `references` are not computed again. What raises has None for errors, and says why in "note".
     """
-    line = {"what": f"{path.relative_to(FOLDER)}, {precision}", "output error": math.nan, "gradient error": math.nan}
+    allowed = ALLOWED[precision]
+    output, gradient, note = None, None, ""
     try:
         config, references = _load(path, sizes), {} if references is None else references
         allowed = _allowed(config, device, precision)
         model, episodes = build(config, sizes), MadeUpEpisodes(sizes)
-        key = f"{config.model} {config.dataset.standardise} {sizes}"
+        key = f"{config.model} {config.dataset.standardise} {config.training.seed} {sizes}"
         if key not in references:
             references[key] = reference(model, episodes, config.training)
         with _float32_in_full():
             step = training_step(model, episodes, config.training, device, precision)
         output, gradient, worst = errors(step, references[key], allowed)
+        note = worst + step.note
     except Exception as error:
-        return line | {"is_good": False, "note": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
-    line |= {"output error": output, "gradient error": gradient}
-    line |= {"allowed output error": allowed.output, "allowed gradient error": allowed.gradient}
-    is_good = output < allowed.output and gradient < allowed.gradient
-    return line | {"is_good": is_good, "note": worst + step.note}
+        note = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return {
+        "what": f"{path.relative_to(FOLDER)}, {precision}",
+        "output error": output,
+        "allowed output error": allowed.output,
+        "gradient error": gradient,
+        "allowed gradient error": allowed.gradient,
+        "is_good": output is not None and output < allowed.output and gradient < allowed.gradient,
+        "note": note,
+    }
 
 
 def build(config: RunConfig, sizes: Sizes) -> Recogniser:
     """The configuration's model for made-up episodes, on the CPU, in float32."""
     torch.manual_seed(config.training.seed)
     settings = CONFIGS[config.model.model](**config.model.args)
-    model = build_model(
-        config.model.model,
-        settings,
-        sizes.features,
-        sizes.probes,
-        clip_frames=sizes.clip_frames,
-    )
+    model = build_model(config.model.model, settings, sizes.features, sizes.probes, clip_frames=sizes.clip_frames)
     if config.dataset.standardise:
         frames = F.normalize(MadeUpEpisodes(sizes).features.flatten(0, 1).float(), dim=1)
         model.standardise(frames.mean(0), frames.std(0))
