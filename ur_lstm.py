@@ -2,7 +2,8 @@
 
 Source: Gu, Gulcehre, Paine, Hoffman, Pascanu (2020), "Improving the Gating Mechanism of Recurrent Neural Networks",
 arXiv:1910.09890. This file needs torch alone: copy it into your own work. On the CPU it is many times faster with
-ur_lstm_kernel.py beside it and numba installed.
+ur_lstm_kernel.py beside it and numba installed; for GPUs there are kernels in models/ur_lstm_triton.py, which needs
+models/gpu_paths.py.
 
 Shapes: B sequences, T steps, I inputs, H hidden units. Per step, with a fixed bias b and rows in the order r, f, u, o:
 
@@ -78,13 +79,7 @@ class URLSTMCell(nn.Module):
 
     def step(self, projected: Tensor, h: Tensor, c: Tensor) -> State:
         """One step from the projected input W_ih x + bias + gate_bias, (B, 4H)."""
-        r, f, u, o = torch.addmm(projected, h, self.weight_hh.T).chunk(4, dim=1)
-        g = torch.sigmoid(f)
-        if self.refine:
-            r = torch.sigmoid(r)
-            g = 2 * r * g + (1 - 2 * r) * g * g
-        c = torch.lerp(torch.tanh(u), c, g)
-        return torch.sigmoid(o) * torch.tanh(c), c
+        return _step(projected, self.weight_hh, h, c, self.refine)
 
     def read(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All steps from the input x (B, T, I): outputs (B, T, H) and the last h and c, compiled where that can be."""
@@ -94,15 +89,14 @@ class URLSTMCell(nn.Module):
             return scan(x, self.weight_ih, bias, self.weight_hh, h, c, self.refine)
         projected = nn.functional.linear(x, self.weight_ih, self.bias)
         with torch.autocast(x.device.type, enabled=False):
-            return self.scan(projected.to(c.dtype) + self.gate_bias(), h, c)
+            projected = projected.to(c.dtype) + self.gate_bias()
+            if c.is_cuda and c.dtype == torch.float32 and (scan := _gpu_scan()):
+                return scan(_scan, projected, self.weight_hh, h, c, self.refine)
+            return self.scan(projected, h, c)
 
     def scan(self, projected: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All steps from the projected input (B, T, 4H): the plain loop, as the equations are written."""
-        outputs = []
-        for step in projected.unbind(1):
-            h, c = self.step(step, h, c)
-            outputs.append(h)
-        return torch.stack(outputs, 1), h, c
+        return _scan(projected, self.weight_hh, h, c, self.refine)
 
 
 class URLSTM(nn.Module):
@@ -179,6 +173,24 @@ class URLSTM(nn.Module):
         return torch.cat(outputs, 1), h, c
 
 
+def _step(projected: Tensor, weight_hh: Tensor, h: Tensor, c: Tensor, refine: bool) -> State:
+    r, f, u, o = torch.addmm(projected, h, weight_hh.T).chunk(4, dim=1)
+    g = torch.sigmoid(f)
+    if refine:
+        r = torch.sigmoid(r)
+        g = 2 * r * g + (1 - 2 * r) * g * g
+    c = torch.lerp(torch.tanh(u), c, g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def _scan(projected: Tensor, weight_hh: Tensor, h: Tensor, c: Tensor, refine: bool) -> tuple[Tensor, Tensor, Tensor]:
+    outputs = []
+    for step in projected.unbind(1):
+        h, c = _step(step, weight_hh, h, c, refine)
+        outputs.append(h)
+    return torch.stack(outputs, 1), h, c
+
+
 @functools.cache
 def _compiled_scan() -> Callable | None:
     """`scan` of ur_lstm_kernel.py, or None, said once, where it or numba is missing."""
@@ -187,6 +199,19 @@ def _compiled_scan() -> Callable | None:
     except ImportError as error:
         logging.getLogger(__name__).warning(
             "UR-LSTM runs as a plain loop, many times slower on the CPU than compiled by numba: %s", error
+        )
+        return None
+    return scan
+
+
+@functools.cache
+def _gpu_scan() -> Callable | None:
+    """`scan` of models/ur_lstm_triton.py, or None, said once, where it or triton is missing."""
+    try:
+        from models.ur_lstm_triton import scan
+    except ImportError as error:
+        logging.getLogger(__name__).warning(
+            "UR-LSTM runs as a plain loop on the GPU, a dozen small kernels a step, for want of kernels: %s", error
         )
         return None
     return scan
