@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measure import Row, peak_memory, precision, take_turns
+from models import gpu_paths
 from models.transformer import Transformer
 
 NUM_FRAMES, NUM_PROBES, WIDTH = 9180, 180, 64
@@ -28,6 +29,9 @@ def transformer(device: str) -> Iterator[Row]:
     wanted = 3 if device == "cpu" else 6
     what = "transformer, T 9,180, forward and backward"
     yield Row(what, "nn.TransformerEncoder, dense mask", *seconds, wanted, share, 0.5)
+    if device != "cpu":
+        share = peak_memory(prepare_ours, device) / peak_memory(prepare_pieces, device)
+        yield Row("  by FlexAttention", "the plain pieces", *take_turns([ours, prepare_pieces(device)]), 1, share, 1)
 
 
 def prepare_ours(device: str) -> Callable[[], Tensor]:
@@ -40,6 +44,17 @@ def prepare_ours(device: str) -> Callable[[], Tensor]:
         return y
 
     return step
+
+
+def prepare_pieces(device: str) -> Callable[[], Tensor]:
+    """Ours without paths made for GPUs."""
+    step = prepare_ours(device)
+
+    def plain_step() -> Tensor:
+        with gpu_paths.using("none"):
+            return step()
+
+    return plain_step
 
 
 def prepare_torchs(device: str) -> Callable[[], Tensor]:

@@ -10,7 +10,10 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from models import flex_attention
 from models.config import Count, MixerConfig
+
+ROWS = 1024  # queries that are masked at a time
 
 
 class Transformer(nn.Module):
@@ -57,7 +60,11 @@ class Transformer(nn.Module):
         keys, values = F.linear(x, weight_kv, bias_kv).unflatten(2, (2, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
         x = x[:, x.shape[1] - num_read :]
         queries = F.linear(x, weight_q, bias_q).unflatten(2, (self.n_heads, -1)).transpose(1, 2)  # (B, H, R, D)
-        mixed = self._attend(queries, keys, values).transpose(1, 2).flatten(2)  # (B, R, M)
+        if num_read > ROWS and (self.no_self or self.is_causal):
+            mixed = flex_attention.attend(self._attend, queries, keys, values, self.no_self, self.is_causal)
+        else:  # one mask, of which there is little
+            mixed = self._attend(queries, keys, values)
+        mixed = mixed.transpose(1, 2).flatten(2)  # (B, R, M)
         x = self.norm_attention(x + self.dropout(self.output(mixed)))
         inner = self.dropout(F.relu(self.expand(x)))
         return self.norm_feedforward(x + self.dropout(self.contract(inner)))
@@ -66,7 +73,7 @@ class Transformer(nn.Module):
         """Floats kept from study to probe: keys and values of every frame."""
         return 2 * num_frames * self.output.in_features
 
-    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, rows: int = 1024) -> Tensor:
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, rows: int = ROWS) -> Tensor:
         """Masked attention of the last R of T frames: (B, H, R, D) and twice (B, H, T, D) to (B, H, R, D).
 
         A mask of T x T would dominate memory at T = 9,180, so attention goes `rows` queries at a time. Going backwards
