@@ -1,4 +1,4 @@
-"""UR-LSTM's recurrence, compiled for the CPU or as kernels for a GPU, against torch's LSTM and against the plain loop over time."""
+"""UR-LSTM, compiled for the CPU or in kernels of a GPU, against torch's LSTM and against the plain loop over time."""
 
 from collections.abc import Callable, Iterator
 from unittest import mock

@@ -1,8 +1,11 @@
 """Causal linear attention with decay, chunk by chunk: the core that mLSTM and Mamba2 share.
 
+On a GPU its many small operations can go through torch.compile: GPU_PATHS=all, see models/gpu_paths.py.
+
 Shapes: B episodes, H heads, T frames, K key width, V value width, N chunks, L frames a chunk.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -10,6 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.utils.checkpoint import checkpoint
+
+from models.gpu_paths import GPUPath
+
+BACKEND = "inductor"
+
+_path = GPUPath("Linear attention runs as it is written, not compiled", level="all", compiles=True)
 
 State = tuple[Tensor, Tensor]  # the memory divided by exp(scale), (B, H, K, V), and the scale, (B, H)
 
@@ -129,7 +138,9 @@ def gated_linear_attention(
         state = _advance(*state, after[..., 0], gain, peak, is_stabilised)
     if num_last == 0:
         return v, log_decay, state
-    return _read(q[:, :, sizes[0] :], k, v, log_decay, log_input, state, chunk_size, is_stabilised)
+    args = q[:, :, sizes[0] :], k, v, log_decay, log_input, *state, chunk_size, is_stabilised
+    y, m, *state = _path(_read_compiled, _read, args)
+    return y, m, tuple(state)
 
 
 def _read(
@@ -138,10 +149,11 @@ def _read(
     v: Tensor,
     log_decay: Tensor,
     log_input: Tensor,
-    state: State,
+    memory: Tensor,
+    log_scale: Tensor,
     chunk_size: int,
     is_stabilised: bool,
-) -> tuple[Tensor, Tensor, State]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y exp(-m) and m of all frames, and the state after them."""
     num_frames = v.shape[2]
     padding = -num_frames % chunk_size  # at the end; no decay and no gain leave the state as it is
@@ -157,7 +169,7 @@ def _read(
     to_end = total[..., None] - decay + log_input  # (B, H, N, L), weight of a frame in the state at the chunk's end
     gain, peak = _gain(k, v, to_end, is_stabilised)
 
-    states = [state]
+    states = [(memory, log_scale)]
     # Not gain[:, :, n]: the gradient of each index would fill a tensor of the size of all.
     for of_chunk in zip(*(x.unbind(2) for x in (total, gain, peak)), strict=True):
         states.append(_advance(*states[-1], *of_chunk, is_stabilised))
@@ -176,7 +188,20 @@ def _read(
         m = torch.zeros_like(before)
     y = ((q @ k.transpose(-1, -2)) * torch.exp(within)) @ v  # (B, H, N, L, V)
     y = y + (q * torch.exp(before)[..., None]) @ memory
-    return *(x.flatten(2, 3)[:, :, :num_frames] for x in (y, m)), last
+    return *(x.flatten(2, 3)[:, :, :num_frames] for x in (y, m)), *last
+
+
+def _read_compiled(*args: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _compile_read(BACKEND)(*args)
+
+
+@functools.cache
+def _compile_read(backend: str) -> Callable:
+    """`_read` compiled at its first call for each kind of inputs.
+
+    Each kind has code of its own, so that a checkpoint that computes again keeps what was kept before.
+    """
+    return torch.compile(_read, backend=backend, fullgraph=True, dynamic=False)
 
 
 def _gain(k: Tensor, v: Tensor, to_end: Tensor, is_stabilised: bool) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,15 @@
 """Chunked linear attention against the recurrence it stands for, one frame at a time in float64."""
 
+import logging
+
 import pytest
 import torch
 from torch import Tensor
 
+from models import gpu_paths, linear_attention
 from models.linear_attention import causal_conv1d, gated_linear_attention
+from models.mamba2 import Mamba2
+from models.mlstm import MLSTM
 
 B, H, K, V = 2, 3, 4, 5
 
@@ -138,3 +143,71 @@ def test_convolution_carries_on_where_earlier_frames_ended(cut):
     in_two = with_gradients([x, weight, bias], torch.cat([early, late], 1))
     torch.testing.assert_close(in_two, with_gradients([x, weight, bias], whole))
     torch.testing.assert_close(end, last)
+
+
+class CountedCompiler:
+    """Compiles to torch's own operations, those of the backward pass included, and counts how often."""
+
+    def __init__(self):
+        self.num_compilations = 0
+
+    def __call__(self, graph: torch.fx.GraphModule, inputs: list[Tensor]):
+        from torch._dynamo.backends.debugging import aot_eager
+
+        self.num_compilations += 1
+        return aot_eager(graph, inputs)
+
+
+@pytest.fixture
+def compiler(monkeypatch) -> CountedCompiler:
+    """Has the CPU take the path of a GPU."""
+    compiler = CountedCompiler()
+    monkeypatch.setattr(gpu_paths, "DEVICE_TYPE", "cpu")
+    monkeypatch.setattr(linear_attention, "BACKEND", compiler)
+    monkeypatch.setattr(linear_attention._path, "is_good", {})
+    torch._dynamo.reset()
+    return compiler
+
+
+def outputs_and_gradients(layer: torch.nn.Module, x: Tensor, num_last: int | None) -> list[Tensor]:
+    x = x.clone().requires_grad_()
+    y = layer(x, num_last)
+    weights = torch.arange(y.numel(), device=y.device).cos().view(y.shape)
+    return [y, *torch.autograd.grad((y * weights).sum(), [x, *layer.parameters()])]
+
+
+def build(family: type) -> torch.nn.Module:
+    """With segments of 64 frames and chunks of 32."""
+    torch.manual_seed(0)
+    layer = family(family.Config(d_embed=64))
+    layer.segment, layer.chunk = 64, 32
+    return layer
+
+
+@pytest.mark.parametrize("family", [MLSTM, Mamba2])
+@pytest.mark.parametrize("num_last", [None, 20])
+def test_compiled_layer_gives_what_the_plain_one_gives_and_compiles_once_for_each_kind_of_segment(
+    compiler, caplog, family, num_last
+):
+    layer, x = build(family), torch.randn(2, 150, 64, generator=torch.Generator().manual_seed(0))
+    with gpu_paths.using("all"), caplog.at_level(logging.WARNING):
+        actual = [outputs_and_gradients(layer, x, num_last) for _ in range(3)]  # segments are computed again, too
+    assert caplog.text == ""
+    # The first segment, one that follows another, the shorter last one; of 20 frames that are read the last alone.
+    assert compiler.num_compilations == len(linear_attention._path.is_good) == (1 if num_last else 3)
+    expected = outputs_and_gradients(layer, x, num_last)
+    assert compiler.num_compilations == len(linear_attention._path.is_good)
+    torch.testing.assert_close(actual, [expected] * 3, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("family", [MLSTM, Mamba2])
+def test_compiled_layer_gives_on_a_gpu_what_the_plain_one_gives_and_warns_of_nothing(caplog, family):
+    layer, x = build(family).cuda(), torch.randn(2, 150, 64, generator=torch.Generator().manual_seed(0)).cuda()
+    with gpu_paths.using("all"), caplog.at_level(logging.WARNING):
+        actual = outputs_and_gradients(layer, x, None)
+    assert caplog.text == ""
+    expected = outputs_and_gradients(layer, x, None)
+    for ours, theirs in zip(actual, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3 * theirs.abs().max().item())
