@@ -3,12 +3,14 @@
 The plain loop is a dozen small kernels a step, and more backwards, each of which costs more to start than to run. Where
 layers are narrow, here one kernel goes through all steps, with a program for each sequence that holds its state and all
 weights in registers. Where they are wide, weights are more than one processor could read again at each step: there BLAS
-multiplies, and one kernel a step does all the rest.
+multiplies, and one kernel a step does all the rest; the kernels of so many steps are started as one CUDA graph.
 
 Shapes: B sequences, T steps, H hidden units; gates in the order r, f, u, o as in ur_lstm.py.
 """
 
+import logging
 from collections.abc import Callable
+from functools import cache
 
 import torch
 import triton
@@ -20,6 +22,8 @@ from models.gpu_paths import GPUPath
 
 MAX_NARROW = 64  # hidden units whose weights, 16 H^2 bytes, stay in registers; those of 128 do not
 STEP_BLOCK = 128  # units of one program where there is one kernel a step
+PIECE = 64  # steps that are one CUDA graph
+MAX_GRAPHS = 16  # that are kept, each with as much memory as its steps need
 
 _path = GPUPath("UR-LSTM runs as a plain loop on the GPU, a dozen small kernels a step")
 
@@ -28,8 +32,11 @@ def scan(
     plain: Callable, projected: Tensor, weight_hh: Tensor, h: Tensor, c: Tensor, refine: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What plain(projected, weight_hh, h, c, refine) gives, the loop of ur_lstm.py: by it if kernels cannot be had."""
-    few = [projected[:2, :3].contiguous(), weight_hh, h[:2].contiguous(), c[:2].contiguous(), refine]
-    return _path(fused_scan, plain, (projected, weight_hh, h, c, refine), few)
+    # Of wide layers a graph and some more, where there are as many.
+    num_steps = PIECE + 3 if h.shape[1] > MAX_NARROW and projected.shape[1] >= PIECE + 3 else 3
+    few = [projected[:2, :num_steps].contiguous(), weight_hh, h[:2].contiguous(), c[:2].contiguous(), refine]
+    with torch.cuda.device_of(projected):
+        return _path(fused_scan, plain, (projected, weight_hh, h, c, refine), few)
 
 
 def fused_scan(
@@ -56,9 +63,11 @@ class _Scan(torch.autograd.Function):
             _forward[num_sequences,](*arrays, num_steps, width, refine=refine, **_sizes(width))
         else:
             gates = projected.clone(memory_format=torch.contiguous_format)
-            for t, (gate, h) in enumerate(zip(gates.unbind(1), [h0, *hs.unbind(1)], strict=False)):
-                gate.addmm_(h, w_t)
-                _forward_step[_grid(hs)](gates, c0, hs, cs, num_steps, width, t, refine=refine, BLOCK=STEP_BLOCK)
+            for start in range(0, num_steps, PIECE):
+                steps = slice(start, min(start + PIECE, num_steps))
+                before = (hs[:, start - 1], cs[:, start - 1]) if start else (h0, c0)
+                if not _run_graph(_forward_steps, refine, w_t, *before, *(y[:, steps] for y in (gates, hs, cs))):
+                    _forward_steps(steps, refine, w_t, h0, c0, gates, hs, cs)
         ctx.save_for_backward(weight_hh, h0, c0, gates, hs, cs)
         ctx.refine = refine
         return hs, hs[:, -1].clone(), cs[:, -1].clone()
@@ -74,13 +83,97 @@ class _Scan(torch.autograd.Function):
             arrays = weight_hh.contiguous(), gates, c0, cs, d_hs, d_h, d_c, d_gates
             _backward[len(hs),](*arrays, num_steps, width, refine=refine, **_sizes(width))
         else:
-            arrays = gates, c0, cs, d_hs, d_h, d_c, d_gates
-            for t in range(num_steps - 1, -1, -1):
-                _backward_step[_grid(hs)](*arrays, num_steps, width, t, refine=refine, BLOCK=STEP_BLOCK)
-                torch.mm(d_gates[:, t], weight_hh, out=d_h)
+            w = weight_hh.contiguous()
+            for start in reversed(range(0, num_steps, PIECE)):
+                steps = slice(start, min(start + PIECE, num_steps))
+                before = cs[:, start - 1] if start else c0
+                here = [y[:, steps] for y in (gates, cs, d_hs, d_gates)]
+                if not _run_graph(_backward_steps, refine, w, before, *here[:3], d_h, d_c, here[3]):
+                    _backward_steps(steps, refine, w, c0, gates, cs, d_hs, d_h, d_c, d_gates)
         before = torch.cat([h0[:, None], hs[:, :-1]], 1)
         d_weight_hh = d_gates.flatten(0, 1).T @ before.flatten(0, 1) if ctx.needs_input_grad[1] else None
         return d_gates, d_weight_hh, d_h, d_c, None
+
+
+def _forward_steps(
+    steps: slice, refine: bool, w_t: Tensor, h0: Tensor, c0: Tensor, gates: Tensor, hs: Tensor, cs: Tensor
+) -> None:
+    """Steps of a wide layer, with pre-activations in `gates` (B, T, 4H), which become the gates; sets hs and cs."""
+    for t in range(steps.start, steps.stop):
+        gates[:, t].addmm_(hs[:, t - 1] if t else h0, w_t)
+        sizes = hs.shape[1], hs.shape[2], t
+        _forward_step[_grid(hs)](gates, c0, hs, cs, *sizes, refine=refine, BLOCK=STEP_BLOCK)
+
+
+def _backward_steps(
+    steps: slice,
+    refine: bool,
+    w: Tensor,
+    c0: Tensor,
+    gates: Tensor,
+    cs: Tensor,
+    d_hs: Tensor,
+    d_h: Tensor,
+    d_c: Tensor,
+    d_gates: Tensor,
+) -> None:
+    """The same backwards: sets d_gates, and takes d_h and d_c (B, H) to before the steps."""
+    for t in reversed(range(steps.start, steps.stop)):
+        sizes = cs.shape[1], cs.shape[2], t
+        _backward_step[_grid(cs)](gates, c0, cs, d_hs, d_h, d_c, d_gates, *sizes, refine=refine, BLOCK=STEP_BLOCK)
+        torch.mm(d_gates[:, t], w, out=d_h)
+
+
+class _Graph:
+    """What `steps` does with PIECE steps as a CUDA graph, on memory of its own; the last three arrays are written."""
+
+    def __init__(self, steps: Callable, refine: bool, arrays: list[Tensor]):
+        self.arrays = [torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in arrays]
+        num_steps = PIECE
+        self.run = lambda: steps(slice(0, num_steps), refine, *self.arrays)
+        if not arrays[0].is_cuda:  # Triton's interpreter
+            return
+        self.run()  # compiles what has not been; a graph must not
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        with (
+            torch.cuda.stream(torch.cuda.current_stream()),  # to come back to, should the capture fail
+            torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+        ):
+            self.run()
+        self.run = graph.replay
+
+    def __call__(self, arrays: list[Tensor]) -> None:
+        for own, given in zip(self.arrays, arrays, strict=True):
+            own.copy_(given)
+        self.run()
+        for own, given in zip(self.arrays[-3:], arrays[-3:], strict=True):
+            given.copy_(own)
+
+
+_graphs: dict[tuple, _Graph | None] = {}
+
+
+def _run_graph(steps: Callable, refine: bool, *arrays: Tensor) -> bool:
+    """Do PIECE steps by a graph; False if these are fewer, or if graphs cannot be had or are too many."""
+    if arrays[-1].shape[1] != PIECE or (arrays[-1].is_cuda and torch.cuda.is_current_stream_capturing()):
+        return False
+    # On two streams at once, one graph would overwrite its own memory.
+    stream = torch.cuda.current_stream() if arrays[-1].is_cuda else None
+    kind = (steps, refine, stream, *(x.shape for x in arrays))
+    if kind not in _graphs:
+        try:
+            _graphs[kind] = _Graph(steps, refine, list(arrays)) if len(_graphs) < MAX_GRAPHS else None
+        except RuntimeError as error:
+            _graphs[kind] = None
+            _warn_of_no_graphs(str(error))
+    if graph := _graphs[kind]:
+        graph(list(arrays))
+    return graph is not None
+
+
+@cache
+def _warn_of_no_graphs(reason: str) -> None:
+    logging.getLogger(__name__).warning("UR-LSTM's steps are started one by one, not as CUDA graphs: %s", reason)
 
 
 def _sizes(width: int) -> dict[str, int]:

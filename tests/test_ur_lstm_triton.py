@@ -93,6 +93,42 @@ def test_kernels_on_their_device_give_outputs_and_gradients_of_the_plain_loop(ke
 
 @needs_kernels
 @pytest.mark.gpu
+@pytest.mark.parametrize("piece", [1, 4, 7])
+def test_kernels_on_their_device_work_in_graphs_of_some_steps(kernels, monkeypatch, piece):
+    """On the CPU a graph does its steps one by one, on memory of its own as on a GPU."""
+    from models import ur_lstm_triton
+
+    expected = run(3, 9, 65, is_exact=True, learn_forget_bias=True)
+    kernels()
+    monkeypatch.setattr(ur_lstm_triton, "PIECE", piece)
+    monkeypatch.setattr(ur_lstm_triton, "_graphs", {})
+    for _ in range(2):
+        assert_close_for_their_size(run(3, 9, 65, learn_forget_bias=True), expected)
+    assert len(ur_lstm_triton._graphs) == 2  # forwards and backwards
+    assert all(ur_lstm_triton._graphs.values())
+
+
+@needs_kernels
+@pytest.mark.gpu
+def test_kernels_on_their_device_run_step_by_step_where_a_graph_fails(kernels, monkeypatch, caplog):
+    from models import ur_lstm_triton
+
+    expected = run(3, 9, 65, is_exact=True)
+    kernels()
+    monkeypatch.setattr(ur_lstm_triton, "PIECE", 4)
+    monkeypatch.setattr(ur_lstm_triton, "_graphs", {})
+    monkeypatch.setattr(ur_lstm_triton._Graph, "__init__", _fail)
+    with caplog.at_level(logging.WARNING):
+        assert_close_for_their_size(run(3, 9, 65), expected)
+    assert caplog.text.count("one by one") == 1
+
+
+def _fail(*args: object) -> None:
+    raise RuntimeError("operation not permitted when stream is capturing")
+
+
+@needs_kernels
+@pytest.mark.gpu
 @pytest.mark.parametrize("checkpoint_every", [1, 5, 100])
 @pytest.mark.parametrize("width", [8, 65])
 def test_kernels_on_their_device_serve_checkpoints(kernels, width, checkpoint_every):
@@ -126,18 +162,19 @@ def test_kernels_on_their_device_pass_nan_on_and_saturate_without_it(kernels, wi
 @on_a_gpu
 @pytest.mark.gpu
 @pytest.mark.parametrize("autocast", [False, True])
-@pytest.mark.parametrize("checkpoint_every", [None, 10])
+@pytest.mark.parametrize("checkpoint_every", [None, 10, 100])
 @pytest.mark.parametrize("width", [64, 140])
-def test_layer_on_a_gpu_runs_the_kernels_and_warns_of_nothing(caplog, width, checkpoint_every, autocast):
+@pytest.mark.parametrize("num_steps", [37, 230])
+def test_layer_on_a_gpu_runs_the_kernels_and_warns_of_nothing(caplog, num_steps, width, checkpoint_every, autocast):
     from models import ur_lstm_triton
 
     ur_lstm_triton._path.is_good.clear()
     with caplog.at_level(logging.WARNING):
-        actual = run(3, 37, width, autocast, checkpoint_every=checkpoint_every)
+        actual = run(3, num_steps, width, autocast, checkpoint_every=checkpoint_every)
         assert caplog.text == ""
     assert set(ur_lstm_triton._path.is_good.values()) == {True}
     with gpu_paths.using("none"):
-        expected = run(3, 37, width, autocast, checkpoint_every=checkpoint_every)
+        expected = run(3, num_steps, width, autocast, checkpoint_every=checkpoint_every)
     assert_close_for_their_size(actual, expected, 0.02 if autocast else 1e-4)
 
 
