@@ -6,6 +6,7 @@
   python generate_dataset.py --n_clips 90 10 20 40 180            test episodes of other lengths too, for capacity
   python generate_dataset.py --new_probes far=0.4,near=0.3,other_film=0.3    several kinds of new probes
   python generate_dataset.py --study_clips no_cut,cut,other_film             clips with and without cuts, a third each
+  python generate_dataset.py --input_dir made-up:1072x20000 --output_dir made-up    1,072 made-up films, without files
 
 Films are split at random: no film is in two of the three. Writes {train,validation,test}_indices<suffix>.h5, all or
 none of them; equal arguments on equal features give equal bytes. Ends with an audit: what the splits share, and how
@@ -40,8 +41,13 @@ def main() -> None:
     from recognition.episodes import clip_kinds, draw_episodes
     from recognition.files import written_whole
     from recognition.index_file import write_index
+    from recognition.made_up import is_made_up
 
     headers = read_bank(args.input_dir)
+    if is_made_up(args.input_dir):
+        print(
+            f"{args.input_dir}: made-up features of films that there are not: to try and time things, not for results"
+        )
     video_ids, num_frames = [h.video_id for h in headers], np.array([h.num_frames for h in headers])
     alter_every, digests = headers[0].alter_every, {h.video_id: h.digest for h in headers}
     spec = make_spec(args, alter_every)
@@ -100,7 +106,10 @@ def main() -> None:
 def parse_arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--input_dir", type=folder_path, default=Path("video-features"), help="folder with the feature files"
+        "--input_dir",
+        type=folder_path,
+        default=Path("video-features"),
+        help="folder with the feature files, or made-up:FILMSxFRAMES",
     )
     parser.add_argument(
         "--output_dir", type=folder_path, default=Path("video-features"), help="folder for the index files"
@@ -180,9 +189,14 @@ def make_spec(args: Namespace, alter_every: int, num_clips: int | None = None):
 
 
 def read_bank(folder: Path) -> list:
-    """The headers of the feature files of a folder, by name. Raises InputError if they do not go together."""
+    """The headers of the feature files of a folder, or of made-up films, by name. Raises InputError if they do not go
+    together."""
     from recognition.feature_file import DamagedFile, feature_files, read_header
+    from recognition.made_up import MadeUpFilms, is_made_up
 
+    if is_made_up(folder):
+        films = MadeUpFilms(folder)
+        return [films.header(video_id) for video_id in films.video_ids]
     if not folder.is_dir():
         raise InputError(f"--input_dir {folder}: no such folder; make features with preprocess_videos.py")
     paths = feature_files(folder)

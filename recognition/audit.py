@@ -23,9 +23,7 @@ from recognition.controls import nearest_study_frame
 from recognition.dataset import EpisodeDataset
 from recognition.episode_spec import ALTERATIONS, PROBE_KINDS
 from recognition.episodes import was_shown
-from recognition.feature_bank import FeatureBank
-from recognition.feature_file import read_header
-from recognition.files import is_there
+from recognition.feature_bank import FeatureBank, find_header
 
 DENSER = 5  # times as many frames of a film are looked through as are looked for; odd, so that they include those
 COMMON_FILMS = 5  # a picture in so many films of another split is no sign of a copy
@@ -207,8 +205,8 @@ def films_of(dataset: EpisodeDataset) -> list[str]:
 
 def _video_hash(folder: Path, name: str) -> str:
     """SHA-256 of the film's video file; empty for published features, which do not say."""
-    path = folder / f"{name}.h5"
-    return read_header(path).video_sha256 if is_there(path) else ""
+    header = find_header(folder, name)
+    return header.video_sha256 if header else ""
 
 
 def _highest_cosines(frames: Tensor, others: Tensor) -> np.ndarray:

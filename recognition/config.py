@@ -39,7 +39,9 @@ class DatasetConfig(Section):
         None, description="validation_indices beside the training file if not given; the published data set has none"
     )
     test_indices_file: PathText = "video-features/test_indices.h5"
-    video_path: PathText = Field("video-features", description="folder with the feature files")
+    video_path: PathText = Field(
+        "video-features", description="folder with the feature files, or made-up:FILMSxFRAMES for made-up features"
+    )
     subsample: Count | None = Field(None, description="show every k-th frame of a clip; as the index says if not given")
     repeat_test: Count = Field(1, description="show each probe so many times in a row and read the last showing")
     bank: Literal["auto", "gpu", "memory", "mapped"] = Field(

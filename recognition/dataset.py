@@ -192,11 +192,11 @@ def loader(
 
     Gathering copies memory or reads a disk, beside which Python goes on: threads do as well as processes, and what they
     gather need not be sent. What goes to a GPU waits in pinned memory, from where it is copied while the GPU computes.
-    Where the bank is on the GPU itself, nothing is gathered ahead: that takes less time there than a copy would.
+    Where features are on the GPU itself, or made there, nothing is gathered ahead: that takes less time than a copy.
 
     Raises Failure if there is not enough memory, and Stopped if a stop is asked for while the data do not come.
     """
-    is_on_gpu = dataset.bank.place == "gpu"
+    is_on_gpu = dataset.bank.device.type == "cuda"
 
     def gather(number: np.ndarray) -> tuple[Tensor, Tensor]:
         features, is_old = dataset[number]

@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from recognition.alterations import ALTERATIONS
 from recognition.command_line import InputError
-from recognition.feature_file import DamagedFile, map_features, read_header, read_shots
+from recognition.feature_file import DamagedFile, FeatureHeader, map_features, read_header, read_shots
 from recognition.files import is_of_system, is_there, sha256
 from recognition.machine import granted_memory
+from recognition.made_up import MadeUpFilms, is_made_up
 
 NOBODY_ELSE = 3  # references that sys.getrefcount counts: the list's, the loop's and its own
 Place = Literal["gpu", "memory", "mapped"]
@@ -26,13 +27,15 @@ class FeatureBank:
     """Features of films by [video, frame], for all frames of an episode or a batch at once.
 
     Each film is `folder`/<video_id>.h5 or, in the published data set, `folder`/<video_id>.pt. Held as one flat tensor
-    on the GPU or in memory, or memory-mapped film by film. Several threads may gather from it at once.
+    on the GPU or in memory, or memory-mapped film by film. Several threads may gather from it at once. With a name such
+    as made-up:1072x20000 for a folder, films and features are made up, see recognition/made_up.py.
 
     Args:
-        folder: where the feature files are.
+        folder: where the feature files are, or the name of made-up films.
         video_ids: the films, in the order in which an index numbers them.
         num_frames: (V,) what the index says of their lengths, or None if it does not say.
-        place: where to hold the features; None takes the first of the three that has twice the room.
+        place: where to hold the features; None takes the first of the three that has twice the room. Made-up ones that
+            are "mapped" are not held but made when they are gathered, on `device`.
         device: the GPU meant by "gpu"; on the CPU, "gpu" is "memory".
         alterations: names of the alterations whose features are held too, of every `alter_every`-th frame.
         num_processes: on this machine, that open the same films.
@@ -52,38 +55,31 @@ class FeatureBank:
         num_processes: int = 1,
     ):
         self.folder = Path(folder)
-        films, digests = zip(*(_map_film(self.folder, video_id) for video_id in video_ids), strict=True)
-        self.digests: tuple[str | None, ...] = digests  # of FeatureHeader; None in the published data set
-        films = list(films)
-        lengths = np.array([len(film) for film in films])
-        if num_frames is not None and (wrong := np.nonzero(lengths != num_frames)[0]).size:
+        films = MadeUpFilms(folder, video_ids, device) if is_made_up(folder) else _FilmsOnDisk(self.folder, video_ids)
+        self.digests: tuple[str | None, ...] = films.digests  # of FeatureHeader; None in the published data set
+        self.num_frames = films.lengths
+        if num_frames is not None and (wrong := np.nonzero(self.num_frames != num_frames)[0]).size:
             k = wrong[0]
             raise InputError(
-                f"{folder}: {video_ids[k]} has {lengths[k]} frames and its index says {num_frames[k]}; "
+                f"{folder}: {video_ids[k]} has {self.num_frames[k]} frames and its index says {num_frames[k]}; "
                 f"run generate_dataset.py again"
             )
-        self.num_frames = lengths
-        self.num_features = films[0].shape[1]
-        self.dtype = torch.from_numpy(films[0][:1].copy()).dtype
-        if any(film.shape[1] != self.num_features or film.dtype != films[0].dtype for film in films):
-            raise InputError(f"{folder}: the films' features differ in number or type; preprocess all of them alike")
+        self.num_features, self.dtype = films.num_features, films.dtype
         self._num_alterations = len(alterations)
         if alterations:
-            # Each alteration of a film is held as one more film, after all others: those of film 0, of film 1, ...
-            self.alter_every = _alter_every(self.folder, video_ids)
-            films += _map_altered(self.folder, video_ids, alterations)
-        self.num_bytes = sum(film.nbytes for film in films)
+            self.alter_every = films.add_altered(alterations)
+        self._starts = np.concatenate([[0], np.cumsum(films.lengths)])
+        self.num_bytes = int(self._starts[-1]) * self.num_features * self.dtype.itemsize
         self.place = place or choose_place(self.num_bytes, device, num_processes)
-        self._starts = np.concatenate([[0], np.cumsum([len(film) for film in films])])
         self._buffers: list[np.ndarray] = []
-        self._films = films if self.place == "mapped" else None
-        self._flat = None
+        self._films, self._flat = films, None
         if self.place != "mapped":
-            self._flat = self._read_all(films, device if self.place == "gpu" else torch.device("cpu"))
+            self._flat = self._read_all(device if self.place == "gpu" else torch.device("cpu"))
+        self.device = films.device if self._flat is None else self._flat.device  # of what is gathered
 
     def __str__(self) -> str:
-        where = {"gpu": "on the GPU", "memory": "in memory", "mapped": "memory-mapped"}[self.place]
-        return f"{self.num_bytes / 1e9:.2f} GB of features {where}"
+        where = {"gpu": "on the GPU", "memory": "in memory", "mapped": self._films.elsewhere}[self.place]
+        return f"{self.num_bytes / 1e9:.2f} GB of {self._films.kind} {where}"
 
     def gather(self, video: np.ndarray, frame: np.ndarray, alteration: np.ndarray | None = None) -> Tensor:
         """Features of frames: video and frame of one shape (...) to (..., num_features), of the files' own dtype.
@@ -97,13 +93,7 @@ class FeatureBank:
             video, frame = np.where(is_altered, (altered_film, frame // self.alter_every), (video, frame))
         if self._flat is not None:
             return self._gather_flat(torch.from_numpy(self._starts[video] + frame))
-        flat_video, flat_frame = np.reshape(video, -1), np.reshape(frame, -1)
-        features = torch.empty(len(flat_video), self.num_features, dtype=self.dtype)
-        view = features.numpy()
-        edges = np.concatenate([[0], np.nonzero(np.diff(flat_video))[0] + 1, [len(flat_video)]])
-        for begin, end in itertools.pairwise(edges):  # a run of frames of one film
-            view[begin:end] = self._films[flat_video[begin]][flat_frame[begin:end]]
-        return features.reshape(*np.shape(video), -1)
+        return self._films.gather(video, frame)
 
     def _gather_flat(self, rows: Tensor) -> Tensor:
         """Features of frames by their places in the flat tensor: (...) to (..., num_features)."""
@@ -137,16 +127,75 @@ class FeatureBank:
         features = torch.nn.functional.normalize(self.gather(video, rows - self._starts[video]).float(), dim=1)
         return features.mean(0), features.std(0)
 
-    def _read_all(self, films: list[np.ndarray], device: torch.device) -> Tensor:
+    def _read_all(self, device: torch.device) -> Tensor:
         flat = torch.empty(int(self._starts[-1]), self.num_features, dtype=self.dtype, device=device)
         show_bar = self.num_bytes > 1 << 30
-        for k, film in enumerate(tqdm(films, "reading features", unit="film", disable=not show_bar)):
-            flat[self._starts[k] : self._starts[k + 1]] = torch.from_numpy(np.array(film))
+        films = range(len(self._starts) - 1)
+        for k in tqdm(films, f"holding {self._films.kind}", unit="film", disable=not show_bar):
+            flat[self._starts[k] : self._starts[k + 1]] = self._films.film(k)
         return flat
+
+
+class _FilmsOnDisk:
+    """Feature files, memory-mapped. Their altered frames can be added: those of a film, in one alteration, are one more
+    film after all others.
+
+    Raises InputError: a film is missing or damaged, or they differ in number or type of features.
+    """
+
+    kind, elsewhere = "features", "memory-mapped"
+    device = torch.device("cpu")
+
+    def __init__(self, folder: Path, video_ids: Sequence[str]):
+        self._folder, self._video_ids = folder, video_ids
+        films, self.digests = zip(*(_map_film(folder, video_id) for video_id in video_ids), strict=True)
+        self._films = list(films)
+        self.num_features = films[0].shape[1]
+        self.dtype = torch.from_numpy(films[0][:1].copy()).dtype
+        if any(film.shape[1] != self.num_features or film.dtype != films[0].dtype for film in films):
+            raise InputError(f"{folder}: the films' features differ in number or type; preprocess all of them alike")
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Frames of each film."""
+        return np.array([len(film) for film in self._films])
+
+    def add_altered(self, alterations: Sequence[str]) -> int:
+        """Add the altered frames, those of film 0, of film 1, ...; returns of how many frames one is altered."""
+        alter_every = _alter_every(self._folder, self._video_ids)
+        self._films += _map_altered(self._folder, self._video_ids, alterations)
+        return alter_every
+
+    def film(self, k: int) -> Tensor:
+        """Features of all frames of a film, (num_frames, D)."""
+        return torch.from_numpy(np.array(self._films[k]))
+
+    def gather(self, video: np.ndarray, frame: np.ndarray) -> Tensor:
+        """Features of frames: video and frame of one shape (...) to (..., D)."""
+        flat_video, flat_frame = np.reshape(video, -1), np.reshape(frame, -1)
+        features = torch.empty(len(flat_video), self.num_features, dtype=self.dtype)
+        view = features.numpy()
+        edges = np.concatenate([[0], np.nonzero(np.diff(flat_video))[0] + 1, [len(flat_video)]])
+        for begin, end in itertools.pairwise(edges):  # a run of frames of one film
+            view[begin:end] = self._films[flat_video[begin]][flat_frame[begin:end]]
+        return features.reshape(*np.shape(video), -1)
+
+
+def find_header(folder: str | Path, video_id: str) -> FeatureHeader | None:
+    """What is known of a film and its features; None in the published data set, whose files say nothing.
+
+    Raises as `read_header` does, and InputError for made-up films that there are not.
+    """
+    if is_made_up(folder):
+        return MadeUpFilms(folder, [video_id]).header(video_id)
+    path = Path(folder) / f"{video_id}.h5"
+    return read_header(path) if is_there(path) else None
 
 
 def read_all_shots(folder: str | Path, video_ids: Sequence[str]) -> list[np.ndarray]:
     """First frames of the shots of each film. Raises InputError where a file does not say them."""
+    if is_made_up(folder):
+        return MadeUpFilms(folder, video_ids).shots()
     shots = []
     for video_id in video_ids:
         path = Path(folder) / f"{video_id}.h5"

@@ -136,8 +136,15 @@ def _of_index(path: Path, folder: str | Path, videos: Path | None) -> Iterator[L
     if index.video_digests is None:
         yield Link(1, "which features its films had is not known: it is older than that, or the published study's")
         return
+    from recognition.dataset import changed_films
     from recognition.feature_file import DamagedFile, read_header
+    from recognition.made_up import MadeUpFilms, is_made_up
 
+    if is_made_up(folder):
+        changed = changed_films(index, MadeUpFilms(folder, index.video_ids).digests)
+        state = f"{len(changed)} CHANGED since the episodes were drawn" if changed else "unchanged"
+        yield Link(1, f"{len(index.video_ids)} made-up films, {folder}: {state}", not changed)
+        return
     if not any((Path(folder) / f"{video_id}.h5").exists() for video_id in index.video_ids):
         yield Link(1, f"films in {folder}: all MISSING; say where they are by dataset.video_path=FOLDER", False)
         return

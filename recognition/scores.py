@@ -8,8 +8,8 @@ import numpy as np
 
 from recognition.dataset import EpisodeDataset
 from recognition.episodes import was_shown
-from recognition.feature_file import read_header
-from recognition.files import is_there
+from recognition.feature_bank import find_header
+from recognition.made_up import is_made_up
 from recognition.retention import EPISODES_A_BLOCK, retention
 from recognition.retrieval import source_places
 from recognition.signal_detection import (
@@ -70,17 +70,17 @@ def describe_openness(
 
 def film_rates(dataset: EpisodeDataset, folder: Path) -> np.ndarray | None:
     """Frames a second of every film (V,); None where one is not known, as in the published data set."""
-    paths = [folder / f"{video_id}.h5" for video_id in dataset.index.video_ids]
-    fps = np.array([read_header(path).fps if is_there(path) else 0 for path in paths])
+    headers = [find_header(folder, video_id) for video_id in dataset.index.video_ids]
+    fps = np.array([header.fps if header else 0 for header in headers])
     return fps if (fps > 0).all() else None
 
 
-def describe_features(path: Path) -> str | None:
-    """What a feature file says of the network behind it; None for the published data set, whose files say nothing."""
-    if not is_there(path):
-        return None
-    header = read_header(path)
-    return f"{header.backbone} with weights {header.weights}"
+def describe_features(folder: Path, video_id: str) -> str | None:
+    """What network is behind the features of a film; None for the published data set, whose files say nothing."""
+    if is_made_up(folder):
+        return f"no film: they are made up, {folder}"
+    header = find_header(folder, video_id)
+    return header and f"{header.backbone} with weights {header.weights}"
 
 
 def capacity_files(test_file: Path) -> list[Path]:
