@@ -46,10 +46,10 @@ CELL, CELLS = 64, 8  # a cut falls into a cell of so many frames or not; of so m
 FRAMES_A_SET = 512  # of the film, for each of its sets; at least MIN_SETS
 MIN_SETS = 3
 NUM_DIMENSIONS = 48  # K; a multiple of 4
-DECAY, NOISE_DECAY = 1.0, 0.25  # dimension k has a deviation of k^-DECAY; noise is nearly as strong in all of them
+DECAY, NOISE_DECAY = 1.1, 0.25  # dimension k has a deviation of k^-DECAY; noise is nearly as strong in all of them
 SPECTRUM, NOISE = 1024, 6000  # those of the first dimension
 # Deviations of what a place is the sum of, in 256ths. Drifts by the frames between their key frames, powers of 2.
-FILM, SET, SHOT, DRIFTS = 90, 160, 160, {64: 80, 8: 70}
+FILM, SET, SHOT, DRIFTS = 110, 170, 130, {64: 80, 8: 70}
 SHIFT = 16  # places are rounded to multiples of 2^SHIFT
 MEAN = 1400  # of the first dimension: without it the mean of all features would be 0
 LEAST_MEAN, EVENNESS = 4, 32  # how much alike features are in their deviations, beside means of up to 254
