@@ -48,8 +48,8 @@ MIN_SETS = 3
 NUM_DIMENSIONS = 48  # K; a multiple of 4
 DECAY, NOISE_DECAY = 1.1, 0.25  # dimension k has a deviation of k^-DECAY; noise is nearly as strong in all of them
 SPECTRUM, NOISE = 1024, 6000  # those of the first dimension
-# Deviations of what a place is the sum of, in 256ths. Drifts by the frames between their key frames, powers of 2.
-FILM, SET, SHOT, DRIFTS = 110, 170, 130, {64: 80, 8: 70}
+# Deviations of what a place is the sum of, in 256ths. Of drifts with key frames 2^6 and 2^3 frames apart.
+FILM, SET, SHOT, DRIFTS = 110, 170, 130, {6: 80, 3: 70}
 SHIFT = 16  # places are rounded to multiples of 2^SHIFT
 MEAN = 1400  # of the first dimension: without it the mean of all features would be 0
 LEAST_MEAN, EVENNESS = 4, 32  # how much alike features are in their deviations, beside means of up to 254
@@ -153,8 +153,8 @@ class MadeUpFilms:
         shot = self._shot_start(film, frame)
         first, run = _runs(film, shot)
         place = self._place_of_shot(film[first], shot[first])[run]
-        for frames_apart, deviation in DRIFTS.items():
-            place += deviation * self._drift(film, shot, frame, frames_apart)
+        for bits, deviation in DRIFTS.items():
+            place += deviation * self._drift(film, shot, frame, bits)
         noise = _bells(self._key(OF_FRAME, film, frame))
         place = place * _power_law(SPECTRUM, DECAY, film.device) + noise * _power_law(NOISE, NOISE_DECAY, film.device)
         place >>= SHIFT
@@ -171,13 +171,14 @@ class MadeUpFilms:
             + SHOT * _bells(self._key(OF_SHOT, film, shot))
         )
 
-    def _drift(self, film: Tensor, shot: Tensor, frame: Tensor, frames_apart: int) -> Tensor:
-        """How far frames (N,) have drifted within their shots, (N, K): on the way from one key frame to the next."""
-        key_frame, since = frame // frames_apart, frame % frames_apart
+    def _drift(self, film: Tensor, shot: Tensor, frame: Tensor, bits: int) -> Tensor:
+        """How far frames (N,) have drifted within their shots, (N, K): on the way from one key frame to the next,
+        2^bits frames later."""
+        key_frame, since = frame >> bits, frame & (1 << bits) - 1
         first, run = _runs(film, shot, key_frame)
         film, shot, key_frame = film[first], shot[first], key_frame[first]
-        here, there = (_bells(self._key(OF_DRIFT + frames_apart, film, shot, key_frame + later)) for later in (0, 1))
-        return here[run] + ((there - here)[run] * since[:, None]) // frames_apart
+        here, there = (_bells(self._key(OF_DRIFT + bits, film, shot, key_frame + later)) for later in (0, 1))
+        return here[run] + ((there - here)[run] * since[:, None] >> bits)
 
     def _shot_start(self, film: Tensor, frame: Tensor) -> Tensor:
         """First frames of the shots in which frames lie, (N,): the last cut before them in their group of cells or, if
