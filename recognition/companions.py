@@ -57,10 +57,11 @@ def watch(starting: list[subprocess.Popen]) -> None:
         if status in (EXIT_STATUS, INTERRUPTED):
             say_farewell(Stopped("a signal to all processes") if status == EXIT_STATUS else KeyboardInterrupt())
         elif status < 0:
-            say_error(
-                f"process {rank + 1} of {len(others) + 1} was killed by signal {-status}, most likely for want of "
-                f"memory; lower training.batch_size or training.num_devices, or ask for more"
-            )
+            # A library that ends its process, as NCCL's does after waiting for another in vain, has told why.
+            advice = "lower training.batch_size or training.num_devices, or ask for more"
+            is_killed = -status == signal.SIGKILL
+            reason = f"most likely for want of memory; {advice}" if is_killed else "what it printed before says why"
+            say_error(f"process {rank + 1} of {len(others) + 1} was killed by signal {-status}, {reason}")
         kill()
         with suppress(Exception):
             sys.stdout.flush()

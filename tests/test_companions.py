@@ -49,7 +49,8 @@ def test_what_is_wrong_for_all_processes_is_told_once(small_bank: Path, tmp_path
         ("exit 3", 3, ""),  # it has told why
         ("exit 75", 75, "-c: stopped by a signal to all processes; the same command goes on"),
         ("exit 130", 130, "-c: stopped by SIGINT; the same command goes on"),
-        ("kill -9 $$", 1, "-c: error: process 2 of 3 was killed by signal 9"),
+        ("kill -9 $$", 1, "-c: error: process 2 of 3 was killed by signal 9, most likely for want of memory"),
+        ("kill -6 $$", 1, "-c: error: process 2 of 3 was killed by signal 6, what it printed before says why"),
     ],
 )
 def test_process_that_waits_in_a_library_ends_when_another_is_lost(other: str, status: int, told: str):
