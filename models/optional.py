@@ -57,7 +57,8 @@ def optional_kernels() -> list[KernelState]:
     for what, package, module, fallback in KERNELS:
         found = find_module(module)
         runs = package if found.module else fallback
-        lines.append(KernelState(what, package, _version(module), found.state, found.error, runs))
+        number = "" if found.state == "absent" else _version(module)
+        lines.append(KernelState(what, package, number, found.state, found.error, runs))
     return lines
 
 
