@@ -10,9 +10,13 @@ new ones. The features may come from any network; recognition/made_up.py has the
 Cosines are those of features less their mean, since the mean that all frames have in common makes them all alike;
 in brackets those of the features themselves. The control has its threshold from other episodes on the same films.
 
-Ends with the time and memory that a batch takes from 1,072 made-up films of 20,000 frames.
+With --batch it ends with the time and memory that a batch takes from 1,072 made-up films of 20,000 frames.
 """
 
+# Before torch is loaded: it decides how torch's threads wait, which is as in the scripts then.
+from recognition.command_line import ArgumentParser, InputError, path_or_word, run, whole_number
+
+# isort: split
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -23,7 +27,6 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.measure import peak_memory, take_turns
-from recognition.command_line import ArgumentParser, InputError, path_or_word, run, whole_number
 from recognition.controls import nearest_frame
 from recognition.dataset import EpisodeDataset
 from recognition.episode_spec import EpisodeSpec, TooFewFrames
@@ -59,6 +62,8 @@ def main() -> None:
     films = Films(args.made_up)
     columns[args.made_up] = films.describe() | films.controls(PUBLISHED, args.episodes)
     print("\n".join(table(columns)))
+    if not args.batch:
+        return
     print(f"\nA batch of {BATCH} published episodes from {FULL_SCALE}, made when it is gathered:")
     for device, num_threads in [("cpu", 1), ("cpu", 2)] + [("cuda", 1)] * torch.cuda.is_available():
         print(f"  {device}, {num_threads} thread{'s' * (num_threads > 1)}: {batch_cost(device, num_threads)}")
@@ -73,6 +78,7 @@ def parse_arguments() -> Namespace:
     parser.add_argument(
         "--episodes", type=whole_number(2), default=64, help="for the control: so many to choose, as many to test"
     )
+    parser.add_argument("--batch", action="store_true", help="measure time and memory of a batch at full scale, too")
     return parser.parse_args()
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT, config_text
+from conftest import ROOT, config_text, write_features
 
+import benchmarks.made_up
 import evaluate
 import generate_dataset
 import train
@@ -331,3 +332,25 @@ def test_run_is_trained_scored_and_traced(tmp_path, episodes, monkeypatch, capsy
     assert [link.text for link in links if not link.is_intact] == [
         f"1 made-up films, {other}: 1 CHANGED since the episodes were drawn"
     ]
+
+
+def test_benchmark_tells_films_and_made_up_ones_side_by_side(tmp_path, monkeypatch, capsys):
+    folder = write_features(tmp_path / "features", [250, 20, 300], shot_length=100)  # noise: frames are not alike
+    words = "--features", str(folder), "--made_up", "made-up:3x500", "--episodes", "2"
+    monkeypatch.setattr(sys, "argv", ["made_up.py", *words])
+    benchmarks.made_up.main()
+    lines = capsys.readouterr().out.splitlines()
+    rows = {cells[1].strip(): [cell.strip() for cell in cells[2:-1]] for line in lines if (cells := line.split("|"))}
+    assert rows[""] == [str(folder), "made-up:2x275", "made-up:3x500"]
+    assert rows["films, frames a film"] == ["2, 275", "2, 275", "3, 500"]
+    of_noise, like_it, longer = (float(cell.split()[0]) for cell in rows["cosine in a shot, 1 frames apart"])
+    assert of_noise < 0.1
+    assert min(like_it, longer) > 0.9
+    assert all(cell.startswith("AUC") for cell in rows["nearest frame, 5 clips of 60 frames"][:2])
+
+
+def test_benchmark_refuses_a_folder_without_films(tmp_path, monkeypatch):
+    for folder, told in ((tmp_path / "none", "no such folder"), (tmp_path, "holds no features of a film of 30 frames")):
+        monkeypatch.setattr(sys, "argv", ["made_up.py", "--features", str(folder)])
+        with pytest.raises(InputError, match=told):
+            benchmarks.made_up.main()
