@@ -72,14 +72,13 @@ class FeatureBank:
         self.num_bytes = int(self._starts[-1]) * self.num_features * self.dtype.itemsize
         self.place = place or choose_place(self.num_bytes, device, num_processes)
         self._buffers: list[np.ndarray] = []
-        self._films, self._flat = films, None
-        if self.place != "mapped":
-            self._flat = self._read_all(device if self.place == "gpu" else torch.device("cpu"))
+        where = {"gpu": "on the GPU", "memory": "in memory", "mapped": films.elsewhere}[self.place]
+        self._told = f"{self.num_bytes / 1e9:.2f} GB of {films.kind} {where}"
+        self._films, self._flat = (films, None) if self.place == "mapped" else (None, self._read_all(films, device))
         self.device = films.device if self._flat is None else self._flat.device  # of what is gathered
 
     def __str__(self) -> str:
-        where = {"gpu": "on the GPU", "memory": "in memory", "mapped": self._films.elsewhere}[self.place]
-        return f"{self.num_bytes / 1e9:.2f} GB of {self._films.kind} {where}"
+        return self._told
 
     def gather(self, video: np.ndarray, frame: np.ndarray, alteration: np.ndarray | None = None) -> Tensor:
         """Features of frames: video and frame of one shape (...) to (..., num_features), of the files' own dtype.
@@ -127,12 +126,13 @@ class FeatureBank:
         features = torch.nn.functional.normalize(self.gather(video, rows - self._starts[video]).float(), dim=1)
         return features.mean(0), features.std(0)
 
-    def _read_all(self, device: torch.device) -> Tensor:
+    def _read_all(self, films: "_FilmsOnDisk | MadeUpFilms", device: torch.device) -> Tensor:
+        device = device if self.place == "gpu" else torch.device("cpu")
         flat = torch.empty(int(self._starts[-1]), self.num_features, dtype=self.dtype, device=device)
         show_bar = self.num_bytes > 1 << 30
-        films = range(len(self._starts) - 1)
-        for k in tqdm(films, f"holding {self._films.kind}", unit="film", disable=not show_bar):
-            flat[self._starts[k] : self._starts[k + 1]] = self._films.film(k)
+        numbers = range(len(films.lengths))
+        for k in tqdm(numbers, f"holding {films.kind}", unit="film", disable=not show_bar):
+            flat[self._starts[k] : self._starts[k + 1]] = films.film(k)
         return flat
 
 

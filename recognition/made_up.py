@@ -52,12 +52,13 @@ SPECTRUM, NOISE = 1024, 6000  # those of the first dimension
 FILM, SET, SHOT, DRIFTS = 110, 170, 130, {6: 80, 3: 70}
 SHIFT = 16  # places are rounded to multiples of 2^SHIFT
 MEAN = 1400  # of the first dimension: without it the mean of all features would be 0
-LEAST_MEAN, EVENNESS = 4, 32  # how much alike features are in their deviations, beside means of up to 254
+LEAST_MEAN = 4  # means of features are 4 to 258 times MEAN; with smaller ones there are more zeros
+EVENNESS = 32  # deviations of features are as their means and so much more, which makes them more alike
 SCALE = 2.0**-16  # a power of 2, by which nothing is rounded
 
 GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)  # 2^64 / golden ratio, odd, as a signed number
 TWO_BYTES, EVERY_SECOND_BYTE = 0xFFFF, 0x00FF00FF00FF00FF
-BLOCK_FRAMES = {"cpu": 2048, "cuda": 32768}  # computed at once: within the cache of a core, or 330 MB of a GPU
+BLOCK_FRAMES = {"cpu": 2048, "cuda": 32768}  # computed at once: 8 MB of features before they are rounded, or 134 MB
 # Numbers that tell draws apart.
 OF_CUTS, OF_CHOICE, OF_FILM, OF_SET, OF_SHOT, OF_FRAME, OF_FEATURES, OF_MEANS, OF_DRIFT = range(9)
 
@@ -262,7 +263,7 @@ def _power_law(first: int, decay: float, device: torch.device) -> Tensor:
 
 @functools.cache
 def _basis(seed: int, num_features: int, device: torch.device) -> Tensor:
-    """How places are laid out over features: (K, D), in float64, whole numbers from -255 to 258 times SCALE.
+    """How places are laid out over features: (K, D), in float64, whole numbers from -258 to 258 times SCALE.
 
     The first dimension has the direction of the features' means, so that it makes them all larger or smaller together.
     """
