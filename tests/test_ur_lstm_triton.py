@@ -1,5 +1,6 @@
 """The Triton kernels of the UR-LSTM against the plain loop, on a GPU or in Triton's interpreter on a CPU."""
 
+import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -30,6 +31,8 @@ needs_kernels = pytest.mark.skipif(
 def test_kernels_give_in_the_interpreter_what_the_plain_loop_gives():
     tests = [f"{__file__}::{name}" for name in globals() if name.startswith("test_kernels_on_their_device")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    if tuple(map(int, importlib.metadata.version("triton").split(".")[:2])) < (3, 3):
+        pytest.skip("the interpreter of this Triton does nothing with the tensors of today's torch")
     result = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True
     )
