@@ -152,7 +152,14 @@ def _no_autocast() -> torch.autocast:
     return torch.autocast(DEVICE_TYPE, torch.bfloat16, enabled=False, cache_enabled=True)
 
 
-def _compilations_for_all_kinds() -> contextlib.AbstractContextManager:
+@contextlib.contextmanager
+def _compilations_for_all_kinds() -> Iterator[None]:
+    """As many compilations as there may be kinds, all in this process: helpers would be more to be stopped."""
     import torch._dynamo  # a second and more, which nobody without a GPU should wait for
+    import torch._inductor.config
 
-    return torch._dynamo.config.patch(cache_size_limit=2 * MAX_KINDS)
+    with (
+        torch._dynamo.config.patch(cache_size_limit=2 * MAX_KINDS),
+        torch._inductor.config.patch(compile_threads=1),
+    ):
+        yield
