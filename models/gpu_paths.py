@@ -82,23 +82,24 @@ class GPUPath:
         """
         if not self.is_open(*(x for x in args if isinstance(x, Tensor))):
             return plain(*args)
-        sample = args if sample is None else sample
+        with _no_autocast(), _compiling() if self.compiles else contextlib.nullcontext():
+            if self._works(fast, plain, args if sample is None else sample):
+                # Nothing is caught here: checkpoints raise to stop what they compute again.
+                return fast(*args)
+        return plain(*args)
+
+    def _works(self, fast: Callable, plain: Callable, sample: Sequence) -> bool:
         kind = (torch.is_grad_enabled(), *map(_kind, sample))
-        try:
-            if kind not in self.is_good:
-                self.is_good[kind] = False
+        if kind not in self.is_good:
+            self.is_good[kind] = False
+            try:
                 if len(self.is_good) > MAX_KINDS:
                     raise RuntimeError(f"it has been tried with {MAX_KINDS} kinds of input, and they are not the last")
-                with _compilations_for_all_kinds() if self.compiles else contextlib.nullcontext():
-                    _compare(fast, plain, sample)
+                _compare(fast, plain, sample)
                 self.is_good[kind] = True
-            if self.is_good[kind]:
-                with _no_autocast():
-                    return fast(*args)
-        except Exception as error:
-            self.is_good[kind] = False
-            self.warn(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-        return plain(*args)
+            except Exception as error:
+                self.warn(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        return self.is_good[kind]
 
     def warn(self, reason: str) -> None:
         """Say once that the plain path is taken, and why."""
@@ -137,7 +138,7 @@ def _both_ways(function: Callable, args: Sequence) -> tuple[list[Tensor], list[T
     args = [x.detach().requires_grad_(x.requires_grad) if isinstance(x, Tensor) else x for x in args]
     given = [x for x in args if isinstance(x, Tensor) and x.requires_grad]
     # Checkpoints count what is kept; here that is none of their business.
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x), _no_autocast():
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x):
         outputs = function(*args)
         learned = [y for y in outputs if y.requires_grad]
         if not (learned and given and torch.is_grad_enabled()):
@@ -153,7 +154,7 @@ def _no_autocast() -> torch.autocast:
 
 
 @contextlib.contextmanager
-def _compilations_for_all_kinds() -> Iterator[None]:
+def _compiling() -> Iterator[None]:
     """As many compilations as there may be kinds, all in this process: helpers would be more to be stopped."""
     import torch._dynamo  # a second and more, which nobody without a GPU should wait for
     import torch._inductor.config

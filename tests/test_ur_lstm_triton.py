@@ -142,6 +142,26 @@ def test_kernels_on_their_device_serve_checkpoints(kernels, width, checkpoint_ev
 
 @needs_kernels
 @pytest.mark.gpu
+@pytest.mark.parametrize("checkpoint_every", [None, 5])
+def test_kernels_on_their_device_are_tried_before_they_are_taken(monkeypatch, caplog, checkpoint_every):
+    from models import ur_lstm_triton
+
+    def scan(self: URLSTMCell, projected: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return ur_lstm_triton.scan(ur_lstm._scan, projected, self.weight_hh, h, c, self.refine)
+
+    expected = run(3, 12, 8, is_exact=True)
+    for name in ("_compiled_scan", "_gpu_scan"):
+        monkeypatch.setattr(ur_lstm, name, lambda: None)
+    monkeypatch.setattr(URLSTMCell, "scan", scan)
+    monkeypatch.setattr(gpu_paths, "DEVICE_TYPE", DEVICE)
+    monkeypatch.setattr(ur_lstm_triton._path, "is_good", {})
+    assert_close_for_their_size(run(3, 12, 8, checkpoint_every=checkpoint_every), expected)
+    assert caplog.text == ""
+    assert set(ur_lstm_triton._path.is_good.values()) == {True}
+
+
+@needs_kernels
+@pytest.mark.gpu
 @pytest.mark.parametrize("width", [8, 65])
 def test_kernels_on_their_device_round_the_input_projection_only_under_autocast(kernels, width):
     expected = run(3, 12, width, autocast=True)
