@@ -5,6 +5,7 @@
 # make audit             known vulnerabilities of the versions in constraints.txt; asks PyPI
 # make bench             what is fast, as ratios against plain rivals; VIDEOS=folder measures preprocessing on those films
 # make bench-gpu         the same of the models on a GPU
+# make gpu-check         all that only a GPU can tell, in 9 minutes: tests, correctness, speed, learning, growth; docs/gpu.md
 # A virtual environment is made in .venv on first use; PYTHON=python takes the active environment as it is.
 
 MODEL = transformer
@@ -17,7 +18,7 @@ python = .venv/bin/python
 environment = .venv/ready
 endif
 
-.PHONY: demo compare test test-oldest audit bench bench-gpu lint format environment
+.PHONY: demo compare test test-oldest audit bench bench-gpu gpu-check lint format environment
 
 demo: $(environment)
 	$(python) demo.py --model "$(MODEL)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(VIDEOS),--videos "$(VIDEOS)")
@@ -39,6 +40,9 @@ bench: $(environment)
 
 bench-gpu: $(environment)
 	$(python) -m benchmarks --device cuda
+
+gpu-check: $(environment)
+	$(python) -m benchmarks.gpu_check $(if $(MINUTES),--minutes "$(MINUTES)") $(if $(OUTPUT),--output "$(OUTPUT)")
 
 lint: $(environment)
 	$(python) -m ruff check .

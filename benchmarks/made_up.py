@@ -13,10 +13,6 @@ in brackets those of the features themselves. The control has its threshold from
 With --batch it ends with the time and memory that a batch takes from 1,072 made-up films of 20,000 frames.
 """
 
-# Before torch is loaded: it decides how torch's threads wait, which is as in the scripts then.
-from recognition.command_line import ArgumentParser, InputError, path_or_word, run, whole_number
-
-# isort: split
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -27,6 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.measure import peak_memory, take_turns
+from recognition.command_line import ArgumentParser, InputError, path_or_word, run, whole_number
 from recognition.controls import nearest_frame
 from recognition.dataset import EpisodeDataset
 from recognition.episode_spec import EpisodeSpec, TooFewFrames

@@ -60,7 +60,7 @@ def take_turns(functions: Sequence[Callable[[], object]], repeats: int = 3, warm
 def peak_memory(prepare: Callable[..., Callable[[], object]], device: str, *args: object) -> int:
     """Bytes by which memory grows at its peak while the function runs that `prepare(device, *args)` returns.
 
-    On the CPU it is measured in a fresh process, so `prepare` must be importable: what this one has freed would count.
+    On the CPU it is measured in a fresh process, so `prepare` must be importable: there is nothing freed to take again.
     """
     if device != "cpu":
         function = prepare(device, *args)
@@ -68,7 +68,9 @@ def peak_memory(prepare: Callable[..., Callable[[], object]], device: str, *args
         before = torch.cuda.memory_allocated()
         function()
         return torch.cuda.max_memory_allocated() - before
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), tiny.shrink if tiny.is_tiny else None) as pool:
+    if tiny.is_tiny:
+        return max(1, _grow(prepare, args))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_grow, prepare, args).result()
 
 

@@ -11,6 +11,11 @@ SIZES = {  # of modules of benchmarks/, by the names that they have there
         **{"NUM_EPOCH_EPISODES": 32},
     },
     "films": {"NUM_BATCHES": 2, "NUM_PLAIN_FRAMES": 10, "NUM_FILMS": {"cpu": 2, "cuda": 2}, "FILM_S": 2},
+    "gpu_check.learning": {
+        **{"FILMS": "made-up:24x700", "CONFIGS": ["transformer", "mlstm"]},
+        **{"EPISODE": {"num_clips": 5, "clip_length": 60, "clip_margin": 30, "num_tests": 5}},
+        **{"NUM_TRAINING": 32, "NUM_VALIDATION": 16, "MOST_SCORES": 2, "D_EMBED": 64},
+    },
     "growth": {"LENGTHS": [256, 512], "CONFIGS": ["transformer"]},
     "mamba2": {"NUM_FRAMES": 300},
     "measure": {"PRODUCT_SIDE": {"cpu": 256, "cuda": 2048}},
@@ -22,7 +27,7 @@ is_tiny = False
 
 
 def shrink(set_one: Callable[[object, str, object], None] = setattr) -> None:
-    """Give all benchmarks their small sizes, in this process and in those in which it has memory measured."""
+    """Give all benchmarks of this process their small sizes."""
     set_one(sys.modules[__name__], "is_tiny", True)
     for module, sizes in SIZES.items():
         for name, size in sizes.items():

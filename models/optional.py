@@ -24,6 +24,7 @@ class Kernel(NamedTuple):
 MAMBA2 = Kernel("Mamba2 on a GPU", "mamba-ssm", "mamba_ssm.ops.triton.ssd_combined", "our chunked form in plain torch")
 KERNELS = [
     MAMBA2,
+    Kernel("FlexAttention, and UR-LSTM on a GPU", "triton", "triton", "attention by pieces, a loop of plain steps"),
     Kernel("UR-LSTM on the CPU", "numba", "numba", "a plain loop in torch"),
     Kernel("kNN memory with backend: faiss", "faiss-cpu", "faiss", "nothing; backend: exact needs no package"),
 ]
@@ -88,8 +89,14 @@ def find_module(name: str) -> Found:
         if importlib.util.find_spec(package) is None:
             return Found(None)
         return Found(importlib.import_module(name) if name == package else _import_inside(package, name))
+    except ModuleNotFoundError as error:
+        return Found(None, "" if error.name == package else _told(error))
     except Exception as error:  # of any kind: a missing symbol, a library that does not load, a compiler's complaint
-        return Found(None, " ".join(f"{type(error).__name__}: {error}".split()))
+        return Found(None, _told(error))
+
+
+def _told(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _import_inside(package: str, name: str) -> ModuleType:

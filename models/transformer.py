@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models import flex_attention
 from models.config import Count, MixerConfig
+from models.norm import LayerNorm
 
 ROWS = 1024  # queries that are masked at a time
 
@@ -45,7 +46,7 @@ class Transformer(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
         self.expand, self.contract = nn.Linear(width, inner), nn.Linear(inner, width)
-        self.norm_attention, self.norm_feedforward = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.norm_attention, self.norm_feedforward = LayerNorm(width), LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout)
         # As torch.nn.MultiheadAttention: one Xavier bound for the three projections together, no biases.
         nn.init.xavier_uniform_(self.query_key_value.weight)

@@ -202,6 +202,8 @@ def loader(
         features, is_old = dataset[number]
         if device.type != "cuda" or is_on_gpu:
             return features, is_old
+        # Pinning copies before it returns, so the bank's buffer is free for the next batch; the pinned copy itself is
+        # kept by torch until the transfer that reads it is over.
         with torch.cuda.device(device):  # a thread begins with the first one
             return features.pin_memory(), is_old.pin_memory()
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import CASES, __main__, mamba2, mlstm, tiny, transformer
-from benchmarks.growth import draw, measurements, table
+from benchmarks.growth import draw, measurements, prepare, table
 from benchmarks.measure import Row, peak_memory
 
 
@@ -41,9 +41,10 @@ def test_layers_of_the_benchmark_equal_those_of_other_packages(package, ours, th
     torch.testing.assert_close(ours("cpu")(), theirs("cpu")(), rtol=1e-4, atol=1e-4)
 
 
-def test_memory_is_measured_at_the_small_sizes_too():
-    """In the process that measures it: at the published length the dense mask alone takes 337 MB."""
-    assert 0 < peak_memory(transformer.prepare_torchs, "cpu") < 100e6
+def test_memory_grows_with_the_length_of_an_episode(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tiny, "is_tiny", False)
+    short, long = (peak_memory(prepare, "cpu", "transformer", length) for length in (512, 8192))
+    assert 0 < 4 * short < long
 
 
 def test_growth_is_measured_written_and_drawn(tmp_path):

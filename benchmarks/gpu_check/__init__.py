@@ -1,1 +1,1 @@
-"""Everything that a GPU is to show, measured in one go."""
+"""Everything that a GPU is to show, checked and measured in one go: see __main__.py."""

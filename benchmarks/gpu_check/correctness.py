@@ -18,6 +18,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment
 from torch import Tensor
 
+from benchmarks import tiny
 from models import CONFIGS, PUBLISHED_NAMES, build_model
 from models.optional import MAMBA2, find_module
 from models.recogniser import Recogniser
@@ -74,7 +75,7 @@ class Step(NamedTuple):
 class MadeUpEpisodes:
     """One batch of episodes as `recognition.dataset` gives them: old probes are studied frames, new ones are not."""
 
-    bank = SimpleNamespace(place="memory")
+    bank = SimpleNamespace(device=torch.device("cpu"))
 
     def __init__(self, sizes: Sizes):
         draw = torch.Generator().manual_seed(0)
@@ -96,13 +97,14 @@ class MadeUpEpisodes:
         return self.features[number], self.is_old[number]
 
 
-def correctness(device: str, is_tiny: bool) -> Iterator[dict]:
+def correctness(device: str, seconds: float) -> Iterator[dict]:
     """A line for every configuration and precision that `device` has; what raises has a line as well."""
+    sizes = TINY if tiny.is_tiny else FULL
     precisions = [precision for precision in ALLOWED if precision != 16 or device == "cuda"]
     references: dict[str, Step] = {}  # configurations of the demo and of comparisons build equal models
     for path in SHIPPED:
         for precision in precisions:
-            yield check(path, device, precision, TINY if is_tiny else FULL, references)
+            yield check(path, device, precision, sizes, references)
 
 
 def check(

@@ -1,0 +1,106 @@
+"""What a run of the parts found, as a page of Markdown with two figures."""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks import growth
+from benchmarks.growth import STYLES
+
+Rows = list[dict[str, Any]]
+INTRODUCTION = """# On a GPU
+
+`make gpu-check` runs everything that only a GPU can tell: the tests marked `gpu`, one step of every configuration
+against a reference in float64, speeds against plain rivals, learning at the published scale, growth with the length of
+an episode. It takes 9 minutes and writes this page; the figures are in `docs/gpu/`.
+`python -m benchmarks.gpu_check --device cpu --tiny --output DIR` rehearses all of it without a GPU, in a minute.
+"""
+NOTES = {
+    "learning": "Made-up features, whose difficulty is not that of films (docs/made_up.md): what counts is whether a "
+    "family learns at this length at all, and what it costs. Seconds are those of training alone.",
+    "speed": "Both sides of each ratio took turns in one run and got the same inputs and weights.",
+    "correctness": "Errors relative to a float64 reference on the CPU with equal weights; TF32 is off.",
+}
+UNMEASURED = "\nNothing has been measured yet: no GPU was at hand.\n"
+
+
+def write_page(rows: Rows, output: Path) -> Path:
+    """Write `output`.md and, where matplotlib is installed, the figures into the folder `output`; returns the page."""
+    figures: dict[str, str] = {}
+    try:
+        figures = draw(rows, output)
+    except ModuleNotFoundError as error:  # the numbers are there: the page can be made anew elsewhere
+        print(f"no figures, {error.name} is not installed; python -m benchmarks.gpu_check --page draws them later")
+    path = output.with_name(f"{output.name}.md")
+    path.write_text(page(rows, figures, output.name), encoding="utf-8")
+    return path
+
+
+def page(rows: Rows, figures: dict[str, str], folder: str) -> str:
+    """All rows, a table for each part; `figures` are the files in the folder by the part that they show."""
+    if not rows:
+        return INTRODUCTION + UNMEASURED
+    lines = [INTRODUCTION]
+    for part in dict.fromkeys(row["part"] for row in rows):
+        *found, end = [row for row in rows if row["part"] == part]
+        lines += [
+            f"## {part.capitalize()}",
+            "",
+            f"{end['value'].capitalize()}, {end['seconds']} s. {NOTES.get(part, '')}",
+        ]
+        if part in figures:
+            lines += ["", f"![{part}]({folder}/{figures[part]})"]
+        lines += ["", *table(found), ""]
+    return "\n".join(lines)
+
+
+def table(rows: Rows) -> list[str]:
+    """Rows as a table with the columns that any of them has."""
+    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in ("part", "is_good")]
+    lines = ["| " + " | ".join(columns) + " | |", "|---" * (len(columns) + 1) + "|"]
+    for row in rows:
+        cells = [str(row[key]) if row.get(key) is not None else "" for key in columns]
+        mark = {True: "good", False: "**wrong**", None: ""}[row["is_good"]]
+        lines.append("| " + " | ".join(cell.replace("|", "/") for cell in [*cells, mark]) + " |")
+    return lines
+
+
+def draw(rows: Rows, output: Path) -> dict[str, str]:
+    """Draw what was found of learning and growth; returns the names of the figures, by part."""
+    figures = {}
+    if curves := series(rows, "learning", "seconds", "validation accuracy"):
+        draw_learning(curves, output / "learning.svg")
+        figures["learning"] = "learning.svg"
+    if costs := series(rows, "growth", "seconds", "GB"):
+        growth.draw(costs, output / "growth.svg")
+        figures["growth"] = "growth.svg"
+    return figures
+
+
+def series(rows: Rows, part: str, *columns: str) -> dict[str, list[tuple[float, ...]]]:
+    """The numbers of some columns, in order, by what they were measured of."""
+    found: dict[str, list[tuple[float, ...]]] = {}
+    for row in rows:
+        if row["part"] == part and all(column in row for column in columns) and row["what"] != "how it ended":
+            found.setdefault(row["what"], []).append(tuple(row[column] for column in columns))
+    return found
+
+
+def draw_learning(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
+    """Accuracy against seconds, a line for each family."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    with plt.rc_context({"svg.hashsalt": "learning", "font.size": 11}):
+        figure, axis = plt.subplots(figsize=(8, 4.2), layout="constrained")
+        for (name, points), (colour, marker) in zip(curves.items(), STYLES, strict=False):
+            axis.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=4, label=name)
+        axis.axhline(0.5, color="#999999", linestyle=":", linewidth=1)
+        axis.set(xlabel="seconds of training", ylabel="validation accuracy", ylim=(0.45, 1.01))
+        axis.set_title("Made-up features", loc="left", fontsize=10)
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+        figure.legend(loc="outside right", frameon=False)
+        figure.savefig(path, metadata={"Date": None})
+        plt.close(figure)
