@@ -22,7 +22,15 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from recognition.command_line import ArgumentParser, InputError, folder_path, nearest, own_file, run, whole_number
+from recognition.common.command_line import (
+    ArgumentParser,
+    InputError,
+    folder_path,
+    nearest,
+    own_file,
+    run,
+    whole_number,
+)
 
 HERE = Path(os.path.relpath(Path(__file__).parent))
 NUM_FILMS, FILM_S, FPS = 24, 84, 6
@@ -88,7 +96,7 @@ def main() -> None:
     command("evaluate.py", *map(str, trained), "--audit", f"--videos={videos}", *episodes)
     index = features / f"test_indices{suffix}.h5"
     command(
-        "render_episode.py",
+        "recognition.render",
         *(str(index), f"--run={trained[0]}", f"--videos={videos}", f"--output={folder / 'episode.mp4'}"),
     )
     report = trained[0] / "report.html"
@@ -122,7 +130,7 @@ def make_films(folder: Path) -> Path:
     """Write the synthetic films, those that are not there yet."""
     from tqdm import tqdm
 
-    from recognition.films import write_films
+    from recognition.films.synthetic import write_films
 
     print(f"making {NUM_FILMS} films of {FILM_S} s in {folder}")
     for _ in tqdm(write_films(folder, NUM_FILMS, FILM_S, FPS), total=NUM_FILMS, unit="film"):
@@ -160,8 +168,11 @@ def command(script: str, *words: str, allow: int = 0, **options) -> subprocess.C
 
     Ends the demo with the script's status, its message having been printed, if that is neither 0 nor `allow`.
     """
-    print(f"\n$ python {shlex.join([script, *words])}", flush=True)
-    result = subprocess.run([sys.executable, str(HERE / script), *words], text=True, **options)
+    is_script = script.endswith(".py")
+    print(f"\n$ python {shlex.join([*([] if is_script else ['-m']), script, *words])}", flush=True)
+    started = [str(HERE / script)] if is_script else ["-m", script]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
+    result = subprocess.run([sys.executable, *started, *words], env=environment, text=True, **options)
     if result.returncode not in (0, allow):
         sys.exit(result.returncode)
     return result

@@ -23,9 +23,9 @@ from argparse import Namespace
 from itertools import groupby
 from pathlib import Path
 
-from recognition.command_line import ArgumentParser, folder_path, number_between, own_file, run, whole_number
-from recognition.download import YtDlp, advice, download
-from recognition.manifest import Manifest, Row, read_films
+from recognition.common.command_line import ArgumentParser, folder_path, number_between, own_file, run, whole_number
+from recognition.films.download import YtDlp, advice, download
+from recognition.films.manifest import Manifest, Row, read_films
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ for other numbers of clips (test_indices_40clips.h5), found by their names, and 
 With --knn, a model with a kNN memory is also tried with other numbers of neighbours and with smaller memories, which
 forget the earliest frames.
 
-Where score_memorability.py has left scores beside the features, the report also tells whether the model remembers what
+Where recognition.memorability has left scores beside the features, the report also tells whether it remembers what
 people remember.
 
 Runs know their episodes and features by content: where these are by now, and what is to compute, can be told by the
@@ -34,11 +34,11 @@ from os.path import commonpath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recognition.command_line import ArgumentParser, InputError, expanded, folder_path, one_line, run
+from recognition.common.command_line import ArgumentParser, InputError, expanded, folder_path, one_line, run
 
 if TYPE_CHECKING:
-    from recognition.config import RunConfig
-    from recognition.runs import Run
+    from recognition.training.config import RunConfig
+    from recognition.training.runs import Run
 
 COMPARISON_FILES = "comparison.html", "comparison.csv", "comparison.tex"
 COMPARISON_FIGURES = "comparison-figures"
@@ -53,11 +53,11 @@ def main() -> None:
     ):
         if not is_there:
             raise InputError(f"{option} {path}: no such {'file' if option == '--episodes' else 'folder'}")
-    from recognition.comparison import compare
-    from recognition.figures import write_figures
-    from recognition.files import written_whole
-    from recognition.report import comparison_figures, render_comparison, render_report, report_figures
-    from recognition.runs import Run
+    from recognition.common.files import written_whole
+    from recognition.evaluation.comparison import compare
+    from recognition.evaluation.figures import write_figures
+    from recognition.evaluation.report import comparison_figures, render_comparison, render_report, report_figures
+    from recognition.training.runs import Run
 
     shared: dict[str, dict] = {}  # by dataset: what does not depend on the model
     is_one = len(args.runs) == 1
@@ -123,7 +123,7 @@ def parse_arguments() -> Namespace:
     parser.add_argument(
         "--memorability",
         type=folder_path,
-        help="folder with scores of score_memorability.py; memorability beside the features if it is there",
+        help="folder with scores of recognition.memorability; memorability beside the features if it is there",
     )
     parser.add_argument(
         "--output",
@@ -131,7 +131,7 @@ def parse_arguments() -> Namespace:
         help="folder for the comparison of several runs; the folder of the runs if not given",
     )
     args = parser.parse_args()
-    from recognition.runs import part_settings  # takes a second, for torch
+    from recognition.training.runs import part_settings  # takes a second, for torch
 
     words, args.settings = part_settings(args.runs)
     ours = (*COMPARISON_FILES, COMPARISON_FIGURES)  # runs/* also names what an earlier comparison left there
@@ -155,7 +155,7 @@ def leaving_out(path: Path, is_one: bool) -> Iterator[None]:
 def read_config(run: "Run", settings: list[str]) -> "RunConfig":
     """A run's configuration with some settings given anew. Raises InputError if it is none, or not trained yet."""
     from models import CONFIGS, PUBLISHED_NAMES
-    from recognition.config import check_model, load_config
+    from recognition.training.config import check_model, load_config
 
     if not run.config_file.is_file():
         raise InputError(f"{run.path}: not a run (no config.yaml there); train one with train.py")
@@ -170,12 +170,10 @@ def evaluate(run: "Run", config: "RunConfig", args: Namespace, shared: dict[str,
 
     Returns the content of evaluation.json, and the gallery or a line that says why there is none.
     """
-    from recognition import controls
-    from recognition.audit import audit, audit_lines
-    from recognition.dataset import open_split
-    from recognition.files import sha256
-    from recognition.runs import INPUT_KEYS, describe_inputs, input_files
-    from recognition.scores import (
+    from recognition.common.files import sha256
+    from recognition.episodes.audit import audit, audit_lines
+    from recognition.evaluation import controls
+    from recognition.evaluation.scores import (
         capacity,
         capacity_files,
         describe_features,
@@ -183,7 +181,9 @@ def evaluate(run: "Run", config: "RunConfig", args: Namespace, shared: dict[str,
         seconds_per_episode,
         without_nan,
     )
-    from recognition.training import launch
+    from recognition.training.dataset import open_split
+    from recognition.training.loop import launch
+    from recognition.training.runs import INPUT_KEYS, describe_inputs, input_files
 
     weights = run.load_best()
     fabric = launch(config.training.model_copy(update={"num_devices": 1}))
@@ -249,9 +249,9 @@ def score_episodes(config, weights: dict, fabric, dataset, lookup: dict[str, int
 
     from models import CONFIGS, build_model
     from models.temporal_gates import TemporalGate
-    from recognition.retrieval import describe_retrieval
-    from recognition.scores import BYTES_A_FLOAT, describe_answers, describe_openness
-    from recognition.training import answers
+    from recognition.evaluation.retrieval import describe_retrieval
+    from recognition.evaluation.scores import BYTES_A_FLOAT, describe_answers, describe_openness
+    from recognition.training.loop import answers
 
     name, num_features = config.model.model, dataset.bank.num_features
     settings, repeat_test = CONFIGS[name](**config.model.args), config.dataset.repeat_test
@@ -290,7 +290,7 @@ def score_episodes(config, weights: dict, fabric, dataset, lookup: dict[str, int
 
 def try_lookups(config, weights: dict, fabric, dataset, k: int) -> list[dict]:
     """Scores of the same weights with other settings of their kNN memories, a row each; `k` is the run's own."""
-    from recognition.retrieval import lookup_settings
+    from recognition.evaluation.retrieval import lookup_settings
 
     rows = []
     for lookup in lookup_settings(k, dataset.num_study_frames):
@@ -304,9 +304,9 @@ def try_lookups(config, weights: dict, fabric, dataset, k: int) -> list[dict]:
 
 def memorability(test_set, answer, features: Path, folder: Path | None, found: dict, device) -> dict | None:
     """What evaluation.json tells of the probes' memorability; None where they have no scores."""
-    from recognition.controls import nearest_frame_similarity
-    from recognition.memorability_analysis import describe_memorability
-    from recognition.memorability_file import read_probe_scores
+    from recognition.evaluation.controls import nearest_frame_similarity
+    from recognition.evaluation.memorability_analysis import describe_memorability
+    from recognition.evaluation.memorability_file import read_probe_scores
 
     episodes = test_set.episodes
     scores = read_probe_scores(folder or features / "memorability", episodes, test_set.index.video_ids)
@@ -324,8 +324,8 @@ def exhibits(test_set, answer, features: Path, videos: Path | None):
     folder = videos or Path("videos")
     if not folder.is_dir():
         return f"The films are not at hand (no folder {folder}); name theirs with --videos to see pictures here."
-    from recognition.gallery import gallery
-    from recognition.rendering import Films
+    from recognition.episodes.rendering import Films
+    from recognition.evaluation.gallery import gallery
 
     try:
         found = gallery(test_set, answer, Films(test_set.index.video_ids, features, folder), num_each=4)

@@ -26,7 +26,7 @@ from argparse import Namespace
 from contextlib import ExitStack
 from pathlib import Path
 
-from recognition.command_line import ArgumentParser, InputError, folder_path, number_between, run, whole_number
+from recognition.common.command_line import ArgumentParser, InputError, folder_path, number_between, run, whole_number
 
 SPLITS = ("train", "validation", "test")  # their places are their seeds; train.py draws fresh episodes with 3
 CAPACITY = 4  # keeps the seeds of test episodes of other lengths apart from those
@@ -37,11 +37,11 @@ def main() -> None:
     import numpy as np
     from tqdm import tqdm
 
-    from recognition.episode_spec import ALTERATIONS, TooFewFrames, check_room
-    from recognition.episodes import clip_kinds, draw_episodes
-    from recognition.files import written_whole
-    from recognition.index_file import write_index
-    from recognition.made_up import is_made_up
+    from recognition.common.files import written_whole
+    from recognition.episodes.drawing import clip_kinds, draw_episodes
+    from recognition.episodes.episode_spec import ALTERATIONS, TooFewFrames, check_room
+    from recognition.episodes.index_file import write_index
+    from recognition.features.made_up import is_made_up
 
     headers = read_bank(args.input_dir)
     if is_made_up(args.input_dir):
@@ -70,7 +70,7 @@ def main() -> None:
     lengths = {split: num_frames[films[split]] for split in SPLITS}
     shots = dict.fromkeys(SPLITS)
     if spec.needs_shots:
-        from recognition.feature_bank import read_all_shots
+        from recognition.features.feature_bank import read_all_shots
 
         shots = {split: read_all_shots(args.input_dir, ids[split]) for split in SPLITS}
     num_samples = {"train": args.n_samples_train, "validation": args.n_samples_validation, "test": args.n_samples_test}
@@ -169,7 +169,7 @@ def parse_arguments() -> Namespace:
 
 def make_spec(args: Namespace, alter_every: int, num_clips: int | None = None):
     """What an episode consists of, with `num_clips` clips or the first of --n_clips."""
-    from recognition.episode_spec import EpisodeSpec
+    from recognition.episodes.episode_spec import EpisodeSpec
 
     try:
         return EpisodeSpec(
@@ -191,8 +191,8 @@ def make_spec(args: Namespace, alter_every: int, num_clips: int | None = None):
 def read_bank(folder: Path) -> list:
     """The headers of the feature files of a folder, or of made-up films, by name. Raises InputError if they do not go
     together."""
-    from recognition.feature_file import DamagedFile, feature_files, read_header
-    from recognition.made_up import MadeUpFilms, is_made_up
+    from recognition.features.feature_file import DamagedFile, feature_files, read_header
+    from recognition.features.made_up import MadeUpFilms, is_made_up
 
     if is_made_up(folder):
         films = MadeUpFilms(folder)
@@ -223,9 +223,9 @@ def read_bank(folder: Path) -> list:
 
 def print_audit(input_dir: Path, paths: list[Path]) -> None:
     """Say what the three splits share and how near new probes come to what is studied."""
-    from recognition.audit import audit, audit_lines
-    from recognition.config import DatasetConfig
-    from recognition.dataset import open_split
+    from recognition.episodes.audit import audit, audit_lines
+    from recognition.training.config import DatasetConfig
+    from recognition.training.dataset import open_split
 
     config = DatasetConfig(
         train_indices_file=str(paths[0]),

@@ -31,7 +31,7 @@ import sys
 from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 
-from recognition.command_line import (
+from recognition.common.command_line import (
     ArgumentParser,
     Failure,
     InputError,
@@ -42,7 +42,7 @@ from recognition.command_line import (
     run,
     whole_number,
 )
-from recognition.machine import granted_cores
+from recognition.common.machine import granted_cores
 
 
 def main() -> int:
@@ -50,11 +50,11 @@ def main() -> int:
     import torch
     from tqdm import tqdm
 
-    from recognition.allocator import keep_freed_memory
-    from recognition.backbone import Backbone, choose_device
-    from recognition.extraction import Outcome, extract
-    from recognition.files import why
-    from recognition.video import DecodeError, files_passed_over, find_videos, probe
+    from recognition.common.allocator import keep_freed_memory
+    from recognition.common.files import why
+    from recognition.features.backbone import Backbone, choose_device
+    from recognition.features.extraction import Outcome, extract
+    from recognition.films.video import DecodeError, files_passed_over, find_videos, probe
 
     videos = find_videos(args.input_dir)
     if others := files_passed_over(args.input_dir):
@@ -248,10 +248,10 @@ def choose_workers(on_gpu: bool, num_films: int) -> int:
 def is_finished(video: Path, output_dir: Path, backbone, settings: dict) -> bool:
     """Whether the film has a whole feature file made the same way. Raises InputError if it was made another way, or
     of another film, and OSError if the system does not let one of the two be looked at."""
-    from recognition.feature_file import DamagedFile, OtherFormat, read_header
-    from recognition.files import is_there
-    from recognition.provenance import is_same_film
-    from recognition.video import DECODER
+    from recognition.common.files import is_there
+    from recognition.features.feature_file import DamagedFile, OtherFormat, read_header
+    from recognition.films.video import DECODER
+    from recognition.training.provenance import is_same_film
 
     path = output_dir / f"{video.stem}.h5"
     if not is_there(path):
@@ -286,8 +286,8 @@ def write_lists(output_dir: Path, failures: list, shard: tuple[int, int]) -> tup
     which files the system did not let be read."""
     import pandas as pd
 
-    from recognition.feature_file import DamagedFile, feature_files, read_header
-    from recognition.files import why, written_whole
+    from recognition.common.files import why, written_whole
+    from recognition.features.feature_file import DamagedFile, feature_files, read_header
 
     file = failed_file(output_dir, shard)
     for earlier in [file] if shard[1] > 1 else output_dir.glob("failed*.csv"):

@@ -20,15 +20,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recognition.command_line import ArgumentParser, InputError, as_folder, folder_path, own_file, run
-from recognition.stopping import Stopped
+from recognition.common.command_line import ArgumentParser, InputError, as_folder, folder_path, own_file, run
+from recognition.common.stopping import Stopped
 
 FRESH = 3  # keeps the seeds of fresh episodes apart from those that drew the splits 0, 1 and 2
 
 
 def main() -> None:
     args = parse_arguments()
-    from recognition.companions import loss_told
+    from recognition.training.companions import loss_told
 
     with loss_told():
         train_and_test(args)
@@ -39,10 +39,10 @@ def train_and_test(args: Namespace) -> None:
     import torch
 
     from models import CONFIGS, build_model
-    from recognition.dataset import open_split, validation_note
-    from recognition.files import is_there
-    from recognition.runs import Run, describe_environment, describe_inputs, input_files
-    from recognition.training import Progress, launch, restore
+    from recognition.common.files import is_there
+    from recognition.training.dataset import open_split, validation_note
+    from recognition.training.loop import Progress, launch, restore
+    from recognition.training.runs import Run, describe_environment, describe_inputs, input_files
 
     run = Run(as_folder(args.runs_dir / config.name))
     for file in (config.logging.logfile, config.model.save and config.model.save_path):
@@ -110,7 +110,7 @@ def train_and_test(args: Namespace) -> None:
 
 def fit(run, config, fabric, model, optimizer, train_set, validation_set, progress, wandb_run) -> None:
     """Train and validate for all epochs that are left."""
-    from recognition.training import Progress, checkpoint, score, train_epoch
+    from recognition.training.loop import Progress, checkpoint, score, train_epoch
 
     def keep() -> None:
         if fabric.is_global_zero:
@@ -136,7 +136,7 @@ def fit(run, config, fabric, model, optimizer, train_set, validation_set, progre
 
 def test(run, config, fabric, model, test_set, wandb_run) -> None:
     """Score the best weights on the test episodes."""
-    from recognition.training import score
+    from recognition.training.loop import score
 
     fabric.barrier()  # until the best weights are written
     model.module.load_state_dict(run.load_best())
@@ -150,7 +150,7 @@ def test(run, config, fabric, model, test_set, wandb_run) -> None:
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> Namespace:
-    from recognition.config import check_model, describe_keys, load_config
+    from recognition.training.config import check_model, describe_keys, load_config
 
     parser = ArgumentParser(
         description=__doc__,
@@ -175,9 +175,9 @@ def parse_arguments(words: Sequence[str] | None = None) -> Namespace:
 def check_folder(run, config, resume: bool) -> None:
     """Raise InputError if the run's folder is taken by another run, or by this one and --resume was not given."""
     from models import CONFIGS, PUBLISHED_NAMES
-    from recognition.config import check_model, load_config
-    from recognition.files import is_there
-    from recognition.runs import describe_inputs, input_files
+    from recognition.common.files import is_there
+    from recognition.training.config import check_model, load_config
+    from recognition.training.runs import describe_inputs, input_files
 
     if not is_there(run.config_file):
         return
@@ -209,7 +209,7 @@ def load_weights(model, path: Path) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from recognition.files import is_of_system
+    from recognition.common.files import is_of_system
 
     try:
         is_safe = path.suffix == ".safetensors"
@@ -225,7 +225,7 @@ def start_wandb(config, run):
     """Start a Weights & Biases run, or go on with the one that this run has had, or say how to do without."""
     import wandb
 
-    from recognition.files import is_there
+    from recognition.common.files import is_there
 
     settings = config.model_dump(mode="json")
     earlier = {"id": run.wandb_file.read_text().strip(), "resume": "allow"} if is_there(run.wandb_file) else {}
@@ -243,7 +243,7 @@ def report(run, config, metrics: dict[str, Any], wandb_run, model) -> None:
     """Write one epoch's metrics wherever the configuration wants them."""
     import torch
 
-    from recognition.files import written_whole
+    from recognition.common.files import written_whole
 
     run.append_metrics(metrics)
     print(

@@ -195,7 +195,10 @@ def _scan(projected: Tensor, weight_hh: Tensor, h: Tensor, c: Tensor, refine: bo
 def _compiled_scan() -> Callable | None:
     """`scan` of ur_lstm_kernel.py, or None, said once, where it or numba is missing."""
     try:
-        from ur_lstm_kernel import scan
+        try:
+            from models.ur_lstm_kernel import scan
+        except ModuleNotFoundError:  # copied, with that file beside it
+            from ur_lstm_kernel import scan
     except ImportError as error:
         logging.getLogger(__name__).warning(
             "UR-LSTM runs as a plain loop, many times slower on the CPU than compiled by numba: %s", error

@@ -1,7 +1,7 @@
 """What is fast and how we know: see `python -m benchmarks --help`."""
 
 # Before torch is loaded, whose threads it tells how to wait.
-import recognition.command_line  # noqa: F401
+import recognition.common.command_line  # noqa: F401
 
 # Every case is a function of its own name in this module; given a device it yields rows.
 CASES = {

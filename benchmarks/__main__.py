@@ -14,9 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import CASES, GPU_CASES
-from recognition.allocator import keep_freed_memory
-from recognition.command_line import ArgumentParser, nearest, run
-from recognition.machine import granted_cores
+from recognition.common.allocator import keep_freed_memory
+from recognition.common.command_line import ArgumentParser, nearest, run
+from recognition.common.machine import granted_cores
 
 FOLDER = Path(__file__).parent
 DOCS = FOLDER.parent / "docs"
@@ -75,7 +75,7 @@ def describe(machine: dict, rows: list[dict]) -> str:
 
 
 def parse_arguments() -> Namespace:
-    parser = ArgumentParser(description=__doc__, prog="python -m benchmarks")
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", help=f"which to measure, all if none is named: {', '.join(CASES)}")
     parser.add_argument("--videos", type=Path, help="films for preprocess; synthetic ones if not given")
     parser.add_argument(

@@ -49,7 +49,7 @@ def main(seconds: float) -> None:
     import torch.nn.functional as F
 
     from models import CONFIGS, build_model
-    from recognition.allocator import keep_freed_memory
+    from recognition.common.allocator import keep_freed_memory
 
     keep_freed_memory()
     torch.manual_seed(0)

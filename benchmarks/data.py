@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.measure import Row, largest_rate, operations, take_turns
-from recognition.dataset import EpisodeDataset
-from recognition.episodes import Episodes, EpisodeSpec, draw_episodes
-from recognition.feature_bank import FeatureBank
-from recognition.feature_file import FeatureHeader, FeatureSpool
-from recognition.index_file import EpisodeIndex
+from recognition.episodes.drawing import Episodes, EpisodeSpec, draw_episodes
+from recognition.episodes.index_file import EpisodeIndex
+from recognition.features.feature_bank import FeatureBank
+from recognition.features.feature_file import FeatureHeader, FeatureSpool
+from recognition.training.dataset import EpisodeDataset
 
 SPEC = EpisodeSpec()  # the published protocol
 NUM_EPISODES, NUM_DRAWN_PLAINLY = 20_480, 512  # plain loops take their time, the same for every episode
@@ -103,8 +103,8 @@ def epoch(device: str) -> Iterator[Row]:
     from lightning_fabric import Fabric
 
     from models import CONFIGS, build_model
-    from recognition.config import TrainingConfig
-    from recognition.training import Progress, train_epoch
+    from recognition.training.config import TrainingConfig
+    from recognition.training.loop import Progress, train_epoch
 
     spec = EpisodeSpec(num_clips=10, clip_length=60, clip_margin=30, num_tests=10, subsample=2)
     with tempfile.TemporaryDirectory() as folder:

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import Row, take_turns
-from recognition.allocator import keep_freed_memory
-from recognition.backbone import Backbone, Preprocessing, torchvision
-from recognition.command_line import Failure
+from recognition.common.allocator import keep_freed_memory
+from recognition.common.command_line import Failure
+from recognition.features.backbone import Backbone, Preprocessing, torchvision
 
 ROOT = Path(__file__).parent.parent
 NUM_FILMS, FILM_S = {"cpu": 8, "cuda": 32}, 8  # that are made where none are given
@@ -31,8 +31,8 @@ def preprocess(device: str, videos: Path | None = None) -> Iterator[Row]:
     left out: the time of a run over no new film is taken off.
     """
     # Not above: other benchmarks run where these packages are missing.
-    from recognition.films import write_films
-    from recognition.video import find_videos
+    from recognition.films.synthetic import write_films
+    from recognition.films.video import find_videos
 
     with tempfile.TemporaryDirectory() as folder:
         if videos is None:
@@ -108,7 +108,7 @@ def _backbone(device: str) -> Backbone:
 
 def _decode(path: Path) -> None:
     """Decode and crop a film, or the part of it before damage."""
-    from recognition.video import DecodeError, decode
+    from recognition.films.video import DecodeError, decode
 
     preprocessing = Preprocessing("resnet18")
     try:
@@ -123,7 +123,7 @@ def _plainly(videos: Path, most: int) -> float:
     import cv2
     from PIL import Image
 
-    from recognition.video import find_videos
+    from recognition.films.video import find_videos
 
     transforms = torchvision.models.ResNet18_Weights.DEFAULT.transforms()
     network = torchvision.models.resnet18().eval()

@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from benchmarks.gpu_check import learning
 from benchmarks.measure import memory_of_process
-from recognition.command_line import ArgumentParser, nearest, run
-from recognition.machine import granted_cores
-from recognition.training import Progress, train_epoch
+from recognition.common.command_line import ArgumentParser, nearest, run
+from recognition.common.machine import granted_cores
+from recognition.training.loop import Progress, train_epoch
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = {path.stem: path for path in sorted((ROOT / "config-files").glob("*.yaml"))}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import peak_memory, precision, take_turns
-from recognition.command_line import ArgumentParser, folder_path, run
+from recognition.common.command_line import ArgumentParser, folder_path, run
 
 ROOT = Path(__file__).parent.parent
 LENGTHS = [1_024, 2_048, 4_096, 8_192, 16_384, 32_768]
@@ -21,7 +21,7 @@ NUM_PROBES = 180
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, prog="python -m benchmarks.growth")
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument(
         "--output_dir", type=folder_path, default=ROOT / "docs", help="folder for the figure and the table"
     )
@@ -53,7 +53,7 @@ def prepare(device: str, name: str, num_frames: int) -> Callable[[], None]:
     """A forward and backward pass of one episode of `num_frames` positions through a shipped configuration's model."""
     from models import CONFIGS as SETTINGS
     from models import PUBLISHED_NAMES, build_model
-    from recognition.config import check_model, load_config
+    from recognition.training.config import check_model, load_config
 
     path = ROOT / "config-files" / f"{name}.yaml"
     config = check_model(load_config(path), SETTINGS, PUBLISHED_NAMES, path).model

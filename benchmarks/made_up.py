@@ -1,11 +1,11 @@
-"""How near made-up features (recognition/made_up.py) are to features of films.
+"""How near made-up features (recognition/features/made_up.py) are to features of films.
 
   python -m benchmarks.made_up --features video-features [FOLDER ...]
 
 prints a table with a column for each folder of feature files, one for as many made-up films of their median length, and
 one for made-up films of full length: how the variance spreads over directions, how alike frames are within a shot,
 within a film and between films, how large features are, and how well the nearest-frame control tells old probes from
-new ones. The features may come from any network; recognition/made_up.py has the numbers to change.
+new ones. The features may come from any network; recognition/features/made_up.py has the numbers to change.
 
 Cosines are those of features less their mean, since the mean that all frames have in common makes them all alike;
 in brackets those of the features themselves. The control has its threshold from other episodes on the same films.
@@ -23,15 +23,15 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.measure import peak_memory, take_turns
-from recognition.command_line import ArgumentParser, InputError, path_or_word, run, whole_number
-from recognition.controls import nearest_frame
-from recognition.dataset import EpisodeDataset
-from recognition.episode_spec import EpisodeSpec, TooFewFrames
-from recognition.episodes import Episodes, draw_episodes
-from recognition.feature_bank import FeatureBank, find_header, read_all_shots
-from recognition.feature_file import feature_files
-from recognition.index_file import EpisodeIndex
-from recognition.made_up import MadeUpFilms, is_made_up
+from recognition.common.command_line import ArgumentParser, InputError, path_or_word, run, whole_number
+from recognition.episodes.drawing import Episodes, draw_episodes
+from recognition.episodes.episode_spec import EpisodeSpec, TooFewFrames
+from recognition.episodes.index_file import EpisodeIndex
+from recognition.evaluation.controls import nearest_frame
+from recognition.features.feature_bank import FeatureBank, find_header, read_all_shots
+from recognition.features.feature_file import feature_files
+from recognition.features.made_up import MadeUpFilms, is_made_up
+from recognition.training.dataset import EpisodeDataset
 
 LEAST_FRAMES = 30  # of a film; shorter ones are left out
 NUM_DIRECTIONS = (1, 2, 4, 9, 16, 32)

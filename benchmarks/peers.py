@@ -1,7 +1,7 @@
 """Packages that only the benchmarks need, to compare with: pyproject.toml's extra `bench`."""
 
 # transformers imports torchvision, which this import mends beside a torch without CUDA.
-import recognition.backbone  # noqa: F401
+import recognition.features.backbone  # noqa: F401
 from models.optional import find_module
 
 

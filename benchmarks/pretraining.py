@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.key_value_memory import MemoryPredictor, prediction_loss
 from models.perceptron import perceptron
-from recognition.command_line import ArgumentParser, number_between, run, whole_number
+from recognition.common.command_line import ArgumentParser, number_between, run, whole_number
 
 NUM_FRAMES, SIDE, SHAPE_SIDE = 8, 16, 5
 FEATURES, HIDDEN, PROJECTION = 32, 128, 32
@@ -45,7 +45,7 @@ TARGET_MOMENTUM = 0.98  # 0.996 and more are for a hundred times as many steps
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__, prog="python -m benchmarks.pretraining")
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=whole_number(1), default=1500, help="of training, 128 pairs of clips each")
     parser.add_argument("--seeds", type=whole_number(1), default=3, help="train so many encoders each way")
     parser.add_argument("--rate", type=number_between(0, 10), default=RATE, help="greatest learning rate")

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from recognition.command_line import ArgumentParser, Failure, InputError, number_between, run
-from recognition.machine import granted_cores
+from recognition.common.command_line import ArgumentParser, Failure, InputError, number_between, run
+from recognition.common.machine import granted_cores
 
 ROOT = Path(__file__).parent.parent
 EVERY_S = 2.0
@@ -51,7 +51,7 @@ class Watch:
 
 
 def main() -> int:
-    parser = ArgumentParser(description=__doc__, prog="python -m benchmarks.soak")
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=number_between(1, 10_000), default=60, help="length of the run")
     parser.add_argument("--demo", type=Path, default=ROOT / "demo-run", help="folder of an earlier demo")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "soak.md", help="where the table goes")

@@ -35,7 +35,7 @@ Copyleft, of which one should know before passing on an environment or an image 
   encoders x264 and x265 under GPL 2 or later. We decode through it, and encode made-up films and rendered episodes with
   x264. `opencv-python-headless` holds an FFmpeg too.
 - `certifi` and `tqdm` (MPL) ask for changes to their own files to be published; we make none.
-- ResMem's weights, which `score_memorability.py` can be given, are for non-commercial research alone. They are no part
+- ResMem's weights, which `recognition.memorability` takes, are for non-commercial research alone. They are no part
   of this project.
 
 | package | licence |

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Trains the runs of a sweep, one a task; the arguments are those of sweep.py.
-#   python sweep.py config-files/sweeps/models.yaml --list | wc -l               how many there are
+# Trains the runs of a sweep, one a task; the arguments are those of recognition.sweep.
+#   python -m recognition.sweep config-files/sweeps/models.yaml --list | wc -l               how many there are
 #   sbatch --array=1-18 jobs/slurm-sweep.sh config-files/sweeps/models.yaml
-#   python sweep.py config-files/sweeps/models.yaml                              when all have ended: the comparison
+#   python -m recognition.sweep config-files/sweeps/models.yaml                              when all have ended: the comparison
 # Failed tasks can be sent again by their numbers: --array=3,7. Each task is put back into the queue as that of
 # slurm-train.sh is.
 #SBATCH --job-name=sweep
@@ -19,4 +19,4 @@
 source jobs/slurm.sh || exit 2
 need_array
 
-run sweep.py --run "$SLURM_ARRAY_TASK_ID" "$@"
+run -m recognition.sweep --run "$SLURM_ARRAY_TASK_ID" "$@"

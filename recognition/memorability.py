@@ -1,217 +1,207 @@
-"""How memorable a frame is to people: the network of ResMem, from pixels to a number between 0 and 1.
+"""Beside step 4: how memorable every probe frame is to people, so that evaluate.py can ask whether models agree.
 
-People agree on which pictures they remember. ResMem predicts it (Needell and Bainbridge 2022, Comput. Brain Behav. 5,
-168-184). Its weights are not ours to give: they are published for non-commercial research, as resmem/model.pt in the
-package `resmem` on PyPI and in its repository.
+  python -m recognition.memorability video-features/test_indices.h5 --weights resmem/model.pt
+  python -m recognition.memorability video-features/test_indices*.h5 --weights resmem/model.pt    of several files
+  python -m recognition.memorability video-features/test_indices.h5 --weights random:0          an untrained network
+  python -m recognition.memorability x_indices.h5 --weights resmem/model.pt --layer features.layer4.2.conv3
 
-Shapes: N frames.
+Writes one file a film, memorability/<video_id>.h5 beside the features; evaluate.py finds them there. With --layer it
+also holds what a layer of the network gives to each frame. The network is ResMem's (Needell and Bainbridge 2022). Its
+weights are published for non-commercial research alone: read the licence of the package resmem, install it elsewhere,
+and give its file resmem/model.pt with --weights. Scores are kept, so it can be stopped at any moment and run again.
+Films that are missing or cannot be read are named; the exit status is then 1.
 """
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from argparse import Namespace
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from recognition.activations import record
-from recognition.alterations import ALTERATIONS
-from recognition.backbone import state_digest, torchvision
-from recognition.command_line import InputError, nearest
-from recognition.files import is_of_system
-from recognition.video import DECODER, DecodeError, decode
-
-RESIZED, CROPPED = 256, 227  # pixels: frames are squeezed into a square, of which the middle is seen
-CHANNELS = (48, 256, 384, 384, 256)  # of the perceptual branch's convolutions
-WIDTHS = (4096, 4096, 2048, 1024, 512, 256)  # of the layers that read both branches
-PICTURES = f"{DECODER}, resized by Pillow"  # how a frame comes to the network, for files to say
-LFS_POINTER = b"version https://git-lfs"  # what such a file begins with
-Fit = Literal["squeeze", "letterbox"]
+from recognition.common.command_line import (
+    ArgumentParser,
+    InputError,
+    as_folder,
+    folder_path,
+    path_or_word,
+    run,
+    whole_number,
+)
 
 
-class MemorabilityNet(nn.Module):
-    """A perceptual branch like AlexNet's beside a semantic one, a whole ResNet-152, read together.
+def main() -> int:
+    args = parse_arguments()
+    import torch
+    from tqdm import tqdm
 
-    Maps pictures (N, 3, 227, 227) with values from 0 to 1, not normalised, to scores (N,) between 0 and 1. Parameters
-    bear the names of the published weights: features.*, conv1 to conv5 and fc6 to fc12.
+    from recognition.common.files import why
+    from recognition.episodes.index_file import read_index
+    from recognition.evaluation.memorability import Scorer
+    from recognition.evaluation.memorability_file import SETTINGS
+    from recognition.features.backbone import choose_device
+    from recognition.films.video import DecodeError, find_videos
 
-    Args:
-        pretrained: a file with weights, see `load_weights`; without one, weights are random.
-        semantic: builds the semantic branch, a ResNet of torchvision.
-        channels: of the perceptual branch's convolutions.
-        widths: of the layers that read both branches.
-    """
-
-    def __init__(
-        self,
-        pretrained: str | Path | None = None,
-        *,
-        semantic: Callable[..., nn.Module] = torchvision.models.resnet152,
-        channels: Sequence[int] = CHANNELS,
-        widths: Sequence[int] = WIDTHS,
-    ):
-        super().__init__()
-        self.features = semantic(zero_init_residual=True)  # else random weights give all pictures a score of 1
-        first, second, third, fourth, fifth = channels
-        self.conv1 = nn.Conv2d(3, first, 11, stride=4)
-        self.conv2 = nn.Conv2d(first, second, 5, padding=2, groups=2)
-        self.conv3 = nn.Conv2d(second, third, 3, padding=1, groups=2)
-        self.conv4 = nn.Conv2d(third, fourth, 3, padding=1, groups=2)
-        self.conv5 = nn.Conv2d(fourth, fifth, 3, padding=1, groups=2)
-        sizes = (36 * fifth + self.features.fc.out_features, *widths, 1)
-        for number, (num_in, num_out) in enumerate(itertools.pairwise(sizes), 6):
-            layer = nn.Linear(num_in, num_out)
-            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")  # torch's own leaves nearly one score for all
-            self.add_module(f"fc{number}", layer)
-        if pretrained is not None:
-            self.load_weights(pretrained)
-
-    def forward(self, images: Tensor) -> Tensor:
-        if images.shape[1:] != (3, CROPPED, CROPPED):
-            raise ValueError(f"pictures of shape (N, 3, {CROPPED}, {CROPPED}) are due, not {tuple(images.shape)}")
-        seen = torch.cat([self.perceptual(images).flatten(1), self.features(images)], 1)
-        # In half precision the last layers would leave a few hundred different scores, and ranks full of ties.
-        with torch.autocast(images.device.type, enabled=False):
-            hidden = F.dropout(F.relu(self.fc6(seen.float())), 0.5, self.training)
-            hidden = F.dropout(F.relu(self.fc7(hidden)), 0.5, self.training)
-            for layer in (self.fc8, self.fc9, self.fc10, self.fc11):
-                hidden = F.relu(layer(hidden))
-            return torch.sigmoid(self.fc12(hidden))[:, 0]
-
-    def perceptual(self, images: Tensor) -> Tensor:
-        """The perceptual branch: pictures to (N, channels, 6, 6)."""
-        for conv in (self.conv1, self.conv2):
-            images = F.local_response_norm(F.max_pool2d(F.relu(conv(images)), 3, 2), 5)
-        for conv in (self.conv3, self.conv4, self.conv5):
-            images = F.relu(conv(images))
-        return F.max_pool2d(images, 3, 2)
-
-    def load_weights(self, path: str | Path) -> None:
-        """Take all weights from a file with a state dict; no code in it is run. Raises InputError."""
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(f"--weights {path}: no such file, and not random:SEED")
-        with open(path, "rb") as file:
-            if file.read(len(LFS_POINTER)) == LFS_POINTER:
-                raise InputError(f"--weights {path}: is a pointer of Git LFS, not the weights; fetch with git lfs pull")
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load raises many kinds for a damaged file
-            if is_of_system(error):
-                raise
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise InputError(f"--weights {path}: cannot be read as weights: {reason}") from None
-        try:
-            self.load_state_dict(state)
-        except (RuntimeError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"--weights {path}: does not fit the network of ResMem: {reason[:200]}") from None
-
-
-def memorability_transform(fit: Fit = "squeeze") -> Callable[[Tensor], Tensor]:
-    """What turns a frame (3, H, W) uint8 into a picture (3, 227, 227) float32 from 0 to 1.
-
-    "squeeze" gives up the ratio of the sides, as in the network's training; "letterbox" keeps it, between black bars.
-    Pillow resizes, as it did for the published weights: other ways of rounding move scores by up to 0.003.
-    """
-    functional = torchvision.transforms.functional
-
-    def transform(frame: Tensor) -> Tensor:
-        if fit == "letterbox":
-            height, width = frame.shape[1:]
-            x, y = (max(height, width) - width), (max(height, width) - height)
-            frame = F.pad(frame, (x // 2, x - x // 2, y // 2, y - y // 2))
-        picture = functional.resize(functional.to_pil_image(frame), [RESIZED, RESIZED])
-        return functional.to_tensor(functional.center_crop(picture, [CROPPED, CROPPED]))
-
-    return transform
-
-
-class Scorer:
-    """The network with its weights, ready to score frames.
-
-    Args:
-        weights: a file with the published weights, or "random:SEED" for a network that has learned nothing.
-        device: where the network runs; on a GPU its branches compute in half precision.
-        fit: how frames become square, see `memorability_transform`.
-        layer: also keep the activations of this module, such as "conv3" or "features.layer4.2.conv3".
-
-    Raises:
-        InputError: weights that cannot be had or do not fit; no such layer.
-    """
-
-    def __init__(self, weights: str, device: torch.device, fit: Fit = "squeeze", layer: str | None = None):
-        self.device, self.fit, self.layer, self.pictures = device, fit, layer, PICTURES
-        network, self.weights = load_network(weights)
-        self.weights_sha256 = state_digest(network.state_dict())
-        self.network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
-        self.transform = memorability_transform(fit)
-        modules = dict(network.named_modules())
-        if layer is not None and not isinstance(modules.get(layer), nn.Conv2d):
-            convs = [name for name, module in modules.items() if isinstance(module, nn.Conv2d)]
-            raise InputError(f"--layer {layer}: not a convolution of the network; {nearest(layer, convs)}")
-        self._recorded = [] if layer is None else [modules[layer]]
-
-    @torch.inference_mode()
-    def score_frames(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures (N, 3, 227, 227) from `transform` to scores (N,), and the spatial mean of every filter of the layer
-        (N, C); C is 0 without one. Both float32 on the CPU."""
-        frames = frames.to(self.device, memory_format=torch.channels_last)
-        half = torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda")
-        with half, record(*self._recorded, mean=True) as kept:
-            score = self.network(frames).cpu()
-        activations = [kept[module].float().cpu() for module in self._recorded]
-        return score, torch.cat([torch.empty(len(score), 0), *activations], 1)
-
-    def score_film(
-        self, path: Path, frame: np.ndarray, alteration: np.ndarray, batch_size: int, times: np.ndarray | None = None
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Scores and activations of frames of one film, batch by batch in the order asked for.
-
-        `frame` (n,) counts rows of the film's feature file, from 0, and ascends; `times` of all rows, in seconds, tell
-        which frames they are: the middle ones, where rows are windows. Without them it counts the film's frames.
-        `alteration` (n,) is 0 for a frame as it is, else counts from 1 in the order of ALTERATIONS.
-
-        Raises DecodeError where the film cannot be read so far or has no such frame.
-        """
-        batch = []
-        for picture in _pictures(path, frame, alteration, times):
-            batch.append(self.transform(picture))
-            if len(batch) == batch_size:
-                yield tuple(part.numpy() for part in self.score_frames(torch.stack(batch)))
-                batch = []
-        if batch:
-            yield tuple(part.numpy() for part in self.score_frames(torch.stack(batch)))
-
-
-def load_network(weights: str) -> tuple[MemorabilityNet, str]:
-    """Build the network with its weights; returns it and what to call the weights. Raises InputError."""
-    if not weights.startswith("random:"):
-        return MemorabilityNet(weights), Path(weights).name
-    with torch.random.fork_rng(devices=[]):
-        try:
-            seed = int(weights.removeprefix("random:"))
-            torch.manual_seed(seed)
-        except (ValueError, RuntimeError):  # the second is torch's for more than 64 bits
+    indices = [read_index(path) for path in args.indices]
+    films = {path.stem: path for path in find_videos(args.videos)}
+    features = args.features or args.indices[0].parent
+    for index in indices:  # the published data set's features tell nothing of its films, so they need not be there
+        if index.video_digests and not any((features / f"{film}.h5").exists() for film in index.video_ids):
             raise InputError(
-                f"--weights {weights}: the seed after 'random:' must be a whole number of at most 64 bits"
-            ) from None
-        return MemorabilityNet(), f"random:{seed}"
+                f"--features {features}: holds no features of the films of {index.path}; name their folder"
+            )
+    output_dir = as_folder(args.output_dir or features / "memorability")
+    wanted = probed_frames(indices)
+    device = choose_device(args.device)
+    scorer = Scorer(args.weights, device, args.fit, args.layer)
+    settings = {name: getattr(scorer, name) or "" for name in SETTINGS}
+    output_dir.mkdir(parents=True, exist_ok=True)
+    todo, failures = {}, {}
+    for video_id, places in wanted.items():
+        try:
+            missing = without_scored(places, output_dir / f"{video_id}.h5", settings, args.overwrite)
+        except OSError as error:  # scores that are there are kept
+            failures[video_id] = error
+            print(f"{video_id}: {why(error)}", file=sys.stderr)
+            continue
+        if len(missing):
+            todo[video_id] = missing
+    num_wanted, num_todo = (sum(map(len, group.values())) for group in (wanted, todo))
+    print(
+        f"{num_wanted} frames of {len(wanted)} films are probed, {num_wanted - num_todo} of them have a score; "
+        f"network of ResMem with weights {scorer.weights} (sha256 {scorer.weights_sha256[:12]}) on {device}"
+    )
+    if args.weights.startswith("random:"):
+        print("These weights have learned nothing: the scores say nothing about what people remember.")
+    else:
+        print("ResMem's weights and scores made with them are for non-commercial research alone, see its licence.")
+
+    batch_size = args.batch_size or (64 if device.type == "cuda" else 8)
+    try:
+        with tqdm(total=num_todo, unit="frame", disable=not todo) as bar:
+            for video_id, places in todo.items():
+                try:
+                    film, times = find_film(video_id, films, features, args.videos)
+                    parts = scorer.score_film(film, *places.T, batch_size, times)
+                    keep_scores(parts, places, output_dir / f"{video_id}.h5", settings, bar.update)
+                except DecodeError as error:
+                    failures[video_id] = error
+                    bar.write(f"{video_id}: {error}", file=sys.stderr)
+    except torch.cuda.OutOfMemoryError:
+        raise InputError(f"--batch_size {batch_size}: too much for the memory of {device}; try half") from None
+    print(f"{output_dir}: scores of {len(wanted) - len(failures)} films")
+    if failures:
+        print(f"Without scores, named above: {len(failures)}", file=sys.stderr)
+    return 1 if failures else 0
 
 
-def _pictures(path: Path, frame: np.ndarray, alteration: np.ndarray, times: np.ndarray | None) -> Iterator[Tensor]:
-    """Frames of a film, (3, H, W) uint8 each, altered where they are to be; see `Scorer.score_film`."""
-    if times is not None and frame[-1] >= len(times):
-        raise DecodeError(f"its feature file has {len(times)} rows, too few for a probe of frame {frame[-1]}")
-    marks, ways, wanted = frame if times is None else times[frame], list(ALTERATIONS.values()), 0
-    for number, (image, time_s) in enumerate(decode(path)):
-        while wanted < len(marks) and marks[wanted] == (number if times is None else time_s):
-            picture, way = torch.from_numpy(image).permute(2, 0, 1), alteration[wanted]
-            yield ways[way - 1](picture[None])[0] if way else picture
-            wanted += 1
-        if wanted == len(marks):
-            return
-    raise DecodeError(f"has no frame {frame[wanted]}, which is probed; it is not the film that was preprocessed")
+def parse_arguments() -> Namespace:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "indices", nargs="+", type=Path, metavar="INDEX", help="index files, such as video-features/test_indices.h5"
+    )
+    parser.add_argument(
+        "--weights", required=True, type=path_or_word, help="the file with ResMem's weights, model.pt, or random:SEED"
+    )
+    parser.add_argument("--videos", type=folder_path, default=Path("videos"), help="folder with the films")
+    parser.add_argument(
+        "--features", type=folder_path, help="folder with the feature files; that of the first index if not given"
+    )
+    parser.add_argument(
+        "--output_dir", type=folder_path, help="folder for the scores; memorability/ beside the features"
+    )
+    parser.add_argument(
+        "--fit",
+        choices=["squeeze", "letterbox"],
+        default="squeeze",
+        help="make frames square by squeezing them, as the network was trained, or between black bars",
+    )
+    parser.add_argument("--layer", help="also keep the spatial mean of every filter of this convolution, such as conv3")
+    parser.add_argument(
+        "--batch_size", type=whole_number(1), help="frames the network sees at once; 64 on a GPU, 8 on a CPU"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--overwrite", action="store_true", help="score anew what has a score")
+    return parser.parse_args()
+
+
+def probed_frames(indices: list) -> dict:
+    """Frames that are probed in some indices, by film: (n, 2) [frame, alteration], ascending and distinct."""
+    import numpy as np
+
+    from recognition.evaluation.memorability_file import probe_alterations
+
+    frames = {}
+    for index in indices:
+        video, frame = np.moveaxis(index.episodes.probes, -1, 0)
+        places = np.stack([frame, probe_alterations(index.episodes)], -1)
+        for number in np.unique(video):
+            frames.setdefault(index.video_ids[number], []).append(places[video == number])
+    return {video_id: np.unique(np.concatenate(frames[video_id]), axis=0) for video_id in sorted(frames)}
+
+
+def without_scored(frames, path: Path, settings: dict[str, str], overwrite: bool):
+    """The frames (n, 2) that have no score in a film's file. Raises InputError if it was made another way."""
+    import numpy as np
+
+    from recognition.common.files import is_there
+    from recognition.evaluation.memorability_file import places, read_scores
+
+    if overwrite or not is_there(path):
+        return frames
+    scores, made = read_scores(path)
+    for name, ours in settings.items():
+        if made[name] != ours:
+            raise InputError(
+                f"{path} was made with {name} {made[name] or 'none'}, this run has {ours or 'none'}: name another "
+                f"--output_dir, or redo its frames with --overwrite"
+            )
+    return frames[~np.isin(places(*frames.T), scores.place)]
+
+
+def find_film(video_id: str, films: dict[str, Path], features: Path, folder: Path):
+    """Where a film is, and the times of the rows of its feature file, None if it has none.
+
+    Raises DecodeError if the film is missing or cannot be read, or is not the one that the features were made from.
+    """
+    from recognition.common.files import is_there, sha256, why
+    from recognition.features.feature_file import DamagedFile, read_header, read_times
+    from recognition.films.video import DecodeError
+
+    if video_id not in films:
+        raise DecodeError(f"no such film in {folder}")
+    film, feature_file = films[video_id], features / f"{video_id}.h5"
+    if not is_there(feature_file):  # as in the published data set
+        return film, None
+    try:
+        if read_header(feature_file).video_sha256 != sha256(film):
+            raise DecodeError(f"{film} is not the film that was preprocessed")
+    except DamagedFile as error:
+        raise InputError(f"{error}; run preprocess_videos.py again") from None
+    except OSError as error:
+        raise DecodeError(why(error)) from None
+    return film, read_times(feature_file)
+
+
+def keep_scores(parts, frames, path: Path, settings: dict[str, str], tell) -> None:
+    """Collect the scores of frames (n, 2) of a film and write its file, with what it held before.
+
+    `tell` hears of every batch.
+    """
+    import numpy as np
+
+    from recognition.common.files import is_there
+    from recognition.evaluation.memorability_file import Scores, places, read_scores, write_scores
+
+    batches = []
+    for score, activations in parts:
+        batches.append((score, activations))
+        tell(len(score))
+    columns = frames[:, 0].astype(np.int64), frames[:, 1].astype(np.uint8)
+    scores = Scores(*columns, *map(np.concatenate, zip(*batches, strict=True)))
+    if is_there(path):
+        before, made = read_scores(path)
+        is_kept = ~np.isin(before.place, places(*frames.T)) & (made == settings)
+        scores = Scores(*(np.concatenate([old[is_kept], new]) for old, new in zip(before, scores, strict=True)))
+    write_scores(path, path.stem, scores, settings)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -5,11 +5,11 @@ from pathlib import Path
 import av
 import numpy as np
 
-from recognition.episode_spec import PROBE_KINDS, EpisodeSpec
-from recognition.episodes import Episodes
-from recognition.feature_file import FeatureHeader, FeatureSpool
-from recognition.index_file import EpisodeIndex
-from recognition.video import decode, probe
+from recognition.episodes.drawing import Episodes
+from recognition.episodes.episode_spec import PROBE_KINDS, EpisodeSpec
+from recognition.episodes.index_file import EpisodeIndex
+from recognition.features.feature_file import FeatureHeader, FeatureSpool
+from recognition.films.video import decode, probe
 
 FILMS = [
     ("red.mp4", (64, 48), 25, "libx264"),

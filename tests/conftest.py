@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import train
-from recognition import command_line
-from recognition.feature_file import FeatureHeader, FeatureSpool
+from recognition.common import command_line
+from recognition.features.feature_file import FeatureHeader, FeatureSpool
 
 ROOT = Path(__file__).parent.parent
 os.environ["OMP_NUM_THREADS"] = "1"  # several tests at once share few cores; also for the scripts they start
@@ -36,10 +36,20 @@ settings.load_profile("stable")
 
 
 def run_script(script: str, *words: object, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
-    """Run a script of the project in folder `cwd` and return what it printed and its status."""
+    """Run a script of the project, such as train.py, or a command, such as recognition.sweep, in folder `cwd`; returns
+    what it printed and its status."""
+    started, environment = command(script)
+    environment |= options.pop("env", os.environ)
     return subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, words)], cwd=cwd, capture_output=True, text=True, **options
+        [*started, *map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True, **options
     )
+
+
+def command(script: str) -> tuple[list[str], dict[str, str]]:
+    """The words that start a script or a command of the project from any folder, and what the environment needs."""
+    if script.endswith(".py"):
+        return [sys.executable, str(ROOT / script)], {}
+    return [sys.executable, "-m", script], {"PYTHONPATH": str(ROOT)}
 
 
 def refusal(result: subprocess.CompletedProcess[str]) -> str:
@@ -155,7 +165,7 @@ def preprocess(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 @pytest.fixture(scope="session")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with four films of 24 frames. Read only."""
-    from recognition.films import write_films
+    from recognition.films.synthetic import write_films
 
     folder = tmp_path_factory.mktemp("films")
     assert len(list(write_films(folder, 4, duration_s=2, fps=12))) == 4

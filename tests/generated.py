@@ -14,8 +14,8 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from recognition.command_line import LONGEST_MESSAGE, InputError, one_line
-from recognition.feature_file import DamagedFile
+from recognition.common.command_line import LONGEST_MESSAGE, InputError, one_line
+from recognition.features.feature_file import DamagedFile
 
 NAMES = (
     *("../../x", "..", ".", "", "/tmp/x", "a/b", "~", "-f", "$HOME", "x" * 300, "a\0b", "two\nlines", "a\rb", "a b"),

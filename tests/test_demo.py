@@ -8,7 +8,7 @@ import yaml
 from conftest import ROOT, refusal, run_script
 
 from models import CONFIGS
-from recognition.films import write_films
+from recognition.films.synthetic import write_films
 
 
 def test_films_become_scores(tmp_path: Path):

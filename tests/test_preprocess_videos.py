@@ -16,11 +16,11 @@ from PIL import Image
 from torch import nn
 
 from preprocess_videos import choose_workers
-from recognition.alterations import ALTERATIONS
-from recognition.backbone import Backbone, torchvision
-from recognition.feature_file import feature_files, map_features, read_header, read_shots
-from recognition.shots import ShotFinder
-from recognition.video import decode
+from recognition.features.backbone import Backbone, torchvision
+from recognition.features.feature_file import feature_files, map_features, read_header, read_shots
+from recognition.films.alterations import ALTERATIONS
+from recognition.films.shots import ShotFinder
+from recognition.films.video import decode
 
 NUM_FRAMES = {  # as FFmpeg decodes them, whatever their containers claim
     "dmlc_flipping_a_pancake.mkv": 310,

@@ -30,7 +30,15 @@ from benchmarks.gpu_check.learning import learning
 from benchmarks.gpu_check.machine import machine
 from benchmarks.gpu_check.page import write_page
 from benchmarks.gpu_check.speed import speed
-from recognition.command_line import ArgumentParser, Failure, as_folder, folder_path, nearest, number_between, run
+from recognition.common.command_line import (
+    ArgumentParser,
+    Failure,
+    as_folder,
+    folder_path,
+    nearest,
+    number_between,
+    run,
+)
 
 ROOT = Path(__file__).parent.parent.parent
 Part = Callable[[str, float], Iterator[dict[str, Any]]]  # of a device and seconds: rows, as soon as they are known

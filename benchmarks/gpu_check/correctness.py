@@ -22,9 +22,9 @@ from benchmarks import tiny
 from models import CONFIGS, PUBLISHED_NAMES, build_model
 from models.optional import MAMBA2, find_module
 from models.recogniser import Recogniser
-from recognition.config import RunConfig, TrainingConfig, check_model, load_config
-from recognition.dataset import batches
-from recognition.training import Progress, precision_of, train_epoch
+from recognition.training.config import RunConfig, TrainingConfig, check_model, load_config
+from recognition.training.dataset import batches
+from recognition.training.loop import Progress, precision_of, train_epoch
 
 FOLDER = Path(__file__).parents[2] / "config-files"
 SHIPPED = sorted(path for path in FOLDER.rglob("*.yaml") if path.parent.name != "sweeps")
@@ -73,7 +73,7 @@ class Step(NamedTuple):
 
 
 class MadeUpEpisodes:
-    """One batch of episodes as `recognition.dataset` gives them: old probes are studied frames, new ones are not."""
+    """One batch of episodes as `recognition.training.dataset` gives them: old probes are studied frames, new ones are not."""
 
     bank = SimpleNamespace(device=torch.device("cpu"))
 

@@ -1,6 +1,6 @@
 """Learning at the published scale: validation accuracy against seconds of training, family by family.
 
-On made-up features, which lie on the device: see recognition/made_up.py. They are easier or harder than those of films;
+On made-up features, which lie on the device: see recognition/features/made_up.py. They are easier or harder than those of films;
 what counts is whether a family learns at all at this length, how fast its steps are and what it takes of memory.
 """
 
@@ -16,14 +16,14 @@ from lightning_fabric import Fabric
 
 from models import CONFIGS as SETTINGS
 from models import PUBLISHED_NAMES, build_model
-from recognition.config import TrainingConfig, check_model, load_config
-from recognition.dataset import EpisodeDataset
-from recognition.episode_spec import EpisodeSpec
-from recognition.episodes import draw_episodes
-from recognition.feature_bank import FeatureBank, Place
-from recognition.index_file import EpisodeIndex
-from recognition.made_up import MadeUpFilms
-from recognition.training import Progress, launch, score, train_epoch
+from recognition.episodes.drawing import draw_episodes
+from recognition.episodes.episode_spec import EpisodeSpec
+from recognition.episodes.index_file import EpisodeIndex
+from recognition.features.feature_bank import FeatureBank, Place
+from recognition.features.made_up import MadeUpFilms
+from recognition.training.config import TrainingConfig, check_model, load_config
+from recognition.training.dataset import EpisodeDataset
+from recognition.training.loop import Progress, launch, score, train_epoch
 
 ROOT = Path(__file__).parent.parent.parent
 FILMS = "made-up:1072x20000"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from models.optional import optional_kernels
-from recognition.machine import granted_cores, granted_memory
+from recognition.common.machine import granted_cores, granted_memory
 
 PACKAGES = ["torch", "torchvision", "numpy", "lightning-fabric", "xlstm", "transformers", "av"]
 

@@ -1,0 +1,1 @@
+"""What all rooms share: command line, files written whole, stopping, threads and memory of the process."""

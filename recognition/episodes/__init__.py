@@ -1,0 +1,1 @@
+"""Episodes: what one is, drawing, kinds of clips and probes, index files, rendering, audit."""

@@ -1,0 +1,1 @@
+"""Evaluation: answers, signal detection, retention, controls, retrieval, memorability, comparison, reports."""

@@ -1,0 +1,217 @@
+"""Controls: what answers without learning reach on the same episodes, with intervals where chance has a part in it.
+
+Shapes: N episodes, B of them in a batch, S study frames, P probes, T = S + P * R with R showings of each probe,
+D features, K frames kept.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from recognition.evaluation.signal_detection import (
+    COUNTED,
+    best_threshold,
+    interval,
+    resample_episodes,
+    summarise,
+    summarise_with_intervals,
+)
+from recognition.training.dataset import EpisodeDataset, batches
+
+KEPT_SHARES = (1 / 16, 1 / 4)  # of the study frames, in the controls with a cut memory
+NUM_DIMENSIONS = 16  # in the control with a coarse memory
+
+
+class Lookup(NamedTuple):
+    """What a nearest-frame control keeps of the study phase; None keeps all. Both can be given at once."""
+
+    num_kept: int | None = None
+    num_dimensions: int | None = None
+
+    def state_bytes(self, dataset: EpisodeDataset) -> int:
+        """Bytes of its memory in float32; the projection itself is the same for all episodes and is not counted."""
+        num_frames = self.num_kept or dataset.num_study_frames
+        return 4 * num_frames * (self.num_dimensions or dataset.bank.num_features)
+
+
+def nearest_frame_similarity(
+    dataset: EpisodeDataset,
+    device: torch.device,
+    batch_size: int = 4,
+    num_kept: int | None = None,
+    num_dimensions: int | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Cosine similarity of every probe to the remembered frame nearest to it: (N, P), from -1 to 1.
+
+    Args:
+        num_kept: remember so many study frames, drawn anew for each episode by (seed, episode number); None: all.
+        num_dimensions: compare after a projection of unit-length features onto so many random directions, drawn by
+            (seed, num_dimensions) and the same for all episodes; None: compare the features themselves.
+
+    Raises:
+        ValueError: `num_kept` is not between 1 and S, or `num_dimensions` is below 1.
+    """
+    return _similarities(dataset, device, [Lookup(num_kept, num_dimensions)], batch_size, seed)[0]
+
+
+def nearest_frame(
+    validation_set: EpisodeDataset,
+    test_set: EpisodeDataset,
+    device: torch.device,
+    batch_size: int = 4,
+    num_kept: int | None = None,
+    num_dimensions: int | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Scores on test of "old if a remembered frame is near enough", the threshold being the best one on validation.
+
+    `state_bytes` is the size of the memory. The other arguments are those of `nearest_frame_similarity`.
+    """
+    return _scores(validation_set, test_set, device, [Lookup(num_kept, num_dimensions)], batch_size, seed)[0]
+
+
+def nearest_frame_at(
+    threshold: float, dataset: EpisodeDataset, device: torch.device, batch_size: int = 4
+) -> dict[str, Any]:
+    """Scores of the nearest-frame control with a threshold found before, for other episodes of the same films."""
+    similarity = nearest_frame_similarity(dataset, device, batch_size)
+    scores = summarise_with_intervals(similarity, dataset.episodes.is_old, resample_episodes(len(dataset)), threshold)
+    return {"threshold": threshold, **scores, "state_bytes": Lookup().state_bytes(dataset)}
+
+
+def all_controls(
+    validation_set: EpisodeDataset, test_set: EpisodeDataset, device: torch.device, batch_size: int = 4, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Scores on test of every control by its name. The episodes of each set are gathered once."""
+    num_study_frames = test_set.num_study_frames
+    lookups = {"nearest_frame": Lookup()}
+    for share in KEPT_SHARES:
+        num_kept = max(1, round(share * num_study_frames))
+        lookups[f"nearest_of_{num_kept}_frames"] = Lookup(num_kept=num_kept)
+    lookups[f"nearest_in_{NUM_DIMENSIONS}_dimensions"] = Lookup(num_dimensions=NUM_DIMENSIONS)
+    scores = _scores(validation_set, test_set, device, list(lookups.values()), batch_size, seed)
+    is_old = test_set.episodes.is_old
+    return {"chance": chance(is_old), "always_old": always_old(is_old), **dict(zip(lookups, scores, strict=True))}
+
+
+def nearest_study_frame(
+    dataset: EpisodeDataset, episode_numbers: Sequence[int] | np.ndarray, device: torch.device, batch_size: int = 4
+) -> tuple[np.ndarray, np.ndarray]:
+    """The studied frame nearest to every probe of n episodes: cosine similarity and position, (n, P) each.
+
+    A position counts the study frames in order of presentation, from 0 to S - 1.
+    """
+    similarity, position = [], []
+    for _, study, probes in _unit_batches(dataset, np.asarray(episode_numbers), device, batch_size):
+        nearest = (probes @ study.transpose(1, 2)).max(2)  # (B, P, S) to (B, P)
+        similarity.append(nearest.values.cpu())
+        position.append(nearest.indices.cpu())
+    return torch.cat(similarity).numpy(), torch.cat(position).numpy()
+
+
+def chance(is_old: np.ndarray) -> dict[str, Any]:
+    """Accuracy of always giving the commoner answer to is_old (N, P).
+
+    No interval where as many probes are old in every episode: then it is so by design.
+    """
+    share, resampled = np.mean(is_old), resample_episodes(len(is_old)) @ np.mean(is_old, axis=1) / len(is_old)
+    return {
+        "accuracy": float(max(share, 1 - share)),
+        "accuracy_interval": interval(np.maximum(resampled, 1 - resampled)),
+    }
+
+
+def always_old(is_old: np.ndarray) -> dict[str, Any]:
+    """Scores of always saying "old" to is_old (N, P): every old probe is hit and every new one is a false alarm.
+
+    There is nothing to estimate, so no score has an interval. d' is 0 with as many old as new probes, else nearly so
+    (its correction leaves z(1 - 1 / 2n) apart). Raises ValueError if there are no old or no new probes.
+    """
+    scores = summarise(np.ones(is_old.shape), is_old)
+    return {**scores, **{f"{name}_interval": None for name in (*COUNTED, "auc")}}
+
+
+def _scores(
+    validation_set: EpisodeDataset,
+    test_set: EpisodeDataset,
+    device: torch.device,
+    lookups: Sequence[Lookup],
+    batch_size: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Scores on test of each lookup, with its best threshold on validation and the size of its memory."""
+    given = [_similarities(dataset, device, lookups, batch_size, seed) for dataset in (validation_set, test_set)]
+    is_old, resamples = test_set.episodes.is_old, resample_episodes(len(test_set))
+    scores = []
+    for lookup, on_validation, on_test in zip(lookups, *given, strict=True):
+        threshold = best_threshold(on_validation, validation_set.episodes.is_old)
+        test_scores = summarise_with_intervals(on_test, is_old, resamples, threshold)
+        scores.append({"threshold": threshold, **test_scores, "state_bytes": lookup.state_bytes(test_set)})
+    return scores
+
+
+def _similarities(
+    dataset: EpisodeDataset, device: torch.device, lookups: Sequence[Lookup], batch_size: int, seed: int
+) -> list[np.ndarray]:
+    """Similarity of every probe to the nearest remembered frame, (N, P) for each lookup, gathering batches once."""
+    for lookup in lookups:
+        if lookup.num_kept is not None and not 1 <= lookup.num_kept <= dataset.num_study_frames:
+            raise ValueError(f"num_kept: {lookup.num_kept} is not between 1 and {dataset.num_study_frames}")
+        if lookup.num_dimensions is not None and lookup.num_dimensions < 1:
+            raise ValueError(f"num_dimensions: {lookup.num_dimensions} is below 1")
+    projections = [_projection(dataset.bank.num_features, lookup.num_dimensions, seed, device) for lookup in lookups]
+    similarities = [[] for _ in lookups]
+    for number, study, probes in _unit_batches(dataset, np.arange(len(dataset)), device, batch_size):
+        for lookup, projection, parts in zip(lookups, projections, similarities, strict=True):
+            kept, asked = study, probes
+            if lookup.num_kept is not None:
+                places = _kept_places(number, dataset.num_study_frames, lookup.num_kept, seed).to(device)  # (B, K)
+                kept = study.take_along_dim(places[..., None], 1)  # (B, K, D)
+            if projection is not None:
+                kept, asked = F.normalize(kept @ projection, dim=2), F.normalize(probes @ projection, dim=2)
+            parts.append((asked @ kept.transpose(1, 2)).amax(2).cpu())  # (B, P, K) to (B, P)
+    return [torch.cat(parts).numpy() for parts in similarities]
+
+
+def _unit_batches(
+    dataset: EpisodeDataset, episode_numbers: np.ndarray, device: torch.device, batch_size: int
+) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+    """Batches of episodes with features of unit length: numbers (B,), study (B, S, D), each probe once (B, P, D)."""
+    with _full_precision():
+        for places in tqdm(batches(len(episode_numbers), batch_size), "nearest frame", unit="batch", leave=False):
+            number = episode_numbers[places]
+            features = F.normalize(dataset[number][0].to(device).float(), dim=2)  # (B, T, D)
+            num_study_frames = dataset.num_study_frames
+            yield number, features[:, :num_study_frames], features[:, num_study_frames :: dataset.repeat_test]
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Multiply in full float32 also on GPUs: TF32 would blur just what tells a frame from its neighbours."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _kept_places(episode_numbers: np.ndarray, num_study_frames: int, num_kept: int, seed: int) -> Tensor:
+    """Places of the study frames that are remembered, ascending and distinct: (B, K)."""
+    draws = [np.random.default_rng((seed, n)).choice(num_study_frames, num_kept, False) for n in episode_numbers]
+    return torch.from_numpy(np.sort(np.stack(draws), 1))
+
+
+def _projection(num_features: int, num_dimensions: int | None, seed: int, device: torch.device) -> Tensor | None:
+    """Random directions (D, num_dimensions), Gaussian; their scale cancels in cosines. None where none are wanted."""
+    if num_dimensions is None:
+        return None
+    directions = np.random.default_rng((seed, num_dimensions)).normal(size=(num_features, num_dimensions))
+    return torch.from_numpy(directions).float().to(device)

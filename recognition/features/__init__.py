@@ -1,0 +1,1 @@
+"""Features of frames: backbones, extraction, feature files, the bank."""

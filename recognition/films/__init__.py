@@ -1,0 +1,1 @@
+"""Films: download, manifest, decoding, shots, alterations, synthetic ones."""

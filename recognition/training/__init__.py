@@ -1,0 +1,1 @@
+"""Training: configuration, episodes in batches, the one loop, devices, runs, sweeps, provenance."""

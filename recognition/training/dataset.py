@@ -1,0 +1,225 @@
+"""Episodes with their features, in batches.
+
+Shapes: B episodes, S study frames, P probes, R showings of each probe, T = S + P * R, D features.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recognition.common.ahead import made_ahead
+from recognition.common.command_line import Failure, InputError
+from recognition.common.files import is_there
+from recognition.episodes.drawing import Episodes, draw_episodes, study_frames
+from recognition.episodes.episode_spec import ALTERATIONS, PROBE_KINDS
+from recognition.episodes.index_file import EpisodeIndex, check_lengths, read_index
+from recognition.features.feature_bank import FeatureBank, read_all_shots
+from recognition.training.config import DatasetConfig
+
+CPU = torch.device("cpu")
+FIRST_ALTERED = PROBE_KINDS.index(ALTERATIONS[0])
+
+
+class EpisodeDataset:
+    """The episodes of one split. Indexed with an array of episode numbers (B,), it gives a batch:
+    features (B, T, D) as stored and is_old (B, P) float32."""
+
+    def __init__(self, index: EpisodeIndex, bank: FeatureBank, subsample: int, repeat_test: int = 1):
+        self.index, self.bank, self.subsample, self.repeat_test = index, bank, subsample, repeat_test
+        self.episodes = index.episodes
+        self._shots: list[np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.episodes.study)
+
+    @property
+    def num_probes(self) -> int:
+        """P."""
+        return self.episodes.probes.shape[1]
+
+    @property
+    def num_study_frames(self) -> int:
+        """S."""
+        return study_frames(self.episodes.study[:1], self.subsample).shape[1]
+
+    @property
+    def num_clips(self) -> int:
+        """Clips of an episode. Those that were drawn by kind are two rows of `study` each."""
+        clip_kind = self.index.clip_kind
+        return self.episodes.study.shape[1] if clip_kind is None else clip_kind.shape[1]
+
+    @property
+    def clip_frames(self) -> int:
+        """Study frames of a clip."""
+        return self.num_study_frames // self.num_clips
+
+    def __getitem__(self, number: np.ndarray) -> tuple[Tensor, Tensor]:
+        study, probes, is_old, kind = (field[number] for field in self.episodes)
+        shown = [study_frames(study, self.subsample), probes.repeat(self.repeat_test, axis=1)]
+        video, frame = np.moveaxis(np.concatenate(shown, axis=1), -1, 0)  # (B, T) each
+        alteration = alterations_of(kind).repeat(self.repeat_test, axis=1)
+        alteration = np.pad(alteration, ((0, 0), (frame.shape[1] - alteration.shape[1], 0)))
+        features = self.bank.gather(video, frame, alteration if alteration.any() else None)
+        return features, torch.from_numpy(is_old.astype(np.float32))
+
+    def draw_fresh(self, seed: tuple[int, ...]) -> None:
+        """Replace the episodes by as many new ones of the same kind, drawn from the same films."""
+        spec = self.index.spec
+        if spec.needs_shots and self._shots is None:
+            self._shots = read_all_shots(self.bank.folder, self.index.video_ids)
+        self.episodes = draw_episodes(self.bank.num_frames, spec, len(self), seed, self._shots)
+
+
+def alterations_of(kind: np.ndarray) -> np.ndarray:
+    """How probes of these kinds are altered: 0 for not at all, else the place in ALTERATIONS, counted from 1."""
+    return np.maximum(kind.astype(np.int64) - FIRST_ALTERED + 1, 0)  # kinds of altered probes are the last ones
+
+
+def open_split(config: DatasetConfig, split: str, device: torch.device = CPU, num_processes: int = 1) -> EpisodeDataset:
+    """Open the episodes of "train", "validation" or "test" and the features of their films, for a model on `device`,
+    in each of `num_processes` on this machine.
+
+    The published data set has no validation episodes: the last sixteenth of its training episodes takes their place,
+    and is left out of "train". Raises InputError for files that are missing, damaged or do not fit together.
+    """
+    path = index_path(config, split)
+    if not is_there(path):
+        raise InputError(
+            f"{path}: no such index file; make it with generate_dataset.py, or say where it is by "
+            f"dataset.{split}_indices_file=PATH"
+        )
+    index = read_index(path)
+    if _shares_training_file(config) and split != "test":
+        first = len(index) - max(1, len(index) // 16)
+        part = slice(first, None) if split == "validation" else slice(0, first)
+        index = _with_episodes(index, part)
+    if (subsample := config.subsample or (index.spec and index.spec.subsample)) is None:
+        raise InputError(f"dataset.subsample: must be given, {index.path} does not say it")
+    if index.spec and index.spec.old_probes == "presented" and subsample != index.spec.subsample:
+        raise InputError(
+            f"dataset.subsample: {subsample}, but the old probes of {index.path} were shown with {index.spec.subsample}"
+        )
+    is_described = index.spec and 2 * index.spec.num_tests == index.episodes.probes.shape[1]
+    if split == "train" and config.fresh_episodes and not is_described:
+        raise InputError(
+            f"dataset.fresh_episodes: {index.path} does not say how its episodes were drawn; set it to false"
+        )
+    if config.bank == "gpu" and device.type != "cuda":
+        raise InputError(f"dataset.bank: gpu, but the model runs on the {device.type}; set it to auto")
+    place = None if config.bank == "auto" else config.bank
+    if place is None and config.mmap is not None:
+        place = "mapped" if config.mmap else "memory"
+    alterations = ALTERATIONS if (index.episodes.kind >= FIRST_ALTERED).any() else ()
+    bank = FeatureBank(
+        config.video_path, index.video_ids, index.video_num_frames, place, device, alterations, num_processes
+    )
+    if changed := changed_films(index, bank.digests):
+        raise InputError(
+            f"{index.path}: {bank.folder / changed[0]}.h5 is not what it was when these episodes were drawn"
+            f"{f' (nor are {len(changed) - 1} others)' if changed[1:] else ''}; run generate_dataset.py again"
+        )
+    if alterations and index.spec.alter_every != bank.alter_every:
+        raise InputError(
+            f"{index.path}: probes altered frames, one in {index.spec.alter_every}, and {config.video_path} has one in "
+            f"{bank.alter_every}; run generate_dataset.py again"
+        )
+    try:
+        check_lengths(index.episodes, bank.num_frames)
+    except ValueError as error:
+        raise InputError(f"{index.path}: does not fit the films in {config.video_path}: {error}") from None
+    return EpisodeDataset(index, bank, subsample, config.repeat_test)
+
+
+def index_path(config: DatasetConfig, split: str) -> Path:
+    """Where the index file of "train", "validation" or "test" is."""
+    if split == "train":
+        return Path(config.train_indices_file)
+    if split == "test":
+        return Path(config.test_indices_file)
+    if config.validation_indices_file:
+        return Path(config.validation_indices_file)
+    train = Path(config.train_indices_file)
+    beside = train.with_name(train.name.replace("train", "validation"))
+    return beside if is_there(beside) or train.suffix != ".npz" else train
+
+
+def changed_films(index: EpisodeIndex, digests: Sequence[str | None]) -> list[str]:
+    """The films whose features, with these digests (V,), were made otherwise than when the episodes were drawn."""
+    if index.video_digests is None:
+        return []
+    films = zip(index.video_ids, index.video_digests, digests, strict=True)
+    return [video_id for video_id, before, now in films if now is not None and now != before]
+
+
+def validation_note(config: DatasetConfig) -> str:
+    """A line to print where validation is not on films of its own, else empty."""
+    if not _shares_training_file(config):
+        return ""
+    return (
+        f"{config.train_indices_file} has no validation file beside it: the last sixteenth of its episodes is kept for "
+        f"validation, on films that are also trained on, so validation scores are too high"
+    )
+
+
+def batches(
+    num_episodes: int, batch_size: int, shuffle_seed: tuple[int, ...] | None = None, rank: int = 0, world: int = 1
+) -> list[np.ndarray]:
+    """Episode numbers batch by batch, this process's share of each.
+
+    With a seed the order is shuffled and a last batch that is not full is left out (unless it is the only one), so
+    that all steps weigh the same; without, every episode comes once.
+    """
+    order = np.arange(num_episodes)
+    if shuffle_seed is not None:
+        order = np.random.default_rng(shuffle_seed).permutation(num_episodes)
+        order = order[: num_episodes // batch_size * batch_size or num_episodes]
+    parts = np.split(order, range(batch_size, len(order), batch_size))
+    return [part[rank::world] for part in parts if len(part) > rank]
+
+
+def loader(
+    dataset: EpisodeDataset,
+    numbers: list[np.ndarray],
+    num_workers: int,
+    device: torch.device,
+    is_stop_asked: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Gather batches ahead of their use, in `num_workers` threads; 0 gathers each when it is asked for.
+
+    Gathering copies memory or reads a disk, beside which Python goes on: threads do as well as processes, and what they
+    gather need not be sent. What goes to a GPU waits in pinned memory, from where it is copied while the GPU computes.
+    Where features are on the GPU itself, or made there, nothing is gathered ahead: that takes less time than a copy.
+
+    Raises Failure if there is not enough memory, and Stopped if a stop is asked for while the data do not come.
+    """
+    is_on_gpu = dataset.bank.device.type == "cuda"
+
+    def gather(number: np.ndarray) -> tuple[Tensor, Tensor]:
+        features, is_old = dataset[number]
+        if device.type != "cuda" or is_on_gpu:
+            return features, is_old
+        # Pinning copies before it returns, so the bank's buffer is free for the next batch; the pinned copy itself is
+        # kept by torch until the transfer that reads it is over.
+        with torch.cuda.device(device):  # a thread begins with the first one
+            return features.pin_memory(), is_old.pin_memory()
+
+    try:
+        yield from made_ahead(gather, numbers, 0 if is_on_gpu else num_workers, is_stop_asked)
+    except (MemoryError, RuntimeError) as error:
+        raise Failure(
+            f"the episodes of a batch could not be gathered ({error or 'out of memory'}); lower training.num_workers "
+            f"({num_workers}), each of which holds two batches, or training.batch_size"
+        ) from None
+
+
+def _shares_training_file(config: DatasetConfig) -> bool:
+    return index_path(config, "validation") == index_path(config, "train")
+
+
+def _with_episodes(index: EpisodeIndex, part: slice) -> EpisodeIndex:
+    clip_kind = None if index.clip_kind is None else index.clip_kind[part]
+    return replace(index, episodes=Episodes(*(field[part] for field in index.episodes)), clip_kind=clip_kind)

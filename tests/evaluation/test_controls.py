@@ -1,0 +1,191 @@
+"""Controls: the nearest studied frame, against plain loops, with a cut memory, and constant answers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_features
+
+from recognition.episodes.drawing import EpisodeSpec, draw_episodes, study_frames, was_shown
+from recognition.episodes.index_file import read_index, write_index
+from recognition.evaluation.controls import (
+    all_controls,
+    always_old,
+    chance,
+    nearest_frame,
+    nearest_frame_similarity,
+    nearest_study_frame,
+)
+from recognition.evaluation.signal_detection import summarise
+from recognition.features.feature_bank import FeatureBank
+from recognition.training.dataset import EpisodeDataset
+
+SCORES = "accuracy", "hit_rate", "false_alarm_rate", "d_prime", "criterion", "auc"
+CPU = torch.device("cpu")
+LENGTHS = np.array([60, 67, 80])
+
+
+def dataset_of(folder: Path, old_probes: str = "presented", seed: int = 0, repeat_test: int = 1) -> EpisodeDataset:
+    spec, ids = EpisodeSpec(3, 9, 4, 4, 2, old_probes), [f"film_{k}" for k in range(3)]
+    write_features(folder, LENGTHS)
+    write_index(folder / "indices.h5", draw_episodes(LENGTHS, spec, 13, (seed,)), ids, LENGTHS, spec, {})
+    return EpisodeDataset(read_index(folder / "indices.h5"), FeatureBank(folder, ids), 2, repeat_test)
+
+
+@pytest.mark.parametrize("repeat_test", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, 4, 50])
+def test_similarity_is_the_largest_cosine_with_a_studied_frame(tmp_path, repeat_test, batch_size):
+    dataset = dataset_of(tmp_path, "any", repeat_test=repeat_test)
+    features = dataset[np.arange(13)][0].double().numpy()
+    expected = np.empty((13, 8))
+    for n, episode in enumerate(features):
+        study, probes = episode[:15], episode[15::repeat_test]
+        for p, probe in enumerate(probes):
+            cosines = [probe @ frame / np.linalg.norm(probe) / np.linalg.norm(frame) for frame in study]
+            expected[n, p] = max(cosines)
+    np.testing.assert_allclose(nearest_frame_similarity(dataset, CPU, batch_size), expected, rtol=0, atol=1e-6)
+
+
+def test_shown_frames_are_as_similar_as_can_be(tmp_path):
+    dataset = dataset_of(tmp_path, "any")
+    shown = was_shown(dataset.episodes.study, dataset.episodes.probes, 2)
+    similarity = nearest_frame_similarity(dataset, CPU)
+    np.testing.assert_allclose(similarity[shown], 1, atol=1e-6)
+    assert similarity[~shown].max() < 0.99
+
+
+def test_nearest_frame_is_perfect_where_old_probes_were_shown(tmp_path):
+    scores = nearest_frame(dataset_of(tmp_path / "a", seed=1), dataset_of(tmp_path / "b", seed=2), CPU)
+    assert scores["accuracy"] == scores["auc"] == scores["hit_rate"] == 1
+    assert scores["false_alarm_rate"] == 0
+    assert 0 < scores["threshold"] < 1
+
+
+def test_threshold_comes_from_validation_alone(tmp_path):
+    validation, test = dataset_of(tmp_path / "a", "any", 1), dataset_of(tmp_path / "b", "any", 2)
+    scores = nearest_frame(validation, test, CPU)
+    swapped = nearest_frame(validation, validation, CPU)
+    assert scores["threshold"] == swapped["threshold"]
+    similarity = nearest_frame_similarity(test, CPU)
+    expected = summarise(similarity, test.episodes.is_old, scores["threshold"])
+    assert {**scores, **expected, "state_bytes": 4 * 15 * 16} == scores
+
+
+def test_each_control_of_the_one_pass_equals_the_control_alone(tmp_path):
+    validation, test = dataset_of(tmp_path / "a", "any", 1), dataset_of(tmp_path / "b", "any", 2)
+    controls = all_controls(validation, test, CPU)
+    expected = {
+        "chance": chance(test.episodes.is_old),
+        "always_old": always_old(test.episodes.is_old),
+        "nearest_frame": nearest_frame(validation, test, CPU),
+        "nearest_of_1_frames": nearest_frame(validation, test, CPU, num_kept=1),
+        "nearest_of_4_frames": nearest_frame(validation, test, CPU, num_kept=4),
+        "nearest_in_16_dimensions": nearest_frame(validation, test, CPU, num_dimensions=16),
+    }
+    assert controls == expected
+    assert [control.get("state_bytes") for control in controls.values()] == [None, None, 960, 64, 256, 960]
+
+
+def test_one_pass_gathers_every_episode_once(tmp_path, monkeypatch):
+    validation, test = dataset_of(tmp_path / "a", seed=1), dataset_of(tmp_path / "b", seed=2)
+    gathered, gather = [], EpisodeDataset.__getitem__
+    monkeypatch.setattr(EpisodeDataset, "__getitem__", lambda self, n: gathered.extend(n) or gather(self, n))
+    all_controls(validation, test, CPU)
+    assert gathered == [*range(13), *range(13)]
+
+
+def test_cut_memory_is_the_same_for_equal_seeds_and_any_batch_size(tmp_path):
+    dataset = dataset_of(tmp_path, "any")
+    similarity = nearest_frame_similarity(dataset, CPU, num_kept=5)
+    again = nearest_frame_similarity(dataset, CPU, batch_size=3, num_kept=5)
+    np.testing.assert_allclose(again, similarity, rtol=0, atol=1e-6)  # sums of other batches round otherwise
+    assert not np.allclose(nearest_frame_similarity(dataset, CPU, num_kept=5, seed=1), similarity)
+
+
+def test_cut_memory_finds_no_frame_that_the_whole_does_not(tmp_path):
+    dataset = dataset_of(tmp_path, "presented")
+    whole = nearest_frame_similarity(dataset, CPU)
+    few, more = (nearest_frame_similarity(dataset, CPU, num_kept=k) for k in (2, 10))
+    assert (few <= whole + 1e-6).all()
+    assert (more <= whole + 1e-6).all()
+    is_old = dataset.episodes.is_old == 1
+    assert (few[is_old] > 1 - 1e-6).mean() < (more[is_old] > 1 - 1e-6).mean() < 1
+    np.testing.assert_allclose(nearest_frame_similarity(dataset, CPU, num_kept=15), whole, rtol=0, atol=1e-6)
+
+
+def test_projected_similarity_is_the_cosine_of_projected_unit_features(tmp_path):
+    dataset = dataset_of(tmp_path, "any")
+    features = dataset[np.arange(13)][0].double().numpy()
+    features /= np.linalg.norm(features, axis=2, keepdims=True)
+    projected = features @ np.random.default_rng((3, 5)).normal(size=(16, 5))
+    projected /= np.linalg.norm(projected, axis=2, keepdims=True)
+    expected = (projected[:, 15:] @ projected[:, :15].transpose(0, 2, 1)).max(2)
+    similarity = nearest_frame_similarity(dataset, CPU, num_dimensions=5, seed=3)
+    np.testing.assert_allclose(similarity, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"num_kept": 0}, {"num_kept": 16}, {"num_dimensions": 0}])
+def test_impossible_memory_is_refused(tmp_path, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        nearest_frame_similarity(dataset_of(tmp_path), CPU, **options)
+
+
+@pytest.mark.parametrize("repeat_test", [1, 3])
+def test_position_of_the_nearest_frame_is_that_of_the_shown_frame_itself(tmp_path, repeat_test):
+    dataset = dataset_of(tmp_path, repeat_test=repeat_test)
+    numbers = np.array([7, 2, 11, 12, 0])
+    similarity, position = nearest_study_frame(dataset, numbers, CPU)
+    whole = nearest_frame_similarity(dataset, CPU)
+    np.testing.assert_allclose(similarity, whole[numbers], rtol=0, atol=1e-6)
+    episodes = dataset.episodes
+    shown = study_frames(episodes.study[numbers], 2)  # (5, S, 2)
+    nearest = np.take_along_axis(shown, position[..., None], 1)
+    is_old = episodes.is_old[numbers] == 1
+    np.testing.assert_array_equal(nearest[is_old], episodes.probes[numbers][is_old])
+
+
+def test_precision_of_products_is_left_as_it_was(tmp_path):
+    torch.set_float32_matmul_precision("high")
+    try:
+        nearest_frame_similarity(dataset_of(tmp_path), CPU)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize(("is_old", "accuracy"), [([0, 1], 0.5), ([1, 1, 1, 0], 0.75), ([0, 0, 1], 2 / 3), ([1], 1)])
+def test_chance_is_the_commoner_answer(is_old, accuracy):
+    scores = chance(np.array([is_old] * 3, np.uint8))
+    assert scores["accuracy"] == pytest.approx(accuracy)
+    assert scores["accuracy_interval"] is None  # the same in every episode, by design
+
+
+def test_chance_has_an_interval_where_episodes_differ_in_their_old_probes():
+    low, high = chance(np.array([[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 1, 1]], np.uint8))["accuracy_interval"]
+    assert (low, high) == (0.5, 0.75)
+
+
+def test_every_score_of_a_control_that_can_err_has_an_interval_around_it(tmp_path):
+    controls = all_controls(dataset_of(tmp_path / "a", "any", 1), dataset_of(tmp_path / "b", "any", 2), CPU)
+    assert {"chance", "always_old", "nearest_frame"} < controls.keys()
+    for name, scores in controls.items():
+        named = {key for key in scores if f"{key}_interval" in scores}
+        assert named == ({"accuracy"} if name == "chance" else {*SCORES}), name
+        for key in named:
+            if name in ("chance", "always_old"):
+                assert scores[f"{key}_interval"] is None
+                continue
+            low, high = scores[f"{key}_interval"]
+            assert low - 1e-9 <= scores[key] <= high + 1e-9, (name, key)
+
+
+def test_always_old_hits_all_and_has_no_sensitivity():
+    scores = always_old(np.array([[1, 0, 1, 0], [0, 0, 1, 1]], np.uint8))
+    assert {name: scores[name] for name in ("accuracy", "hit_rate", "false_alarm_rate", "d_prime", "auc")} == {
+        "accuracy": 0.5,
+        "hit_rate": 1,
+        "false_alarm_rate": 1,
+        "d_prime": 0,
+        "auc": 0.5,
+    }
