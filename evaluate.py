@@ -182,7 +182,7 @@ def evaluate(run: "Run", config: "RunConfig", args: Namespace, shared: dict[str,
         without_nan,
     )
     from recognition.training.dataset import open_split
-    from recognition.training.loop import launch
+    from recognition.training.devices import launch
     from recognition.training.runs import INPUT_KEYS, describe_inputs, input_files
 
     weights = run.load_best()
@@ -251,7 +251,7 @@ def score_episodes(config, weights: dict, fabric, dataset, lookup: dict[str, int
     from models.temporal_gates import TemporalGate
     from recognition.evaluation.retrieval import describe_retrieval
     from recognition.evaluation.scores import BYTES_A_FLOAT, describe_answers, describe_openness
-    from recognition.training.loop import answers
+    from recognition.training.episode_task import answers
 
     name, num_features = config.model.model, dataset.bank.num_features
     settings, repeat_test = CONFIGS[name](**config.model.args), config.dataset.repeat_test

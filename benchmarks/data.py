@@ -104,7 +104,8 @@ def epoch(device: str) -> Iterator[Row]:
 
     from models import CONFIGS, build_model
     from recognition.training.config import TrainingConfig
-    from recognition.training.loop import Progress, train_epoch
+    from recognition.training.episode_task import EpisodeTask
+    from recognition.training.loop import Loop, Progress
 
     spec = EpisodeSpec(num_clips=10, clip_length=60, clip_margin=30, num_tests=10, subsample=2)
     with tempfile.TemporaryDirectory() as folder:
@@ -112,7 +113,7 @@ def epoch(device: str) -> Iterator[Row]:
     fabric = Fabric(accelerator=device, devices=1, precision="32-true" if device == "cpu" else "bf16-mixed")
     config = TrainingConfig(batch_size=16, num_workers=0, n_epochs=100, gradient_clip=1.0)
     plain = build_model("transformer", CONFIGS["transformer"](), 512, dataset.num_probes)
-    model, optimizer = fabric.setup(plain, torch.optim.AdamW(plain.parameters(), fused=True))
+    loop = Loop(EpisodeTask(plain, dataset, dataset, fabric, config), fabric, config)
     batches = [fabric.to_device(dataset[np.arange(k, k + 16)]) for k in range(0, len(dataset), 16)]
 
     def passes() -> None:
@@ -122,19 +123,17 @@ def epoch(device: str) -> Iterator[Row]:
             F.binary_cross_entropy_with_logits(logits.float(), is_old).backward()
 
     num_operations = operations(plain, *batches[0][0].shape) * len(batches)
-    progress = Progress()
 
     def train() -> None:
-        nonlocal progress
-        progress = Progress()
-        train_epoch(fabric, model, optimizer, dataset, config, progress, keep=lambda: None)
+        loop.progress = Progress()
+        loop.train_epoch()
 
     with redirect_stderr(io.StringIO()):  # the progress bar
         whole, alone = take_turns([train, passes])
     rate = largest_rate(device)
     note = (
         f"MFU {num_operations / whole / rate:.2f} of {rate / 1e9:,.0f} GFLOP/s, which a large product reaches here; "
-        f"{progress.waited / progress.seconds:.1%} waiting for data"
+        f"{loop.progress.waited / loop.progress.seconds:.1%} waiting for data"
     )
     yield Row("a training epoch", "its forward and backward passes alone", whole, alone, 0.91, note=note)
 

@@ -7,12 +7,10 @@ Episodes are drawn from made-up:1072x20000 and gathered as in training. Every st
 own, so that it has what happens once only, such as compiling, and memory begins at what the program itself takes.
 """
 
-import io
 import multiprocessing
 import platform
 from argparse import Namespace
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import redirect_stderr
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +18,6 @@ from benchmarks.gpu_check import learning
 from benchmarks.measure import memory_of_process
 from recognition.common.command_line import ArgumentParser, nearest, run
 from recognition.common.machine import granted_cores
-from recognition.training.loop import Progress, train_epoch
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = {path.stem: path for path in sorted((ROOT / "config-files").glob("*.yaml"))}
@@ -57,13 +54,10 @@ def measure(name: str) -> Step:
     """Gather a batch and make the first training step of a configuration on it, in this process."""
     learning.NUM_TRAINING = learning.NUM_VALIDATION = BATCH
     train_set, _ = learning.open_sets("cpu", place="mapped")  # held nowhere, made as needed
-    fabric, model, optimizer, config = learning.prepare(name, "cpu", train_set)
-    config = config.model_copy(update={"batch_size": BATCH, "num_workers": 0})
-    progress = Progress()
-    with redirect_stderr(io.StringIO()):  # the progress bar
-        metrics = train_epoch(fabric, model, optimizer, train_set, config, progress, keep=lambda: None)
+    loop = learning.prepare(name, "cpu", train_set, train_set)
+    metrics, progress = loop.train_epoch(), loop.progress
     peak_gb = memory_of_process("VmHWM") / 1e9
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    num_parameters = sum(parameter.numel() for parameter in loop.model.parameters())
     return Step(num_parameters, progress.waited, progress.seconds - progress.waited, peak_gb, metrics["train_loss"])
 
 

@@ -94,7 +94,7 @@ def parse_arguments() -> Namespace:
 
 def plan(args: Namespace) -> list[PlannedRun]:
     """All runs of the sweep, checked as train.py checks them. Raises InputError naming the file and the run."""
-    from recognition.training.runs import Run
+    from recognition.training.runs import Run, check_folder
 
     runs = draw_runs(args.sweep, args.count, args.seed)
     names = run_names(args.sweep, runs)
@@ -108,7 +108,7 @@ def plan(args: Namespace) -> list[PlannedRun]:
             config = train.parse_arguments(words).config
             if config.name != name:
                 raise InputError("name: the runs of a sweep are named by their values")
-            train.check_folder(Run(args.runs_dir / name), config, resume=True)
+            check_folder(Run(args.runs_dir / name), config, resume=True)
         except InputError as error:
             raise InputError(f"{args.path}: run {number}: {error}") from None
         planned.append(PlannedRun(words, config, args.runs_dir / name))

@@ -24,7 +24,9 @@ from models.optional import MAMBA2, find_module
 from models.recogniser import Recogniser
 from recognition.training.config import RunConfig, TrainingConfig, check_model, load_config
 from recognition.training.dataset import batches
-from recognition.training.loop import Progress, precision_of, train_epoch
+from recognition.training.devices import precision_of
+from recognition.training.episode_task import EpisodeTask
+from recognition.training.loop import Loop, Progress
 
 FOLDER = Path(__file__).parents[2] / "config-files"
 SHIPPED = sorted(path for path in FOLDER.rglob("*.yaml") if path.parent.name != "sweeps")
@@ -171,9 +173,10 @@ def training_step(
     fabric = Fabric(accelerator=device, devices=1, plugins=plugins)
     model, logits = copy.deepcopy(model), []
     model.register_forward_hook(lambda module, given, made: logits.append(made.detach().double().cpu()))
-    wrapped, optimizer = fabric.setup(model, torch.optim.AdamW(model.parameters()))
+    loop = Loop(EpisodeTask(model, episodes, episodes, fabric, training), fabric, training, show_bar=False)
     for _ in range(1 + MOST_OVERFLOWS):
-        train_epoch(fabric, wrapped, optimizer, episodes, training, Progress(), keep=lambda: None, hide_bar=True)
+        loop.progress = Progress()
+        loop.train_epoch()
         gradients = _gradients(model)
         if precision != 16 or all(gradient.isfinite().all() for gradient in gradients.values()):
             break

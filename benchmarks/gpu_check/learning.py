@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 
-from models import CONFIGS as SETTINGS
-from models import PUBLISHED_NAMES, build_model
 from recognition.episodes.drawing import draw_episodes
 from recognition.episodes.episode_spec import EpisodeSpec
 from recognition.episodes.index_file import EpisodeIndex
 from recognition.features.feature_bank import FeatureBank, Place
 from recognition.features.made_up import MadeUpFilms
-from recognition.training.config import TrainingConfig, check_model, load_config
 from recognition.training.dataset import EpisodeDataset
-from recognition.training.loop import Progress, launch, score, train_epoch
+from recognition.training.devices import launch
+from recognition.training.episode_task import EpisodeTask
+from recognition.training.loop import Loop, Progress
+from recognition.training.model import first_model, read_config
 
 ROOT = Path(__file__).parent.parent.parent
 FILMS = "made-up:1072x20000"
@@ -75,45 +74,35 @@ def train(
     """Train a shipped configuration until a moment of time.monotonic(), and say after every epoch what it can do."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    fabric, model, optimizer, config = prepare(name, device, train_set)
+    loop = prepare(name, device, train_set, validation_set)
     films = train_set.bank.num_frames[: num_training_films(train_set.bank)]
     epoch, spent = 0, 0.0
     while epoch == 0 or (time.monotonic() < until and epoch < MOST_SCORES):
         train_set.episodes = draw_episodes(films, train_set.index.spec, NUM_TRAINING, (0, epoch))
-        progress = Progress(epoch)
-        metrics = train_epoch(fabric, model, optimizer, train_set, config, progress, keep=lambda: None)
+        loop.progress = progress = Progress(epoch)
+        metrics = loop.train_epoch()
         epoch, spent = epoch + 1, spent + progress.seconds
-        loss, accuracy = score(fabric, model, validation_set, config)
+        scores = loop.task.validate(loop.model).scores
         yield {
             "what": name,
             "seconds": round(spent, 2),
             "steps": metrics["step"],
-            "validation accuracy": round(accuracy, 4),
-            "validation loss": round(loss, 4),
+            "validation accuracy": round(scores["accuracy"], 4),
+            "validation loss": round(scores["loss"], 4),
             "training loss": round(metrics["train_loss"], 4),
             "ms a step": round(1e3 * progress.seconds / progress.step, 1),
             "share waiting for data": round(progress.waited / progress.seconds, 4),
             "peak GB": round(torch.cuda.max_memory_allocated() / 1e9, 2) if device == "cuda" else None,
-            "precision": fabric.strategy.precision.precision,
+            "precision": loop.fabric.strategy.precision.precision,
         }
 
 
-def prepare(
-    name: str, device: str, train_set: EpisodeDataset
-) -> tuple[Fabric, torch.nn.Module, torch.optim.Optimizer, TrainingConfig]:
+def prepare(name: str, device: str, train_set: EpisodeDataset, validation_set: EpisodeDataset) -> Loop:
     """A shipped configuration as train.py would begin with it, but with a constant rate after a short warm-up."""
-    path = ROOT / "config-files" / f"{name}.yaml"
     words = [f"training.device={device}", "training.schedule=constant", f"training.warmup_steps={WARM_UP_STEPS}"]
     if D_EMBED:
         words.append(f"model.args.d_embed={D_EMBED}")
-    config = check_model(load_config(path, words), SETTINGS, PUBLISHED_NAMES, path)
-    fabric, training = launch(config.training), config.training
-    torch.manual_seed(training.seed)
-    settings = SETTINGS[config.model.model](**config.model.args)
-    num_features, clip_frames = train_set.bank.num_features, train_set.clip_frames
-    model = build_model(config.model.model, settings, num_features, train_set.num_probes, 1, clip_frames)
-    if config.dataset.standardise:
-        model.standardise(*train_set.bank.statistics())
-    fused = fabric.strategy.precision.precision != "16-mixed"  # as in train.py
-    optimizer = torch.optim.AdamW(model.parameters(), training.learning_rate, fused=fused)
-    return fabric, *fabric.setup(model, optimizer), training
+    config = read_config(ROOT / "config-files" / f"{name}.yaml", words)
+    fabric = launch(config.training)
+    task = EpisodeTask(first_model(config, train_set), train_set, validation_set, fabric, config.training)
+    return Loop(task, fabric, config.training, show_bar=False)

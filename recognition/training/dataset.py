@@ -3,12 +3,14 @@
 Shapes: B episodes, S study frames, P probes, R showings of each probe, T = S + P * R, D features.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from recognition.common.ahead import made_ahead
@@ -18,7 +20,7 @@ from recognition.episodes.drawing import Episodes, draw_episodes, study_frames
 from recognition.episodes.episode_spec import ALTERATIONS, PROBE_KINDS
 from recognition.episodes.index_file import EpisodeIndex, check_lengths, read_index
 from recognition.features.feature_bank import FeatureBank, read_all_shots
-from recognition.training.config import DatasetConfig
+from recognition.training.config import DatasetConfig, RunConfig
 
 CPU = torch.device("cpu")
 FIRST_ALTERED = PROBE_KINDS.index(ALTERATIONS[0])
@@ -132,6 +134,18 @@ def open_split(config: DatasetConfig, split: str, device: torch.device = CPU, nu
     except ValueError as error:
         raise InputError(f"{index.path}: does not fit the films in {config.video_path}: {error}") from None
     return EpisodeDataset(index, bank, subsample, config.repeat_test)
+
+
+def open_sets(config: RunConfig, fabric: Fabric) -> tuple[EpisodeDataset, EpisodeDataset, EpisodeDataset]:
+    """The episodes of "train", "validation" and "test" for a training. Raises InputError as `open_split` does, and if
+    the processes could not share a batch."""
+    num_here = int(os.environ.get("LOCAL_WORLD_SIZE", fabric.world_size))
+    train_set, validation_set, test_set = (
+        open_split(config.dataset, split, fabric.device, num_here) for split in ("train", "validation", "test")
+    )
+    if min(len(train_set), config.training.batch_size) % fabric.world_size:
+        raise InputError("training.batch_size: must be a multiple of the processes, and not exceed the episodes")
+    return train_set, validation_set, test_set
 
 
 def index_path(config: DatasetConfig, split: str) -> Path:

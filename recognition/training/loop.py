@@ -1,266 +1,249 @@
-"""The training loop, the same for every model: epochs of shuffled episodes, scores, checkpoints."""
+"""The one training loop: epochs of seeded batches, whatever is trained, that can be stopped after any step.
 
-import atexit
-import inspect
+What is trained is a `Task`: episodes (episode_task.py) are one. The loop knows of steps, rates, gradients, processes,
+checkpoints and the best epoch, and nothing of what a batch holds.
+"""
+
 import math
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning_fabric import Fabric
-from lightning_fabric.plugins import MixedPrecision, Precision
-from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
-from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from recognition.common.allocator import keep_freed_memory
-from recognition.common.command_line import Failure, InputError
+from recognition.common.command_line import Failure
 from recognition.common.stopping import Stopped, stopping_later
-from recognition.training.companions import end_with_first, watch
 from recognition.training.config import TrainingConfig
-from recognition.training.dataset import EpisodeDataset, batches, loader
 from recognition.training.runs import Run
 
-# Buffers are constants here; sending them around at every step would also hang where ranks score unequal numbers of
-# batches. torch 2.13 has another name for it, and warns of the old one.
-_SYNC_BUFFERS = (
-    "forward_sync_buffers"
-    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-    else "broadcast_buffers"
-)
+IsStopAsked = Callable[[], bool]
+
+
+class Validation(NamedTuple):
+    """What a task finds of the weights after an epoch."""
+
+    scores: dict[str, float]  # by their names, which metrics.jsonl writes behind validation_
+    merit: list[float]  # of two epochs the better one has the greater list
+
+
+class Task(Protocol):
+    """Something to train. Every process has one of its own, with its share of the batches.
+
+    Attributes:
+        model: what the optimiser changes.
+        optimizer: of its parameters; the loop sets its rates.
+        others: further modules that change while training goes on, and so belong into a checkpoint, by name: an
+            average of the model, a memory that lives on between batches.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    others: Mapping[str, nn.Module]
+
+    def num_steps(self, epoch: int) -> int:
+        """Steps of an epoch, the same in all processes."""
+
+    def batches(self, epoch: int, first: int, is_stop_asked: IsStopAsked) -> Iterator[Any]:
+        """This process's batches of an epoch from step `first` on, in an order that epoch and seed decide. Raises
+        Stopped if a stop is asked for while one does not come."""
+
+    def learning_rate(self, step: int, num_steps: int) -> float:
+        """The rate at `step` of all `num_steps` of the training, counted from 0."""
+
+    def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch, and numbers to log: sums in float64, with the "count" of what was summed over."""
+
+    def validate(self, model: nn.Module) -> Validation:
+        """How good the weights are, the same in all processes."""
 
 
 @dataclass
 class Progress:
-    """How far a run has come: all that a checkpoint holds beside the weights and the optimiser's state."""
+    """How far a run has come: all that a checkpoint holds beside weights and the optimiser's state."""
 
     epoch: int = 0  # epochs trained and validated
     step: int = 0  # steps done of the one after them
-    totals: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # its loss, right answers, answers so far
+    totals: dict[str, float] = field(default_factory=dict)  # sums of its numbers so far, and "count"
     seconds: float = 0.0  # that it has taken
     waited: float = 0.0  # of these, for data
-    best: list[float] | None = None  # [accuracy, -loss] on validation of the best epoch
+    best: list[float] | None = None  # merit of the best epoch
 
 
-def launch(config: TrainingConfig) -> Fabric:
-    """Start Fabric on the configured devices, a process for each. Raises InputError if there are too few.
+class Loop:
+    """Trains a task.
 
-    Under torchrun, which starts the processes itself, there are as many as it has started.
+    Args:
+        task: what is trained.
+        fabric: the devices and processes, launched.
+        config: rates, epochs, clipping, seed and how often to keep checkpoints.
+        run: the folder for checkpoints and the best weights; None keeps nothing.
+        show_bar: whether the first process shows how far an epoch is.
     """
-    has_gpu = torch.cuda.is_available()
-    device = config.device if config.device != "auto" else "cuda" if has_gpu else "cpu"
-    num_devices, num_nodes = config.num_devices, 1
-    # Named, because Fabric would else count its processes by SLURM's variables: one, in a job of one task.
-    environment = LightningEnvironment()
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        end_with_first()
-    else:
-        environment = TorchElasticEnvironment()
-        num_devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        num_nodes = int(os.environ["WORLD_SIZE"]) // num_devices
-    if device == "cuda":
-        if not has_gpu:
-            raise InputError("training.device: cuda, but torch sees no GPU on this machine; set it to cpu or auto")
-        if num_devices > torch.cuda.device_count():
-            raise InputError(f"training.num_devices: {num_devices}, but there are {torch.cuda.device_count()} GPUs")
-        torch.set_float32_matmul_precision("high")
-    else:
-        keep_freed_memory()
-    strategy = DDPStrategy(**{_SYNC_BUFFERS: False}) if num_devices * num_nodes > 1 else "auto"
-    plugins = [environment, precision_of(config.precision, device)]
-    fabric = Fabric(accelerator=device, strategy=strategy, devices=num_devices, num_nodes=num_nodes, plugins=plugins)
-    atexit.register(disconnect)
-    if (others := getattr(fabric.strategy.launcher, "procs", None)) is not None:
-        watch(others)
-    fabric.launch()
-    return fabric
 
-
-def disconnect() -> None:
-    """End the threads through which processes exchange tensors, if there are any.
-
-    One that lets go of its last tensor while Python ends would abort a process that has done all its work.
-    """
-    if torch.distributed.is_initialized():
-        # Before torch 2.8 (its pull request 154976) destroying held the interpreter's lock while it waited for a thread
-        # that needed it to let go of that tensor; a moment without the lock is enough for the thread.
-        time.sleep(0.1)
-        torch.distributed.destroy_process_group()
-
-
-def train_epoch(
-    fabric: Fabric,
-    model: nn.Module,
-    optimizer: Optimizer,
-    dataset: EpisodeDataset,
-    config: TrainingConfig,
-    progress: Progress,
-    keep: Callable[[], None],
-    show_timing: bool = False,
-    hide_bar: bool = False,
-) -> dict[str, float]:
-    """One pass over the training episodes, or what is left of it; returns its line of metrics.
-
-    `progress` is counted on, and `keep` called to make a checkpoint at the end, every `checkpoint_minutes` before, and
-    when a scheduler asks for a stop, which then raises Stopped. What is random in a step depends on its number and
-    the seed alone, so a run that was stopped goes on as if it had not been.
-
-    Raises Failure, naming the step, before a loss, or gradients that are to be clipped, can spoil the weights by not
-    being finite.
-    """
-    epoch, started = progress.epoch, time.perf_counter()
-    order = batches(len(dataset), config.batch_size, (config.seed, epoch), fabric.global_rank, fabric.world_size)
-    num_steps = config.n_epochs * len(order)
-    kept, spent = started, progress.seconds
-    # The first process has counted for all until here.
-    totals = np.array(progress.totals if fabric.is_global_zero else [0.0, 0.0, 0.0])
-    model.train()
-    name = f"epoch {epoch + 1}/{config.n_epochs}"
-    hide_bar = hide_bar or not fabric.is_global_zero
-
-    def keep_progress() -> None:
-        progress.totals = _sum(fabric, totals)
-        progress.seconds = spent + time.perf_counter() - started
-        keep()
-
-    with (
-        stopping_later() as is_stop_asked,
-        tqdm(total=len(order), initial=progress.step, desc=name, unit="step", leave=False, disable=hide_bar) as bar,
+    def __init__(
+        self, task: Task, fabric: Fabric, config: TrainingConfig, run: Run | None = None, show_bar: bool = True
     ):
-        before = time.perf_counter()
-        for batch in loader(dataset, order[progress.step :], config.num_workers, fabric.device, is_stop_asked):
-            features, is_old = fabric.to_device(batch)
-            progress.waited += time.perf_counter() - before
-            step = epoch * len(order) + progress.step
-            torch.manual_seed(_seed(config.seed, step, fabric.global_rank))
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, num_steps, config)
-            logits = model(features)
-            loss = F.binary_cross_entropy_with_logits(logits.float(), is_old)
-            # All processes stop after the same step, whichever was asked to, and keep when the first one's clock says.
-            is_due = time.perf_counter() - kept > 60 * config.checkpoint_minutes
-            wishes = loss.new_tensor([is_stop_asked(), is_due and fabric.is_global_zero])
-            mean_loss, stops, keeps = fabric.all_reduce(torch.stack([loss.detach(), *wishes])).tolist()
-            if not math.isfinite(mean_loss):
+        self.task, self.fabric, self.config, self.run = task, fabric, config, run
+        self.show_bar = show_bar and fabric.is_global_zero
+        self.model, self.optimizer = fabric.setup(task.model, task.optimizer)
+        self.progress = Progress()
+        self.num_steps = sum(map(task.num_steps, range(config.n_epochs)))
+
+    def fit(self, report: Callable[[dict[str, Any]], None], show_timing: bool = False) -> None:
+        """Train and validate for all epochs that are left; the first process reports the metrics of each.
+
+        Raises:
+            Stopped: a signal asked for it; a checkpoint has been written.
+            Failure: the loss is not finite.
+        """
+        while self.progress.epoch < self.config.n_epochs:
+            metrics = self.train_epoch()
+            if show_timing and self.fabric.is_global_zero:
+                taken = f"{self.progress.seconds:.2f} s, of which {self.progress.waited:.2f} s waiting for data"
+                print(f"epoch {metrics['epoch']}/{self.config.n_epochs}: {taken}")
+            started = time.perf_counter()
+            scores, merit = self.task.validate(self.model)
+            seconds = self.progress.seconds + time.perf_counter() - started
+            metrics |= {f"validation_{name}": score for name, score in scores.items()} | {"seconds": seconds}
+            is_best = self.progress.best is None or merit > self.progress.best
+            self.progress = Progress(self.progress.epoch + 1, best=merit if is_best else self.progress.best)
+            # In this order a kill at any moment leaves a checkpoint and, before it, everything that it stands for.
+            if self.fabric.is_global_zero:
+                if is_best and self.run:
+                    self.run.save_best(self.model.module.state_dict())
+                report(metrics)
+            self.keep()
+
+    def train_epoch(self) -> dict[str, float]:
+        """One pass over the batches of an epoch, or what is left of it; returns its line of metrics.
+
+        Progress is counted on, and kept at the end, every `checkpoint_minutes` before, and when a scheduler asks for a
+        stop. What is random in a step depends on its number and the seed alone, so a run that was stopped goes on as
+        if it had not been.
+        """
+        task, fabric, progress, epoch = self.task, self.fabric, self.progress, self.progress.epoch
+        num_steps, before = task.num_steps(epoch), sum(map(task.num_steps, range(epoch)))
+        name, spent = f"epoch {epoch + 1}/{self.config.n_epochs}", progress.seconds
+        # The first process has counted for all until here.
+        totals = dict(progress.totals) if fabric.is_global_zero else {}
+        started = kept = waiting = time.perf_counter()
+        self.model.train()
+        with (
+            stopping_later() as is_stop_asked,
+            tqdm(
+                total=num_steps,
+                initial=progress.step,
+                desc=name,
+                unit="step",
+                leave=False,
+                disable=not self.show_bar,
+            ) as bar,
+        ):
+            for batch in task.batches(epoch, progress.step, is_stop_asked):
+                batch = fabric.to_device(batch)
+                progress.waited += time.perf_counter() - waiting
+                # All processes stop after the same step, whichever was asked to, and keep when the first's clock says.
+                is_due = time.perf_counter() - kept > 60 * self.config.checkpoint_minutes
+                wishes = is_stop_asked(), is_due and fabric.is_global_zero
+                numbers, stops, keeps = self._step(before + progress.step, batch, wishes)
+                totals = {name: totals.get(name, 0.0) + number for name, number in numbers.items()}
+                progress.step += 1
+                bar.set_postfix({name: f"{mean:.4f}" for name, mean in _means(totals).items()}, refresh=False)
+                bar.update()
+                if stops or keeps or progress.step == num_steps:
+                    progress.totals = self._sum(totals)
+                    progress.seconds = spent + time.perf_counter() - started
+                    self.keep()
+                    kept = time.perf_counter()
+                if stops:
+                    raise Stopped(f"a signal after step {before + progress.step}")
+                waiting = time.perf_counter()
+        rate = self.optimizer.param_groups[0]["lr"]
+        means = {f"train_{name}": mean for name, mean in _means(progress.totals).items()}
+        return {"epoch": epoch + 1, "step": before + num_steps, "learning_rate": rate, **means}
+
+    def keep(self) -> None:
+        """Write a checkpoint of all that `restore` needs to go on from here."""
+        if not (self.run and self.fabric.is_global_zero):
+            return
+        scaler = _scaler(self.fabric)  # float16 scales its losses by what it has seen
+        state = {
+            "model": self.model.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler else None,
+            "progress": asdict(self.progress),
+        }
+        if self.task.others:
+            state["others"] = {name: module.state_dict() for name, module in self.task.others.items()}
+        self.run.save_last(state)
+
+    def restore(self) -> None:
+        """Take up the newest checkpoint of the run that is whole, if there is one."""
+        if self.fabric.is_global_zero:
+            self.run.drop_damaged_checkpoint()
+        self.fabric.barrier()
+        if (state := self.run.load_last()) is None:
+            return
+        self.model.module.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:
+            _scaler(self.fabric).load_state_dict(state["scaler"])
+        for name, module in self.task.others.items():
+            module.load_state_dict(state["others"][name])
+        progress = state["progress"]
+        if isinstance(progress["totals"], list):  # of episodes, in checkpoints from before there were other tasks
+            progress["totals"] = dict(zip(("loss", "accuracy", "count"), progress["totals"], strict=True))
+        self.progress = Progress(**progress)
+
+    def _step(self, step: int, batch: Any, wishes: tuple[bool, bool]) -> tuple[dict[str, float], bool, bool]:
+        """One step; returns the batch's numbers, and which of the wishes any process has."""
+        fabric, config = self.fabric, self.config
+        torch.manual_seed(_seed(config.seed, step, fabric.global_rank))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.task.learning_rate(step, self.num_steps)
+        loss, numbers = self.task.loss(self.model, batch)
+        shared = fabric.all_reduce(torch.stack([loss.detach(), *loss.new_tensor(wishes)])).double()
+        # One transfer, as the processor waits for it.
+        mean_loss, stops, keeps, *values = torch.cat([shared, torch.stack(list(numbers.values()))]).tolist()
+        if not math.isfinite(mean_loss):
+            raise Failure(
+                f"step {step + 1}: the loss is {mean_loss}; try a lower training.learning_rate, "
+                f"training.warmup_steps or training.gradient_clip"
+            )
+        self.optimizer.zero_grad()
+        fabric.backward(loss)
+        if config.gradient_clip:
+            norm = fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False
+            )
+            # Gradients of a loss scaled for float16 do overflow; such a step is skipped and the scale lowered.
+            if not (_scaler(fabric) or norm.isfinite()):
                 raise Failure(
-                    f"step {step + 1}: the loss is {mean_loss}; try a lower training.learning_rate, "
-                    f"training.warmup_steps or training.gradient_clip"
+                    f"step {step + 1}: the loss is {mean_loss:.4g}, but the norm of its gradients {norm}; try a lower "
+                    f"training.learning_rate or training.warmup_steps"
                 )
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            if clip := config.gradient_clip:
-                norm = fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False)
-                # Gradients of a loss scaled for float16 do overflow; such a step is skipped and the scale lowered.
-                if not (_scaler(fabric) or norm.isfinite()):
-                    raise Failure(
-                        f"step {step + 1}: the loss is {mean_loss:.4g}, but the norm of its gradients {norm}; try a "
-                        f"lower training.learning_rate or training.warmup_steps"
-                    )
-            optimizer.step()
-            num_correct = ((logits > 0) == (is_old > 0)).sum().item()
-            totals += loss.item() * is_old.numel(), num_correct, is_old.numel()
-            progress.step += 1
-            bar.set_postfix(loss=f"{totals[0] / totals[2]:.4f}", accuracy=f"{totals[1] / totals[2]:.4f}", refresh=False)
-            bar.update()
-            if stops or keeps or progress.step == len(order):
-                keep_progress()
-                kept = time.perf_counter()
-            if stops:
-                raise Stopped(f"a signal after step {step + 1}")
-            before = time.perf_counter()
-    if show_timing and fabric.is_global_zero:
-        print(f"{name}: {progress.seconds:.2f} s, of which {progress.waited:.2f} s waiting for data")
-    loss, accuracy = _means(progress.totals)
-    return {
-        "epoch": epoch + 1,
-        "step": (epoch + 1) * len(order),
-        "learning_rate": optimizer.param_groups[0]["lr"],
-        "train_loss": loss,
-        "train_accuracy": accuracy,
-    }
+        self.optimizer.step()
+        return dict(zip(numbers, values, strict=True)), bool(stops), bool(keeps)
+
+    def _sum(self, totals: Mapping[str, float]) -> dict[str, float]:
+        """The totals of all processes together."""
+        return dict(zip(totals, sum_of_all(self.fabric, list(totals.values())), strict=True))
 
 
-@torch.no_grad()
-def answers(
-    fabric: Fabric, model: nn.Module, dataset: EpisodeDataset, config: TrainingConfig
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Ask a model about this process's share of the episodes: yields logits and is_old, (B, P) each, in their order."""
-    order = batches(len(dataset), config.batch_size, None, fabric.global_rank, fabric.world_size)
-    model.eval()
-    for batch in loader(dataset, order, config.num_workers, fabric.device):
-        features, is_old = fabric.to_device(batch)
-        with fabric.autocast():
-            yield model(features).float(), is_old
+def sum_of_all(fabric: Fabric, numbers: Sequence[float]) -> list[float]:
+    """Each number summed over all processes."""
+    numbers = torch.tensor(numbers, dtype=torch.float64, device=fabric.device)
+    return fabric.all_reduce(numbers, reduce_op="sum").tolist()
 
 
-def score(fabric: Fabric, model: nn.Module, dataset: EpisodeDataset, config: TrainingConfig) -> tuple[float, float]:
-    """Mean loss and accuracy of `model` over all episodes of `dataset`."""
-    totals = np.zeros(3)
-    for logits, is_old in answers(fabric, model, dataset, config):
-        loss = F.binary_cross_entropy_with_logits(logits, is_old, reduction="sum").item()
-        totals += loss, ((logits > 0) == (is_old > 0)).sum().item(), is_old.numel()
-    return _means(_sum(fabric, totals))
-
-
-def learning_rate(step: int, num_steps: int, config: TrainingConfig) -> float:
-    """The rate at `step` of `num_steps`, counted from 0: a linear rise over warmup_steps, then constant or cosine."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    if config.schedule == "constant":
-        return config.learning_rate
-    progress = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def checkpoint(fabric: Fabric, model: nn.Module, optimizer: Optimizer, progress: Progress) -> dict[str, Any]:
-    """All that `restore` needs to go on from here."""
-    scaler = _scaler(fabric)
-    return {
-        "model": model.module.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict() if scaler else None,
-        "progress": asdict(progress),
-    }
-
-
-def restore(run: Run, fabric: Fabric, model: nn.Module, optimizer: Optimizer) -> Progress:
-    """Take up the newest checkpoint that is whole; returns how far the run had come."""
-    if fabric.is_global_zero:
-        run.drop_damaged_checkpoint()
-    fabric.barrier()
-    if (state := run.load_last()) is None:
-        return Progress()
-    model.module.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    if state["scaler"]:
-        _scaler(fabric).load_state_dict(state["scaler"])
-    return Progress(**state["progress"])
-
-
-class _MixedPrecision(MixedPrecision):
-    """Fabric's, but features come to the model as they are stored: Fabric would round float16's 11 bits to bfloat16's
-    8 before they are standardised, which doubles the error of some gradients."""
-
-    def convert_input(self, data: Any) -> Any:
-        return data
-
-
-def precision_of(precision: str | int, device: str) -> Precision:
-    """What makes Fabric compute in a precision; "auto" takes bfloat16 where the GPU has it, float16 on older ones."""
-    if precision == "auto":
-        has_bfloat16 = device == "cuda" and torch.cuda.get_device_capability() >= (8, 0)
-        precision = 32 if device == "cpu" else "bf16" if has_bfloat16 else 16
-    if device == "cpu" and precision == 16:
-        raise InputError("training.precision: 16 needs a GPU; use 32 or bf16 on the CPU")
-    return Precision() if precision == 32 else _MixedPrecision(f"{precision}-mixed", device)
+def _means(totals: Mapping[str, float]) -> dict[str, float]:
+    return {name: total / totals["count"] for name, total in totals.items() if name != "count"}
 
 
 def _scaler(fabric: Fabric) -> torch.amp.GradScaler | None:
@@ -271,15 +254,3 @@ def _scaler(fabric: Fabric) -> torch.amp.GradScaler | None:
 def _seed(*numbers: int) -> int:
     """One seed for torch from several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-def _sum(fabric: Fabric, totals: np.ndarray) -> list[float]:
-    """The totals of all processes together."""
-    totals = torch.tensor(totals, dtype=torch.float64, device=fabric.device)
-    return fabric.all_reduce(totals, reduce_op="sum").tolist()
-
-
-def _means(totals: list[float]) -> tuple[float, float]:
-    """Mean loss and accuracy."""
-    loss, num_correct, num_answers = totals
-    return loss / num_answers, num_correct / num_answers

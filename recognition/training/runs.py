@@ -240,6 +240,21 @@ class Run:
             raise InputError(f"{self.best_file}: cannot be read ({error})") from None
 
 
+def check_folder(run: Run, config: RunConfig, resume: bool) -> None:
+    """Raise InputError if the run's folder is taken by another run, or by this one and it is not to be resumed."""
+    from recognition.training.model import read_config
+
+    if not is_there(run.config_file):
+        return
+    if not resume:
+        raise InputError(f"{run.path} exists: go on with it by --resume, choose another name=..., or remove it")
+    # Checked like a new one: a run from before a setting existed has its default.
+    stored = read_config(run.config_file)
+    run.check_same(config, stored)
+    before = input_files(stored)
+    run.check_inputs(describe_inputs({k: file for k, file in input_files(config).items() if file != before.get(k)}))
+
+
 def input_files(config: RunConfig) -> dict[str, Path]:
     """Where the inputs of a run are that it knows by their content, by their names in INPUT_KEYS."""
     files = {split: index_path(config.dataset, split) for split in ("train", "validation", "test")}

@@ -10,7 +10,7 @@ from test_key_value_memory import cosine, draw, perceptron_in_loops
 from torch import Tensor
 
 from models.concept_alignment import ConceptAlignment
-from recognition.training.loop import disconnect
+from recognition.training.devices import disconnect
 
 B, DIM, FEATURES, CONCEPTS = 7, 6, 10, 9
 

@@ -13,7 +13,9 @@ from models import CONFIGS, build_model
 from recognition.common.command_line import Failure
 from recognition.training.config import DatasetConfig, TrainingConfig
 from recognition.training.dataset import EpisodeDataset, open_split
-from recognition.training.loop import _SYNC_BUFFERS, Progress, precision_of, train_epoch
+from recognition.training.devices import _SYNC_BUFFERS, precision_of
+from recognition.training.episode_task import EpisodeTask
+from recognition.training.loop import Loop
 
 CONFIG = TrainingConfig(n_epochs=1, batch_size=4, num_workers=0, device="cpu", gradient_clip=1.0)
 
@@ -27,8 +29,7 @@ def episodes(small_bank: Path) -> EpisodeDataset:
 def train(fabric: Fabric, model: nn.Module, episodes: EpisodeDataset) -> dict[str, Tensor]:
     """One epoch; returns by how much each parameter moved."""
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    wrapped, optimizer = fabric.setup(model, torch.optim.AdamW(model.parameters()))
-    train_epoch(fabric, wrapped, optimizer, episodes, CONFIG, Progress(), keep=lambda: None)
+    Loop(EpisodeTask(model, episodes, episodes, fabric, CONFIG), fabric, CONFIG).train_epoch()
     return {name: (parameter.detach() - before[name]).abs().max() for name, parameter in model.named_parameters()}
 
 

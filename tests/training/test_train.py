@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from models import MODELS
 from recognition.common.command_line import Failure, InputError
 from recognition.training.config import TrainingConfig
-from recognition.training.loop import learning_rate
+from recognition.training.episode_task import learning_rate
 
 
 @pytest.mark.parametrize("model", MODELS)

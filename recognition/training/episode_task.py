@@ -1,0 +1,102 @@
+"""Episodes as a task of the training loop: old or new?
+
+Shapes: B episodes, T frames, P probes, D features.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from recognition.training.config import TrainingConfig
+from recognition.training.dataset import EpisodeDataset, batches, loader
+from recognition.training.loop import IsStopAsked, Validation, sum_of_all
+
+FRESH = 3  # keeps the seeds of fresh episodes apart from those that drew the splits 0, 1 and 2
+
+
+class EpisodeTask:
+    """A model that says of the probes of episodes whether they are old; see `recognition.training.loop.Task`.
+
+    With `fresh_episodes` every epoch but the first has new ones, drawn from the same films.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train_set: EpisodeDataset,
+        validation_set: EpisodeDataset,
+        fabric: Fabric,
+        config: TrainingConfig,
+        fresh_episodes: bool = False,
+    ):
+        self.model, self.train_set, self.validation_set = model, train_set, validation_set
+        self.fabric, self.config, self.fresh_episodes = fabric, config, fresh_episodes
+        # Losses scaled for float16 must be unscaled before clipping, which a fused step does too late.
+        fused = fabric.strategy.precision.precision != "16-mixed"
+        rate, decay = config.learning_rate, config.weight_decay
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=fused)
+        self.others: dict[str, nn.Module] = {}
+
+    def num_steps(self, epoch: int) -> int:
+        return max(1, len(self.train_set) // self.config.batch_size)
+
+    def batches(self, epoch: int, first: int, is_stop_asked: IsStopAsked) -> Iterator[tuple[Tensor, Tensor]]:
+        config, fabric = self.config, self.fabric
+        if self.fresh_episodes and epoch > 0:
+            self.train_set.draw_fresh((config.seed, FRESH, epoch))
+        seed = config.seed, epoch
+        order = batches(len(self.train_set), config.batch_size, seed, fabric.global_rank, fabric.world_size)
+        return loader(self.train_set, order[first:], config.num_workers, fabric.device, is_stop_asked)
+
+    def learning_rate(self, step: int, num_steps: int) -> float:
+        return learning_rate(step, num_steps, self.config)
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        features, is_old = batch
+        logits = model(features)  # (B, P)
+        loss = F.binary_cross_entropy_with_logits(logits.float(), is_old)
+        num_correct = ((logits > 0) == (is_old > 0)).sum()
+        count = torch.tensor(is_old.numel(), dtype=torch.float64, device=loss.device)
+        return loss, {"loss": loss.detach() * count, "accuracy": num_correct.double(), "count": count}
+
+    def validate(self, model: nn.Module) -> Validation:
+        loss, accuracy = score(self.fabric, model, self.validation_set, self.config)
+        return Validation({"loss": loss, "accuracy": accuracy}, [accuracy, -loss])
+
+
+@torch.no_grad()
+def answers(
+    fabric: Fabric, model: nn.Module, dataset: EpisodeDataset, config: TrainingConfig
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Ask a model about this process's share of the episodes: yields logits and is_old, (B, P) each, in their order."""
+    order = batches(len(dataset), config.batch_size, None, fabric.global_rank, fabric.world_size)
+    model.eval()
+    for batch in loader(dataset, order, config.num_workers, fabric.device):
+        features, is_old = fabric.to_device(batch)
+        with fabric.autocast():
+            yield model(features).float(), is_old
+
+
+def score(fabric: Fabric, model: nn.Module, dataset: EpisodeDataset, config: TrainingConfig) -> tuple[float, float]:
+    """Mean loss and accuracy of `model` over all episodes of `dataset`."""
+    totals = np.zeros(3)
+    for logits, is_old in answers(fabric, model, dataset, config):
+        loss = F.binary_cross_entropy_with_logits(logits, is_old, reduction="sum").item()
+        totals += loss, ((logits > 0) == (is_old > 0)).sum().item(), is_old.numel()
+    loss, num_correct, num_answers = sum_of_all(fabric, totals)
+    return loss / num_answers, num_correct / num_answers
+
+
+def learning_rate(step: int, num_steps: int, config: TrainingConfig) -> float:
+    """The rate at `step` of `num_steps`, counted from 0: a linear rise over warmup_steps, then constant or cosine."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.learning_rate
+    progress = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,72 @@
+"""The model of a run: its settings checked, built for the episodes it reads, and with the weights it starts from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from models import CONFIGS, PUBLISHED_NAMES, build_model
+from models.recogniser import Recogniser
+from recognition.common.command_line import InputError
+from recognition.common.files import is_of_system, written_whole
+from recognition.training.config import RunConfig, check_model, load_config
+from recognition.training.dataset import EpisodeDataset
+
+
+def read_config(path: Path, words: Sequence[str] = ()) -> RunConfig:
+    """A YAML file's settings with those on the command line, the model's own among them. Raises InputError."""
+    return check_model(load_config(path, words), CONFIGS, PUBLISHED_NAMES, path)
+
+
+def build(config: RunConfig, dataset: EpisodeDataset) -> Recogniser:
+    """The configured model for the episodes of `dataset`; torch's generator draws its weights."""
+    name = config.model.model
+    settings, num_features = CONFIGS[name](**config.model.args), dataset.bank.num_features
+    repeat_test = config.dataset.repeat_test
+    return build_model(name, settings, num_features, dataset.num_probes, repeat_test, dataset.clip_frames)
+
+
+def first_model(config: RunConfig, train_set: EpisodeDataset) -> Recogniser:
+    """The model before its training, which the seed, the training films and `model.load_path` decide."""
+    torch.manual_seed(config.training.seed)
+    model = build(config, train_set)
+    if config.dataset.standardise:
+        model.standardise(*train_set.bank.statistics())
+    if config.model.load:
+        load_weights(model, Path(config.model.load_path))
+    return model
+
+
+def check_clips(config: RunConfig, sets: Sequence[EpisodeDataset]) -> None:
+    """Raise InputError if a layer looks at clips of other lengths than the episodes have."""
+    name = config.model.model
+    for family, settings in CONFIGS[name](**config.model.args).layers_of(name):
+        if not hasattr(settings, "clip_frames"):
+            continue
+        key = f"model.args.{f'{family}.' if name == 'mixed' else ''}clip_frames"
+        for dataset in sets:
+            if (given := settings.clip_frames or sets[0].clip_frames) != dataset.clip_frames:
+                what = "leave it out, to take that of the episodes" if settings.clip_frames else "draw all alike"
+                raise InputError(
+                    f"{key}: {given}, but clips of {dataset.index.path} show {dataset.clip_frames} frames; {what}"
+                )
+
+
+def load_weights(model: Recogniser, path: Path) -> None:
+    """Start from the weights in a file, .pt or .safetensors. Raises InputError if they are not of this model."""
+    try:
+        is_safe = path.suffix == ".safetensors"
+        model.load_state_dict(load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # every kind of file raises kinds of its own
+        if is_of_system(error):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"model.load_path: {str(path)!r}: does not fit this model: {reason}") from None
+
+
+def save_weights(model: torch.nn.Module, path: Path) -> None:
+    """Write the weights as the published study did, for `model.load_path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as part:
+        torch.save(model.state_dict(), part)
