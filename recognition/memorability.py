@@ -1,15 +1,15 @@
-"""Beside step 4: how memorable every probe frame is to people, so that evaluate.py can ask whether models agree.
+"""How memorable every probe frame is to people, to see whether models agree.
 
   python -m recognition.memorability video-features/test_indices.h5 --weights resmem/model.pt
   python -m recognition.memorability video-features/test_indices*.h5 --weights resmem/model.pt    of several files
   python -m recognition.memorability video-features/test_indices.h5 --weights random:0          an untrained network
   python -m recognition.memorability x_indices.h5 --weights resmem/model.pt --layer features.layer4.2.conv3
 
-Writes one file a film, memorability/<video_id>.h5 beside the features; evaluate.py finds them there. With --layer it
-also holds what a layer of the network gives to each frame. The network is ResMem's (Needell and Bainbridge 2022). Its
-weights are published for non-commercial research alone: read the licence of the package resmem, install it elsewhere,
-and give its file resmem/model.pt with --weights. Scores are kept, so it can be stopped at any moment and run again.
-Films that are missing or cannot be read are named; the exit status is then 1.
+Needs the episodes of step 3. Writes one file a film, memorability/<video_id>.h5 beside the features, where evaluate.py
+finds them. With --layer it also holds what a layer of the network gives to each frame. The network is ResMem's (Needell
+and Bainbridge 2022). Its weights are published for non-commercial research alone: read the licence of the package
+resmem, install it elsewhere, and give its file resmem/model.pt with --weights. Scores are kept, so it can be stopped at
+any moment and run again. Films that are missing or cannot be read are named; the exit status is then 1.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""See the task: write what a model saw in one episode as a video, clips in order, then every probe for one second.
+"""See the task: one episode as a video, the clips in order, then every probe for a second.
 
   python -m recognition.render video-features/test_indices.h5 --episode 0 --output episode.mp4
   python -m recognition.render video-features/test_indices.h5 --episode 0 --run runs/transformer

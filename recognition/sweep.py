@@ -1,14 +1,15 @@
-"""Run a sweep: train.py with many settings, one after the other or as an array of jobs, and compare what comes out.
+"""Run a sweep: train.py with many settings, and a comparison of what comes out.
 
   python -m recognition.sweep config-files/sweeps/demo-learning_rate.yaml      every run, then a table and a comparison
   python -m recognition.sweep config-files/sweeps/models.yaml --list           the command lines, one a run
   python -m recognition.sweep config-files/sweeps/models.yaml --run 3          the third alone, for arrays of jobs
   python -m recognition.sweep config-files/sweeps/models.yaml training.n_epochs=5      with a setting changed in all
 
-The files are those of `wandb sweep`, with method grid or random; Weights & Biases itself is left alone unless
-logging.wandb=true is given. All runs are checked before the first is started. They go to runs/<sweep>/, each under the
-values that it has, and those of a random sweep under their number too. Run it again after an interruption, after
---run, or with more values in the file: finished runs are kept, and a run that was stopped goes on.
+Runs go one after the other, or side by side as an array of jobs. The files are those of `wandb sweep`, with method
+grid or random; Weights & Biases itself is left alone unless logging.wandb=true is given. All runs are checked before
+the first is started. They go to runs/<sweep>/, each under the values that it has, and those of a random sweep under
+their number too. Run it again after an interruption, after --run, or with more values in the file: finished runs are
+kept, and a run that was stopped goes on.
 
 A run that fails does not end the sweep; at the end they are listed, with exit status 1. A scheduler's SIGTERM or
 SIGUSR1 is passed on to the run under way, and the sweep ends with exit status 75 when that has its checkpoint.
