@@ -1,6 +1,7 @@
 """The whole pipeline in a few minutes: small films, then steps 2 to 5 on them, with the commands a user would type.
 
-Ends with scores, a report, a comparison of the seeds and a video of what the model saw and answered.
+Ends with a table of scores and the paths of what there is to look at: a report of each run, a comparison of them, and
+a video of what the model saw and answered.
 
   python demo.py                              makes 24 films of 84 s and trains a transformer, with two seeds
   python demo.py --model mlstm                another model: a name in config-files/demo/
@@ -94,14 +95,27 @@ def main() -> None:
         )
     episodes = ("--episodes", *map(str, further)) if further else ()
     command("evaluate.py", *map(str, trained), "--audit", f"--videos={videos}", *episodes)
-    index = features / f"test_indices{suffix}.h5"
-    command(
-        "recognition.render",
-        *(str(index), f"--run={trained[0]}", f"--videos={videos}", f"--output={folder / 'episode.mp4'}"),
-    )
-    report = trained[0] / "report.html"
-    scores = json.loads((report.parent / "evaluation.json").read_text())
-    print(f"\ntest accuracy {scores['accuracy']:.3f}, d' {scores['d_prime']:.2f}, report: {report.resolve()}")
+    index, episode = features / f"test_indices{suffix}.h5", folder / "episode.mp4"
+    command("recognition.render", *(str(index), f"--run={trained[0]}", f"--videos={videos}", f"--output={episode}"))
+    print("\n" + "\n".join(summary(trained, episode)))
+
+
+def summary(runs: list[Path], episode: Path) -> list[str]:
+    """What the demo ends with: a line with the scores of each run, and where the pictures are."""
+    width = max(len(path.name) for path in runs)
+    lines = [f"{'run':{width}}   test accuracy          d'     nearest frame (control)"]
+    for path in runs:
+        scores = json.loads((path / "evaluation.json").read_text())
+        accuracy = f"{scores['accuracy']:.3f}"
+        if ends := scores["accuracy_interval"]:
+            accuracy += " [{:.3f}, {:.3f}]".format(*ends)
+        control = scores["controls"]["nearest_frame"]["accuracy"]
+        lines.append(f"{path.name:{width}}   {accuracy:20}   {scores['d_prime']:<4.2f}   {control:.3f}")
+    places = [("report, with figures and pictures", path / "report.html") for path in runs]
+    if len(runs) > 1:
+        places.append(("comparison of the runs", runs[0].parent / "comparison.html"))
+    places.append(("video of an episode, with answers", episode))
+    return [*lines, "", *(f"{what:33}   {path.resolve()}" for what, path in places)]
 
 
 def parse_arguments() -> Namespace:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from conftest import ROOT, refusal, run_script
 
+from demo import summary
 from models import CONFIGS
 from recognition.films.synthetic import write_films
 
@@ -22,14 +23,36 @@ def test_films_become_scores(tmp_path: Path):
     assert (features / "failed.csv").read_text().splitlines()[1].startswith("film_008.mp4,")
     run = tmp_path / "demo-run/films/runs/transformer"
     scores = json.loads((run / "evaluation.json").read_text())
-    assert f"test accuracy {scores['accuracy']:.3f}, d' {scores['d_prime']:.2f}" in result.stdout.splitlines()[-1]
-    assert str(run / "report.html") in result.stdout.splitlines()[-1]
+    *_, head, row, _, report, episode = result.stdout.splitlines()
+    assert head.split()[:3] == ["run", "test", "accuracy"]
+    assert row.split()[:2] == ["transformer", f"{scores['accuracy']:.3f}"]
+    assert f"{scores['d_prime']:.2f}" in row
+    assert row.endswith(f"{scores['controls']['nearest_frame']['accuracy']:.3f}")
+    assert report.endswith(str(run / "report.html"))
+    assert episode.endswith(str(tmp_path / "demo-run/films/episode.mp4"))
     assert scores["accuracy"] > 0.6
     assert scores["n_old"] == scores["n_new"] == 512 * 2
     assert [row["num_clips"] for row in scores["capacity"]] == [1, 2]
     assert scores["audit"]["films"]["shared_films"]["count"] == 0
     assert "data:image/jpeg" in (run / "report.html").read_text()  # the gallery, from the films
     assert (tmp_path / "demo-run/films/episode.mp4").stat().st_size > 10_000
+
+
+def test_table_at_the_end_has_a_row_for_each_run_and_names_their_comparison(tmp_path: Path):
+    for name, ends in (("lstm", [0.5, 0.6]), ("lstm-seed1", None)):
+        (tmp_path / name).mkdir()
+        scores = {"accuracy": 0.55, "accuracy_interval": ends, "d_prime": 0.25}
+        scores["controls"] = {"nearest_frame": {"accuracy": 0.988}}
+        (tmp_path / name / "evaluation.json").write_text(json.dumps(scores))
+    lines = summary([tmp_path / "lstm", tmp_path / "lstm-seed1"], tmp_path / "episode.mp4")
+    assert [line.split() for line in lines[1:3]] == [
+        ["lstm", "0.550", "[0.500,", "0.600]", "0.25", "0.988"],
+        ["lstm-seed1", "0.550", "0.25", "0.988"],
+    ]
+    assert [line.split()[-1] for line in lines[4:]] == [
+        str(tmp_path / path)
+        for path in ("lstm/report.html", "lstm-seed1/report.html", "comparison.html", "episode.mp4")
+    ]
 
 
 @pytest.mark.parametrize(
