@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT, refusal, run_script
+from PIL import Image
 
 from demo import summary
 from models import CONFIGS
@@ -36,6 +37,13 @@ def test_films_become_scores(tmp_path: Path):
     assert scores["audit"]["films"]["shared_films"]["count"] == 0
     assert "data:image/jpeg" in (run / "report.html").read_text()  # the gallery, from the films
     assert (tmp_path / "demo-run/films/episode.mp4").stat().st_size > 10_000
+
+    result = run_script("docs/pictures.py", "--videos=films", "--output=docs", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    with Image.open(tmp_path / "docs/task.jpg") as picture:
+        assert picture.size == (1600, 720)
+        assert len(set(picture.convert("L").getdata())) > 100  # of a film, not only words
+    assert all("<svg" in (tmp_path / f"docs/{name}.svg").read_text() for name in ("scores", "retention"))
 
 
 def test_table_at_the_end_has_a_row_for_each_run_and_names_their_comparison(tmp_path: Path):

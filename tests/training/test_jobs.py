@@ -150,13 +150,13 @@ def instructions(name: str) -> list[str]:
     return re.findall(rf"^{name} (.+)$", text, re.M)
 
 
-def test_container_is_built_on_the_image_of_the_readme_as_the_readme_says():
-    readme = (ROOT / "README.md").read_text()
-    assert instructions("FROM") == re.findall(r"nvcr\.io/[\w./:-]+\w", readme)
+def test_container_is_built_on_the_image_of_the_docs_as_the_docs_say():
+    page = (ROOT / "docs" / "jobs.md").read_text()
+    assert instructions("FROM") == re.findall(r"nvcr\.io/[\w./:-]+\w", page)
     installs = [run for run in instructions("RUN") if "pip install" in run]
     assert all("PIP_CONSTRAINT= pip install" in run for run in installs)
     wanted = {word for run in installs for word in shlex.split(run) if "<" in word}
-    told = {word for line in readme.splitlines() if "pip install" in line for word in shlex.split(line, comments=True)}
+    told = {word for line in page.splitlines() if "pip install" in line for word in shlex.split(line, comments=True)}
     assert wanted == {word for word in told if "<" in word}
 
 
