@@ -216,6 +216,19 @@ def test_every_model_is_in_the_tables():
         assert all(re.search(rf"^\| `{name}`", page, re.M) for name in [*MODELS, "mixed"])
 
 
+def table(text: str) -> dict[str, list[str]]:
+    """The rows of tables by their first cells, without intervals."""
+    lines = re.findall(r"^\| (.+) \|$", re.sub(r" \[[\d., ]+\]", "", text), re.M)
+    return {name: cells for name, *cells in (line.strip("| ").split(" | ") for line in lines)}
+
+
+def test_scores_in_the_readme_are_those_of_the_page_on_models():
+    measured = table(PAGES[ROOT / "docs" / "models.md"].partition("### All models with one budget")[2])
+    told = table(README.partition("## Models")[2].partition("## What else")[0])
+    assert list(told) == list(measured)
+    assert [cells[1:] for cells in told.values()][1:] == [cells[:3] for cells in measured.values()][1:]
+
+
 def test_hooks_before_a_commit_run_what_lint_runs():
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert repository["repo"] == "local"
