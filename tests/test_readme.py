@@ -92,7 +92,7 @@ def test_make_alone_lists_every_target_with_a_line():
     for words in ([], ["help"]):
         told = subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
         listed = dict(re.findall(r"^make (\S+) +(\S.*)$", told, re.M))
-        assert list(listed) == targets
+        assert sorted(listed) == sorted(targets)
     assert listed["test"] == "lint and the test suite"
 
 
@@ -201,7 +201,7 @@ def test_every_page_is_linked_from_the_readme_or_from_one_that_is():
         if page in PAGES and page not in reached:
             reached.add(page)
             ahead += [(page.parent / link.partition("#")[0]).resolve() for link in links(page)]
-    assert {page.name for page in PAGES if page not in reached} <= {"CONTRIBUTING.md"}
+    assert {page.name for page in PAGES if page not in reached} == set()
 
 
 def test_readme_shows_the_task_and_its_pictures_are_small():
