@@ -182,14 +182,15 @@ def draw_figures(scored: list[Path], folder: Path) -> None:
     from recognition.common.files import written_whole
     from recognition.evaluation import figures as draw
 
-    evaluations = {path.name: json.loads((path / "evaluation.json").read_text()) for path in scored}
-    first = next(iter(evaluations.values()))
-    told = list(evaluations.items())
-    told += [(name, first["controls"][key]) for key, name in CONTROLS.items()]
-    rows = [{**scores, "name": name, "accuracy_values": [scores["accuracy"]]} for name, scores in told]
-    lags = {name: scores["retention"]["by_lag"] for name, scores in evaluations.items()}
+    evaluations = [(path.name, json.loads((path / "evaluation.json").read_text())) for path in scored]
+    evaluations.sort(key=lambda told: -told[1]["accuracy"])
+    controls = [(name, evaluations[0][1]["controls"][key]) for key, name in CONTROLS.items()]
+    rows = [  # controls last, so that a model has the same colour in both figures
+        {**scores, "name": name, "accuracy_values": [scores["accuracy"]]} for name, scores in evaluations + controls
+    ]
+    lags = {name: scores["retention"]["by_lag"] for name, scores in evaluations}
     figures = {
-        "scores": draw.scores_by_model(sorted(rows, key=lambda row: -row["accuracy"]), "accuracy"),
+        "scores": draw.scores_by_model(rows, "accuracy"),
         "retention": draw.retention_curve(lags, "hit_rate"),
     }
     for name, figure in figures.items():
