@@ -75,7 +75,7 @@ class Step(NamedTuple):
 
 
 class MadeUpEpisodes:
-    """One batch of episodes as `recognition.training.dataset` gives them: old probes are studied frames, new ones are not."""
+    """One batch of episodes, as data sets give them: old probes are studied frames, new ones are not."""
 
     bank = SimpleNamespace(device=torch.device("cpu"))
 

@@ -1,7 +1,7 @@
 """Learning at the published scale: validation accuracy against seconds of training, family by family.
 
-On made-up features, which lie on the device: see recognition/features/made_up.py. They are easier or harder than those of films;
-what counts is whether a family learns at all at this length, how fast its steps are and what it takes of memory.
+On made-up features, which lie on the device: see recognition/features/made_up.py. They are easier or harder than those
+of films; what counts is whether a family learns at all at this length, how fast its steps are and what memory it takes.
 """
 
 import sys

@@ -9,10 +9,33 @@ from benchmarks.growth import STYLES
 Rows = list[dict[str, Any]]
 INTRODUCTION = """# On a GPU
 
-`make gpu-check` runs everything that only a GPU can tell: the tests marked `gpu`, one step of every configuration
-against a reference in float64, speeds against plain rivals, learning at the published scale, growth with the length of
-an episode. It takes 9 minutes and writes this page; the figures are in `docs/gpu/`.
-`python -m benchmarks.gpu_check --device cpu --tiny --output DIR` rehearses all of it without a GPU, in a minute.
+Everything runs on a GPU where torch finds one; nothing need be set.
+
+```bash
+pixi run -e gpu train -f config-files/mamba.yaml
+```
+
+- **With pixi** the environment `gpu` brings a CUDA build of torch from conda-forge, and Mamba's kernel.
+- **In a container** of NVIDIA's: see [jobs](jobs.md#in-a-container).
+- **Precision** is chosen by the card: bfloat16, or float16 with scaled losses on cards before Ampere.
+- **Several GPUs**: see [jobs](jobs.md#several-gpus).
+- **Kernels**: UR-LSTM runs in Triton kernels, the transformer by FlexAttention, Mamba2 in mamba-ssm's kernel where that
+  is installed. Each is tried against the plain form before it is taken, and one line says so where it is not.
+  `GPU_PATHS=none` before a command takes plain forms alone; `GPU_PATHS=all` also compiles mLSTM and Mamba2.
+
+We have run neither the container nor pixi's environment yet. What we have run is pip's on a CPU, with the versions in
+`constraints.txt`.
+
+## What has been measured
+
+```bash
+make gpu-check
+python -m benchmarks.gpu_check --device cpu --tiny --output gpu-rehearsal
+```
+
+The first checks and measures in 9 minutes all that only a GPU can tell, and writes this page: the tests marked `gpu`, one
+step of every configuration against a reference in float64, speeds against plain rivals, learning at the published
+scale, growth with the length of an episode. The second rehearses all of it without a GPU, in a minute.
 """
 NOTES = {
     "learning": "Made-up features, whose difficulty is not that of films (docs/made_up.md): what counts is whether a "
@@ -43,7 +66,7 @@ def page(rows: Rows, figures: dict[str, str], folder: str) -> str:
     for part in dict.fromkeys(row["part"] for row in rows):
         *found, end = [row for row in rows if row["part"] == part]
         lines += [
-            f"## {part.capitalize()}",
+            f"### {part.capitalize()}",
             "",
             f"{end['value'].capitalize()}, {end['seconds']} s. {NOTES.get(part, '')}",
         ]
