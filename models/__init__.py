@@ -1,4 +1,4 @@
-"""Models of recognition memory. A family is one file with a mixer class and its `Config`, and one line in MODELS."""
+"""Models of recognition memory. A family is one file with a `Mixer` and its `Config`, and one line in MODELS."""
 
 from models.config import StackConfig
 from models.key_value_memory import KeyValueMixer

@@ -26,3 +26,7 @@ class MixerConfig(StackConfig):
     def layers_of(self, family: str) -> list[tuple[str, "MixerConfig"]]:
         """The family and the settings of each layer of a stack of `family`."""
         return [(family, self)] * self.n_layers
+
+    def clip_frames_of(self, shown: int) -> int | None:
+        """Study frames in the clips that a layer looks at, in episodes whose clips have `shown`; None if at none."""
+        return None

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.mixer import Mixer
 from models.perceptron import perceptron
 
 
@@ -57,13 +58,11 @@ class KeyValueMemory(nn.Module):
         return (read, addresses.transpose(1, 2).reshape(*x.shape[:-1], heads, -1)) if return_addresses else read
 
 
-class KeyValueMixer(nn.Module):
+class KeyValueMixer(Mixer):
     """A key-value memory as a layer of a stack: W KV(x), frame by frame.
 
     Carries nothing from study to probe: its slots are weights.
     """
-
-    is_causal = True
 
     def __init__(self, width: int, slots: int):
         super().__init__()

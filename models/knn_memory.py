@@ -8,7 +8,7 @@ D width of a head, K neighbours, L segments read at once of N frames each, which
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.config import Count, MixerConfig
 from models.external_memory import Backend, ExternalMemory, IndexKind, Retrieved, take
+from models.mixer import Mixer
 from models.norm import LayerNorm
 from models.optional import find_module
 
@@ -25,7 +26,7 @@ NUM_BUCKETS, MAX_DISTANCE = 32, 128  # of relative positions, as T5's (Raffel et
 KeysValues = Sequence[Tensor]  # two, (B, G, frames, D) each
 
 
-class KNNMemory(nn.Module):
+class KNNMemory(Mixer):
     """Pre-norm block x + Attn(LN(x + c)), then x + FF(LN x), whose attention also reads a store of earlier segments.
 
     Study frames come in segments: each sees its own segment, looks up its K most similar frames of earlier segments,
@@ -50,6 +51,7 @@ class KNNMemory(nn.Module):
     """
 
     is_causal = True  # in what the probes are answered; study frames see all of their segment unless told not to
+    page = "retrieval"
 
     class Config(MixerConfig):
         residual: bool = False  # the block brings its own
@@ -151,6 +153,22 @@ class KNNMemory(nn.Module):
     def state_size(self, num_frames: int) -> int:
         """Floats kept from study to probe: keys and values of the frames in the store."""
         return 2 * self.config.kv_heads * self.d_head * min(num_frames, self.config.capacity)
+
+    def place(self, num_probes: int, clip_frames: int | None) -> None:
+        self.num_probes = num_probes
+
+    def tell(self) -> dict[str, Tensor]:
+        return {} if self.retrieved is None else {"retrieved": self.retrieved.int()}
+
+    def describe(self) -> dict[str, Any]:
+        gates = None if self.gates is None else self.gates.tolist()
+        return {"k": self.config.k, "capacity": self.config.capacity, "gates": gates}
+
+    def change(self, **settings: Any) -> None:
+        """k and capacity: what was learned serves with any number of neighbours and a store of any size."""
+        if others := settings.keys() - {"k", "capacity"}:
+            raise ValueError(f"a kNN memory that has learned cannot change {', '.join(sorted(others))}")
+        self.config = self.Config(**{**self.config.model_dump(), **settings})
 
     def build_memory(self, num_episodes: int, num_frames: int, device: torch.device) -> ExternalMemory:
         """An empty store for streams of up to `num_frames` frames, of which the last `capacity` are kept."""

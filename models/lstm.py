@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from models.config import Count, MixerConfig, Range
+from models.mixer import Mixer
 
 
-class LSTM(nn.Module):
+class LSTM(Mixer):
     """One layer of `torch.nn.LSTM` whose gates can start open for as long as the task lasts.
 
     torch starts all gates near one half, a memory of about two frames. A forget-gate bias b keeps a memory for about
@@ -17,8 +18,6 @@ class LSTM(nn.Module):
     `input_bias_range` does so for the input gates; with the negated range these start as shut as the forget gates
     are open (chrono initialisation, Tallec and Ollivier 2018, arXiv:1804.11188). None leaves torch's values.
     """
-
-    is_causal = True
 
     class Config(MixerConfig):
         n_layers: Count = 2

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from models.config import Count, MixerConfig, Range
 from models.linear_attention import State, at_least_float32, causal_conv1d, gated_linear_attention, in_segments
+from models.mixer import Mixer
 from models.optional import MAMBA2, load
 
 
-class Mamba2(nn.Module):
+class Mamba2(Mixer):
     """The Mamba2 layer with the parameter names and shapes of `mamba_ssm.Mamba2`, so that weights move both ways.
 
     Per head, with A < 0 and dt > 0 (scalars), B and C (S) and x (headdim):
@@ -29,7 +30,6 @@ class Mamba2(nn.Module):
     less than one frame to a thousand, tens of frames for most heads.
     """
 
-    is_causal = True
     segment, chunk = 512, 64  # frames at a time; these change speed, memory and rounding only
 
     class Config(MixerConfig):

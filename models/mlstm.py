@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from models.config import Count, MixerConfig, Range
 from models.linear_attention import State, at_least_float32, causal_conv1d, gated_linear_attention, in_segments
+from models.mixer import Mixer
 
 BLOCK = 4  # queries, keys and values are projected in blocks of this width
 
 
-class MLSTM(nn.Module):
+class MLSTM(Mixer):
     """The mLSTM layer of the paper's figure 11: up-projection, convolution, cell, gated output, down-projection.
 
     Per head, with q, k, v (D) and pre-activations i, f of the gates (scalars):
@@ -28,7 +29,6 @@ class MLSTM(nn.Module):
     evenly. The source's range, 3 to 6, means 20 to 400 frames.
     """
 
-    is_causal = True
     segment, chunk = 1024, 128  # frames at a time; these change speed, memory and rounding only
 
     class Config(MixerConfig):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from models.mixer import Mixer
 from models.norm import LayerNorm
 
 
@@ -14,20 +15,22 @@ class Recogniser(nn.Module):
     """Says of each probe at the end of a sequence whether it was seen before.
 
     Args:
-        mixers: the layers, each mapping (B, T, M) to (B, T, M), or to the last `num_last` frames if asked. One with an
-            attribute `num_probes` treats probes in its own way, so it is told how many frames at the end they are.
+        mixers: the layers, from the frames to the read-out. Each is told where it stands.
         num_features: D.
         d_embed: M.
         num_probes: P.
         residual: for each of them, whether it computes x + mixer(norm(x)) instead of mixer(x). A norm follows the last
             layer if this is so there: what has been added up has no scale of its own.
         repeat_test: how often each probe is shown in a row; its last showing is read.
-        clip_frames: how many study frames a clip has, for mixers whose attribute of this name is None.
+        clip_frames: how many study frames a clip has, if that is known.
+
+    Attributes:
+        mixers: the layers, to ask them what they have to tell; their weights are in `blocks`.
     """
 
     def __init__(
         self,
-        mixers: Sequence[nn.Module],
+        mixers: Sequence[Mixer],
         num_features: int,
         d_embed: int,
         num_probes: int,
@@ -37,11 +40,9 @@ class Recogniser(nn.Module):
     ):
         super().__init__()
         self.num_probes, self.repeat_test = num_probes, repeat_test
+        self.mixers = tuple(mixers)
         for mixer in mixers:
-            if hasattr(mixer, "num_probes"):
-                mixer.num_probes = num_probes * repeat_test
-            if hasattr(mixer, "clip_frames"):
-                mixer.clip_frames = mixer.clip_frames or clip_frames
+            mixer.place(num_probes * repeat_test, clip_frames)
         self.embed = nn.Linear(num_features, d_embed)
         self.blocks = nn.ModuleList(
             ResidualBlock(mixer, d_embed) if is_residual else mixer
@@ -76,7 +77,7 @@ class Recogniser(nn.Module):
 class ResidualBlock(nn.Module):
     """x + mixer(norm(x))."""
 
-    def __init__(self, mixer: nn.Module, d_embed: int):
+    def __init__(self, mixer: Mixer, d_embed: int):
         super().__init__()
         self.norm, self.mixer = LayerNorm(d_embed), mixer
 

@@ -27,13 +27,14 @@ Shapes: B clips, C channels, T frames, H x W places. A sequence (B, T, C) is a c
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from models.config import Count, MixerConfig
+from models.mixer import Mixer
 
 CHOICES = {
     "fuse": ("product", "sigmoid", "residual"),
@@ -135,7 +136,7 @@ class SqueezeRecursion(nn.Module):
         return (returns[0] & returns[1] if self.direction == "both" else returns[0] | returns[1]).to(a.dtype)
 
 
-class TemporalGate(nn.Module):
+class TemporalGate(Mixer):
     """`SqueezeRecursion` as a layer of a stack, on each clip of the study and on each probe by itself.
 
     Carries nothing from study to probe, so a stack of this alone can only guess: it is made for stacks of several
@@ -147,10 +148,12 @@ class TemporalGate(nn.Module):
             tells it, how long the clips are.
         num_probes: how many of the last frames are probes. If None, all that are read where `num_last` is given, else
             none: a layer below others must be told.
-        openness: after a call that reads study frames, how far the gate was open for each clip of them, (B, clips).
+        openness: how far the gate was open for each clip of the study in the latest call, (B, clips); None if that
+            read no study frames, as in a stack's last layer.
     """
 
     is_causal = True  # in what the probes are answered; a gate looks at whole clips of the study
+    page = "temporal_gates"
 
     class Config(MixerConfig):
         residual: bool = False  # the layer re-weighs what passes
@@ -161,6 +164,9 @@ class TemporalGate(nn.Module):
         gate: Literal["cycle", "soft"] | None = None
         direction: Literal["both", "either"] = "both"
         tau: float = Field(1.0, gt=0)
+
+        def clip_frames_of(self, shown: int) -> int:
+            return self.clip_frames or shown
 
     def __init__(self, config: Config):
         super().__init__()
@@ -192,8 +198,7 @@ class TemporalGate(nn.Module):
             if part.shape[1]:
                 parts.append(self._each(part, size))
                 openness.append(self.recursion.openness.view(len(x), -1))
-        if openness:
-            self.openness = torch.cat(openness, 1)
+        self.openness = torch.cat(openness, 1) if openness else None
         if num_probes:
             parts.append(self._each(probes, 1, has_gate=False))
         y = torch.cat(parts, 1)
@@ -201,6 +206,16 @@ class TemporalGate(nn.Module):
 
     def state_size(self, num_frames: int) -> int:
         return 0
+
+    def place(self, num_probes: int, clip_frames: int | None) -> None:
+        self.num_probes, self.clip_frames = num_probes, self.clip_frames or clip_frames
+
+    def tell(self) -> dict[str, Tensor]:
+        has_gate = self.recursion.gate is not None and self.openness is not None
+        return {"openness": self.openness} if has_gate else {}
+
+    def describe(self) -> dict[str, Any]:
+        return {"clip_frames": self.clip_frames}
 
     def _each(self, x: Tensor, size: int, has_gate: bool = True) -> Tensor:
         """Clips of `size` frames one after the other, (B, clips * size, M), each by itself."""

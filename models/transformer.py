@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from models import flex_attention
 from models.config import Count, MixerConfig
+from models.mixer import Mixer
 from models.norm import LayerNorm
 
 ROWS = 1024  # queries that are masked at a time
 
 
-class Transformer(nn.Module):
+class Transformer(Mixer):
     """Post-norm encoder layer as `torch.nn.TransformerEncoderLayer` with ReLU, plus the masks this task needs.
 
     Holds on to the keys and values of all frames: state_size grows with their number.

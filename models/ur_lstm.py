@@ -3,16 +3,15 @@
 Shapes: B episodes, T frames, M model width.
 """
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.config import Count, MixerConfig
+from models.mixer import Mixer
 from ur_lstm import URLSTM
 
 
-class URLSTMMixer(nn.Module):
+class URLSTMMixer(Mixer):
     """One layer of UR-LSTM. Its gates start with time scales from 1 to M / 2 frames and reach further as they learn."""
-
-    is_causal = True
 
     class Config(MixerConfig):
         n_layers: Count = 2

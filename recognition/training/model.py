@@ -1,10 +1,11 @@
 """The model of a run: its settings checked, built for the episodes it reads, and with the weights it starts from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from models import CONFIGS, PUBLISHED_NAMES, build_model
 from models.recogniser import Recogniser
@@ -27,6 +28,15 @@ def build(config: RunConfig, dataset: EpisodeDataset) -> Recogniser:
     return build_model(name, settings, num_features, dataset.num_probes, repeat_test, dataset.clip_frames)
 
 
+def trained_model(config: RunConfig, weights: Mapping[str, Tensor], dataset: EpisodeDataset) -> Recogniser:
+    """The configured model for the episodes of `dataset`, with the weights of a run."""
+    model = build(config, dataset)
+    if config.dataset.standardise:
+        model.standardise(weights["feature_mean"], weights["feature_deviation"])
+    model.load_state_dict(weights)
+    return model
+
+
 def first_model(config: RunConfig, train_set: EpisodeDataset) -> Recogniser:
     """The model before its training, which the seed, the training films and `model.load_path` decide."""
     torch.manual_seed(config.training.seed)
@@ -40,14 +50,13 @@ def first_model(config: RunConfig, train_set: EpisodeDataset) -> Recogniser:
 
 def check_clips(config: RunConfig, sets: Sequence[EpisodeDataset]) -> None:
     """Raise InputError if a layer looks at clips of other lengths than the episodes have."""
-    name = config.model.model
+    name, shown = config.model.model, sets[0].clip_frames
     for family, settings in CONFIGS[name](**config.model.args).layers_of(name):
-        if not hasattr(settings, "clip_frames"):
-            continue
-        key = f"model.args.{f'{family}.' if name == 'mixed' else ''}clip_frames"
+        given = settings.clip_frames_of(shown)
         for dataset in sets:
-            if (given := settings.clip_frames or sets[0].clip_frames) != dataset.clip_frames:
-                what = "leave it out, to take that of the episodes" if settings.clip_frames else "draw all alike"
+            if given not in (None, dataset.clip_frames):
+                key = f"model.args.{f'{family}.' if name == 'mixed' else ''}clip_frames"
+                what = "draw all alike" if given == shown else "leave it out, to take that of the episodes"
                 raise InputError(
                     f"{key}: {given}, but clips of {dataset.index.path} show {dataset.clip_frames} frames; {what}"
                 )

@@ -74,7 +74,7 @@ def build(name: str, num_probes: int = P, seed: int = 0, **settings: object) -> 
 
 
 def is_causal(name: str, **settings: object) -> bool:
-    return all(getattr(block, "mixer", block).is_causal for block in build(name, **settings).blocks)
+    return all(mixer.is_causal for mixer in build(name, **settings).mixers)
 
 
 def draw(*shape: int, seed: int = 1) -> Tensor:

@@ -1,16 +1,19 @@
 """The shell around the layers: which frames are read, which features they see, what the state is."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from models import CONFIGS, build_model
+from models.mixer import Mixer
 from models.recogniser import Recogniser
 
 B, S, P, D, M = 2, 21, 5, 12, 16
 
 
-class Pointwise(nn.Module):
+class Pointwise(Mixer):
     """A layer without memory."""
 
     def __init__(self, num_floats: int = 0):
@@ -111,12 +114,23 @@ def test_each_layer_is_residual_or_bare_by_itself(residual):
     torch.testing.assert_close(model(features), model.read_out(x)[..., 0])
 
 
-def test_layers_that_ask_are_told_which_frames_are_probes():
-    asking = [Pointwise(), Pointwise(), Pointwise()]
-    for mixer in asking[:2]:
-        mixer.num_probes = None
-    Recogniser(asking, D, M, P, [True, False, True], repeat_test=3)
-    assert [getattr(mixer, "num_probes", "not told") for mixer in asking] == [3 * P, 3 * P, "not told"]
+class Listener(Pointwise):
+    """A layer that keeps what it is told."""
+
+    def place(self, num_probes: int, clip_frames: int | None) -> None:
+        self.told = num_probes, clip_frames
+
+
+def test_layers_are_told_which_frames_are_probes_and_how_long_clips_are():
+    listeners = [Listener(), Listener(), Listener()]
+    Recogniser(listeners, D, M, P, [True, False, True], repeat_test=3, clip_frames=7)
+    assert [mixer.told for mixer in listeners] == [(3 * P, 7)] * 3
+
+
+def test_layers_stay_those_of_the_stack_when_a_model_is_copied():
+    model = copy.deepcopy(Recogniser([Pointwise(), Listener()], D, M, P, [True, False]))
+    assert model.mixers == (model.blocks[0].mixer, model.blocks[1])
+    assert not [key for key in model.state_dict() if "mixers" in key]
 
 
 @pytest.mark.parametrize("residual", [True, False])

@@ -1,0 +1,51 @@
+"""What all mixers have in common. Whoever asks a layer something asks all of them, and none of which family it is.
+
+Shapes: B episodes, T frames, P probes (each showing counted), M model width.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Mixer(nn.Module, ABC):
+    """A sequence mixer, the layer of a stack. A family of MODELS also has a `Config` and is made of one.
+
+    A layer that has something of its own to tell names the page of an evaluation that tells it, and gives it in
+    `tell`, call by call, and in `describe`. What it does not define says that there is nothing special about it.
+
+    Attributes:
+        is_causal: whether what it says of a probe depends on earlier frames alone.
+        page: the module of recognition/evaluation/pages/ that tells of this layer.
+    """
+
+    is_causal = True
+    page: str | None = None
+
+    @abstractmethod
+    def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
+        """x (B, T, M) to (B, T, M), or to the last `num_last` frames alone."""
+
+    @abstractmethod
+    def state_size(self, num_frames: int) -> int:
+        """Floats that it carries from `num_frames` study frames to the probes."""
+
+    def place(self, num_probes: int, clip_frames: int | None) -> None:
+        """Hear once where it stands: the last `num_probes` frames are probes, `clip_frames` study frames are a clip.
+
+        None where clips are not of one length that is known.
+        """
+
+    def tell(self) -> dict[str, Tensor]:
+        """What it found in its latest call in evaluation mode, episodes first: {name: (B, ...)}. Empty for nothing."""
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        """What its page should know besides, the same for all episodes."""
+        return {}
+
+    def change(self, **settings: Any) -> None:
+        """Go on with these settings and the same weights. Raises ValueError for those that cannot be changed."""
+        if settings:
+            raise ValueError(f"{type(self).__name__} cannot change {', '.join(settings)}")
