@@ -225,7 +225,7 @@ def print_audit(input_dir: Path, paths: list[Path]) -> None:
     """Say what the three splits share and how near new probes come to what is studied."""
     from recognition.episodes.audit import audit, audit_lines
     from recognition.training.config import DatasetConfig
-    from recognition.training.dataset import open_split
+    from recognition.training.data import open_split
 
     config = DatasetConfig(
         train_indices_file=str(paths[0]),

@@ -31,7 +31,7 @@ def main() -> None:
 
 def train(args: Namespace) -> None:
     from recognition.common.files import is_there
-    from recognition.training.dataset import open_sets
+    from recognition.training.data import open_sets
     from recognition.training.devices import launch
     from recognition.training.episode_task import EpisodeTask, score
     from recognition.training.loop import Loop
@@ -90,7 +90,7 @@ def train(args: Namespace) -> None:
 
 def describe(config, model, sets: Sequence, fabric) -> None:
     """Print what is about to be trained on what, and where."""
-    from recognition.training.dataset import validation_note
+    from recognition.training.data import validation_note
 
     train_set, validation_set, test_set = sets
     num_study = train_set.num_study_frames

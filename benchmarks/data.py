@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.measure import Row, largest_rate, operations, take_turns
+from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import Episodes, EpisodeSpec, draw_episodes
 from recognition.episodes.index_file import EpisodeIndex
 from recognition.features.feature_bank import FeatureBank
 from recognition.features.feature_file import FeatureHeader, FeatureSpool
-from recognition.training.dataset import EpisodeDataset
 
 SPEC = EpisodeSpec()  # the published protocol
 NUM_EPISODES, NUM_DRAWN_PLAINLY = 20_480, 512  # plain loops take their time, the same for every episode

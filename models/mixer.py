@@ -47,5 +47,4 @@ class Mixer(nn.Module, ABC):
 
     def change(self, **settings: Any) -> None:
         """Go on with these settings and the same weights. Raises ValueError for those that cannot be changed."""
-        if settings:
-            raise ValueError(f"{type(self).__name__} cannot change {', '.join(settings)}")
+        raise ValueError(f"{type(self).__name__} cannot change {', '.join(settings)}")

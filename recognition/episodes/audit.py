@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recognition.common.command_line import InputError
+from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import was_shown
 from recognition.episodes.episode_spec import ALTERATIONS, PROBE_KINDS
-from recognition.evaluation.controls import nearest_study_frame
+from recognition.episodes.nearest import nearest_study_frame
 from recognition.features.feature_bank import FeatureBank, find_header
-from recognition.training.dataset import EpisodeDataset
 
 DENSER = 5  # times as many frames of a film are looked through as are looked for; odd, so that they include those
 COMMON_FILMS = 5  # a picture in so many films of another split is no sign of a copy

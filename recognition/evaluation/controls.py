@@ -4,16 +4,16 @@ Shapes: N episodes, B of them in a batch, S study frames, P probes, T = S + P * 
 D features, K frames kept.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
+from recognition.episodes.dataset import EpisodeDataset
+from recognition.episodes.nearest import unit_batches
 from recognition.evaluation.signal_detection import (
     COUNTED,
     best_threshold,
@@ -22,14 +22,18 @@ from recognition.evaluation.signal_detection import (
     summarise,
     summarise_with_intervals,
 )
-from recognition.training.dataset import EpisodeDataset, batches
 
 KEPT_SHARES = (1 / 16, 1 / 4)  # of the study frames, in the controls with a cut memory
 NUM_DIMENSIONS = 16  # in the control with a coarse memory
 
 
 class Lookup(NamedTuple):
-    """What a nearest-frame control keeps of the study phase; None keeps all. Both can be given at once."""
+    """What a nearest-frame control keeps of the study phase; None keeps all. Both can be given at once.
+
+    num_kept: remember so many study frames, drawn anew for each episode by (seed, episode number).
+    num_dimensions: compare after a projection of unit-length features onto so many random directions, drawn by
+        (seed, num_dimensions) and the same for all episodes.
+    """
 
     num_kept: int | None = None
     num_dimensions: int | None = None
@@ -41,47 +45,35 @@ class Lookup(NamedTuple):
 
 
 def nearest_frame_similarity(
-    dataset: EpisodeDataset,
-    device: torch.device,
-    batch_size: int = 4,
-    num_kept: int | None = None,
-    num_dimensions: int | None = None,
-    seed: int = 0,
+    dataset: EpisodeDataset, device: torch.device, lookup: Lookup = Lookup(), batch_size: int = 4, seed: int = 0
 ) -> np.ndarray:
     """Cosine similarity of every probe to the remembered frame nearest to it: (N, P), from -1 to 1.
 
-    Args:
-        num_kept: remember so many study frames, drawn anew for each episode by (seed, episode number); None: all.
-        num_dimensions: compare after a projection of unit-length features onto so many random directions, drawn by
-            (seed, num_dimensions) and the same for all episodes; None: compare the features themselves.
-
-    Raises:
-        ValueError: `num_kept` is not between 1 and S, or `num_dimensions` is below 1.
+    Raises ValueError if `lookup` keeps no frame, more than there are, or no dimension.
     """
-    return _similarities(dataset, device, [Lookup(num_kept, num_dimensions)], batch_size, seed)[0]
+    return _similarities(dataset, device, [lookup], batch_size, seed)[0]
 
 
 def nearest_frame(
     validation_set: EpisodeDataset,
     test_set: EpisodeDataset,
     device: torch.device,
+    lookup: Lookup = Lookup(),
     batch_size: int = 4,
-    num_kept: int | None = None,
-    num_dimensions: int | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Scores on test of "old if a remembered frame is near enough", the threshold being the best one on validation.
 
-    `state_bytes` is the size of the memory. The other arguments are those of `nearest_frame_similarity`.
+    `state_bytes` is the size of the memory. Raises ValueError as `nearest_frame_similarity` does.
     """
-    return _scores(validation_set, test_set, device, [Lookup(num_kept, num_dimensions)], batch_size, seed)[0]
+    return _scores(validation_set, test_set, device, [lookup], batch_size, seed)[0]
 
 
 def nearest_frame_at(
     threshold: float, dataset: EpisodeDataset, device: torch.device, batch_size: int = 4
 ) -> dict[str, Any]:
     """Scores of the nearest-frame control with a threshold found before, for other episodes of the same films."""
-    similarity = nearest_frame_similarity(dataset, device, batch_size)
+    similarity = nearest_frame_similarity(dataset, device, batch_size=batch_size)
     scores = summarise_with_intervals(similarity, dataset.episodes.is_old, resample_episodes(len(dataset)), threshold)
     return {"threshold": threshold, **scores, "state_bytes": Lookup().state_bytes(dataset)}
 
@@ -99,21 +91,6 @@ def all_controls(
     scores = _scores(validation_set, test_set, device, list(lookups.values()), batch_size, seed)
     is_old = test_set.episodes.is_old
     return {"chance": chance(is_old), "always_old": always_old(is_old), **dict(zip(lookups, scores, strict=True))}
-
-
-def nearest_study_frame(
-    dataset: EpisodeDataset, episode_numbers: Sequence[int] | np.ndarray, device: torch.device, batch_size: int = 4
-) -> tuple[np.ndarray, np.ndarray]:
-    """The studied frame nearest to every probe of n episodes: cosine similarity and position, (n, P) each.
-
-    A position counts the study frames in order of presentation, from 0 to S - 1.
-    """
-    similarity, position = [], []
-    for _, study, probes in _unit_batches(dataset, np.asarray(episode_numbers), device, batch_size):
-        nearest = (probes @ study.transpose(1, 2)).max(2)  # (B, P, S) to (B, P)
-        similarity.append(nearest.values.cpu())
-        position.append(nearest.indices.cpu())
-    return torch.cat(similarity).numpy(), torch.cat(position).numpy()
 
 
 def chance(is_old: np.ndarray) -> dict[str, Any]:
@@ -168,7 +145,7 @@ def _similarities(
             raise ValueError(f"num_dimensions: {lookup.num_dimensions} is below 1")
     projections = [_projection(dataset.bank.num_features, lookup.num_dimensions, seed, device) for lookup in lookups]
     similarities = [[] for _ in lookups]
-    for number, study, probes in _unit_batches(dataset, np.arange(len(dataset)), device, batch_size):
+    for number, study, probes in unit_batches(dataset, np.arange(len(dataset)), device, batch_size):
         for lookup, projection, parts in zip(lookups, projections, similarities, strict=True):
             kept, asked = study, probes
             if lookup.num_kept is not None:
@@ -178,29 +155,6 @@ def _similarities(
                 kept, asked = F.normalize(kept @ projection, dim=2), F.normalize(probes @ projection, dim=2)
             parts.append((asked @ kept.transpose(1, 2)).amax(2).cpu())  # (B, P, K) to (B, P)
     return [torch.cat(parts).numpy() for parts in similarities]
-
-
-def _unit_batches(
-    dataset: EpisodeDataset, episode_numbers: np.ndarray, device: torch.device, batch_size: int
-) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-    """Batches of episodes with features of unit length: numbers (B,), study (B, S, D), each probe once (B, P, D)."""
-    with _full_precision():
-        for places in tqdm(batches(len(episode_numbers), batch_size), "nearest frame", unit="batch", leave=False):
-            number = episode_numbers[places]
-            features = F.normalize(dataset[number][0].to(device).float(), dim=2)  # (B, T, D)
-            num_study_frames = dataset.num_study_frames
-            yield number, features[:, :num_study_frames], features[:, num_study_frames :: dataset.repeat_test]
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Multiply in full float32 also on GPUs: TF32 would blur just what tells a frame from its neighbours."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _kept_places(episode_numbers: np.ndarray, num_study_frames: int, num_kept: int, seed: int) -> Tensor:

@@ -1,17 +1,19 @@
 """A gallery of answers: probes hit, missed, falsely recognised and rightly rejected, beside what was studied."""
 
 import base64
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 
+from recognition.common.command_line import InputError
+from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import study_frames
 from recognition.episodes.episode_spec import PROBE_KINDS
+from recognition.episodes.nearest import nearest_study_frame
 from recognition.episodes.rendering import Films, altered
-from recognition.evaluation.controls import nearest_study_frame
-from recognition.training.dataset import EpisodeDataset
 
 OUTCOMES = {  # by whether the probe was old and whether the answer says so
     "hits": (True, True),
@@ -32,6 +34,23 @@ class Exhibit(NamedTuple):
     nearest: str
     probe_place: str
     nearest_place: str
+
+
+def exhibits(
+    dataset: EpisodeDataset, answers: np.ndarray, features: Path, videos: Path | None
+) -> dict[str, list[Exhibit]] | str:
+    """The gallery of answers (N, P) for a report, or a line that says why there is none.
+
+    The films are looked for in the folder `videos`, in videos/ if it is None.
+    """
+    folder = videos or Path("videos")
+    if not folder.is_dir():
+        return f"The films are not at hand (no folder {folder}); name theirs with --videos to see pictures here."
+    try:
+        found = gallery(dataset, answers, Films(dataset.index.video_ids, features, folder))
+    except InputError as error:  # pictures are an extra: without them the report is still whole
+        return f"There are no pictures: {error}."
+    return found if any(found.values()) else f"None of the test films is in {folder}; name their folder with --videos."
 
 
 def gallery(dataset: EpisodeDataset, answers: np.ndarray, films: Films, num_each: int = 4) -> dict[str, list[Exhibit]]:

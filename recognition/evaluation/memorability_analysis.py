@@ -8,12 +8,14 @@ single film says nothing of others, so it gives none.
 Shapes: N episodes, P probes, n frames, F films, R resamples, K bins.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from recognition.evaluation.memorability_file import ProbeScores
+from recognition.episodes.dataset import EpisodeDataset
+from recognition.evaluation.memorability_file import ProbeScores, read_probe_scores
 from recognition.evaluation.signal_detection import (
     auc,
     interval,
@@ -26,6 +28,20 @@ NUM_BINS = 10
 NUM_BARS = 24  # of the histogram
 LEAST_FRAMES = 20  # shown in both halves of the episodes, for a reliability
 Row = dict[str, Any]
+
+
+def describe_by_memorability(
+    dataset: EpisodeDataset, answer: np.ndarray, folder: Path, find_similarity: Callable[[EpisodeDataset], np.ndarray]
+) -> Row | None:
+    """What evaluation.json tells of the memorability of a dataset's probes; None where `folder` has no score of them.
+
+    `find_similarity` gives the cosine of every probe with the studied frame nearest to it, (N, P).
+    """
+    episodes = dataset.episodes
+    scores = read_probe_scores(folder, episodes, dataset.index.video_ids)
+    if scores is None:
+        return None
+    return describe_memorability(episodes.probes, episodes.is_old, answer, scores, find_similarity(dataset))
 
 
 def describe_memorability(
@@ -49,31 +65,12 @@ def describe_memorability(
     episode = np.broadcast_to(np.arange(len(known))[:, None], known.shape)[known]
     places = np.column_stack([probes[known], scores.alteration[known]])
     frames, first, frame = np.unique(places, axis=0, return_index=True, return_inverse=True)
-    frame = frame.ravel()
+    shown = _Presentations(answer, is_old, similarity, episode, frame.ravel(), len(frames))
     films, film = np.unique(frames[:, 0], return_inverse=True)  # film of each frame
     resamples = resample_episodes(len(films))
-
-    def mean_of(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        """Mean of the chosen presentations of every frame (n,), nan where there are none."""
-        total, number = (np.bincount(frame[chosen], weight, len(frames)) for weight in (values[chosen], None))
-        with np.errstate(invalid="ignore"):
-            return total / number
-
-    says_old, rows = answer > 0, []
-    for name, values, chosen in (
-        ("hit_rate", says_old, is_old),
-        ("false_alarm_rate", says_old, ~is_old),
-        ("answer_to_old", answer, is_old),
-        ("answer_to_new", answer, ~is_old),
-    ):
-        mean, near = (mean_of(x, chosen) for x in (values, similarity))
-        there = ~np.isnan(mean)
-        halves = [mean_of(values, chosen & (episode % 2 == half)) for half in (0, 1)]
-        row = correlate(score[first][there], mean[there], film[there], resamples, near[there])
-        rows.append({"of": name, **row, **reliability(score[first], *halves)})
     bounds = np.unique(np.quantile(score, np.arange(1, NUM_BINS) / NUM_BINS))
     level = np.unique(np.searchsorted(bounds, score), return_inverse=True)[1]  # bins between bounds may be empty
-    bins, d_prime = score_bins(score, level, is_old, says_old, film[frame], resamples)
+    bins, d_prime = score_bins(score, level, is_old, answer > 0, film[shown.frame], resamples)
     edges = np.histogram_bin_edges(score, NUM_BARS)
     return {
         "weights": scores.weights,
@@ -82,7 +79,7 @@ def describe_memorability(
         "num_probes": int(known.sum()),
         "num_frames": len(frames),
         "num_films": len(films),
-        "correlations": rows,
+        "correlations": list(_correlations(shown, score[first], film, resamples)),
         "d_prime": d_prime,
         "bins": bins,
         "old_against_new": auc(score, is_old),
@@ -91,6 +88,40 @@ def describe_memorability(
             **{name: _shares(score[chosen], edges) for name, chosen in (("old", is_old), ("new", ~is_old))},
         },
     }
+
+
+class _Presentations(NamedTuple):
+    """All showings, m, of the probes that have a score."""
+
+    answer: np.ndarray  # (m,), as all of them
+    is_old: np.ndarray
+    similarity: np.ndarray
+    episode: np.ndarray
+    frame: np.ndarray  # which of the `num_frames` frames it shows
+    num_frames: int
+
+    def mean_of(self, values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        """Mean of the values (m,) of the chosen presentations of every frame, (n,), nan where there are none."""
+        frame = self.frame[chosen]
+        total, number = (np.bincount(frame, weight, self.num_frames) for weight in (values[chosen], None))
+        with np.errstate(invalid="ignore"):
+            return total / number
+
+
+def _correlations(shown: _Presentations, score: np.ndarray, film: np.ndarray, resamples: np.ndarray) -> Iterator[Row]:
+    """A row for each thing that memorability may go with, of frames with a score and a film, (n,) each."""
+    says_old, is_old = shown.answer > 0, shown.is_old
+    for name, values, chosen in (
+        ("hit_rate", says_old, is_old),
+        ("false_alarm_rate", says_old, ~is_old),
+        ("answer_to_old", shown.answer, is_old),
+        ("answer_to_new", shown.answer, ~is_old),
+    ):
+        mean, near = (shown.mean_of(x, chosen) for x in (values, shown.similarity))
+        there = ~np.isnan(mean)
+        halves = [shown.mean_of(values, chosen & (shown.episode % 2 == half)) for half in (0, 1)]
+        row = correlate(score[there], mean[there], film[there], resamples, near[there])
+        yield {"of": name, **row, **reliability(score, *halves)}
 
 
 def correlate(

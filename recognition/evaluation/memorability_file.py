@@ -20,9 +20,9 @@ import numpy as np
 from recognition.common.command_line import InputError
 from recognition.common.files import is_of_system, is_there, written_whole
 from recognition.common.hdf5 import new_hdf5, opened_hdf5
+from recognition.episodes.dataset import alterations_of
 from recognition.episodes.drawing import Episodes
 from recognition.episodes.episode_spec import ALTERATIONS
-from recognition.training.dataset import alterations_of
 
 FORMAT_VERSION = 1
 TYPES = {"frame": np.int64, "alteration": np.uint8, "score": np.float32, "activations": np.float32}

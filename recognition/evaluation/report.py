@@ -4,15 +4,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from recognition.common.files import written_whole
 from recognition.evaluation import figures as draw
+from recognition.evaluation import pages
 from recognition.evaluation.comparison import Comparison
+from recognition.evaluation.pages import find_pages
 from recognition.evaluation.signal_detection import NUM_RESAMPLES
 from recognition.training.config import RunConfig, dump_config
+from recognition.training.runs import Run
 
+FOLDER = Path(__file__).parent / "templates"
+COMPARISON_FILES = "comparison.html", "comparison.csv", "comparison.tex"
+COMPARISON_FIGURES = "comparison-figures"
 SCORES = (  # name in evaluation.json, what it is called, digits, meaning
     ("accuracy", "accuracy", 3, "share of right answers"),
     ("hit_rate", "hit rate", 3, "“old” to the {n_old:,} old probes"),
@@ -57,10 +64,8 @@ def report_figures(evaluation: Mapping[str, Any], metrics: list[dict[str, Any]])
         figures["probe_order"] = draw.place_curve(by_order, "Order of test", "place of the probe in the test")
     if evaluation["capacity"]:
         figures["capacity"] = draw.capacity_curve({"model": evaluation["capacity"]})
-    if (retrieval := evaluation["retrieval"]) and (rows := retrieval["other_settings"]):
-        own = {f"{row['capacity']:,} frames in memory": row["by_lag"] for row in rows if row["k"] == retrieval["k"]}
-        figures["lookup_accuracy"] = draw.lookup_curve(rows)
-        figures["lookup_retention"] = draw.retention_curve(own, "hit_rate")
+    for name, described in described_pages(evaluation).items():
+        figures |= find_pages()[name].figures(described)
     figures |= _kinds(retention)
     if memorability := evaluation["memorability"]:
         figures["memorability"] = draw.memorability_curve(memorability["bins"])
@@ -71,6 +76,11 @@ def report_figures(evaluation: Mapping[str, Any], metrics: list[dict[str, Any]])
     points = [{**model, **{key: evaluation[key] for key in ("state_bytes", "d_prime", "d_prime_interval")}}]
     figures["memory_per_byte"] = draw.memory_per_byte(points + control_points(evaluation["controls"]))
     return figures
+
+
+def described_pages(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """What the layers of a model had to tell, by their pages."""
+    return {name: evaluation[name] for name in find_pages() if evaluation[name]}
 
 
 def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
@@ -107,7 +117,7 @@ def render_report(
         name=config.name,
         scores=evaluation,
         rows=_score_rows(evaluation),
-        lookups=_lookup_table(evaluation["retrieval"]),
+        pages=described_pages(evaluation),
         controls=_control_rows(evaluation["controls"]),
         others=_other_kinds(evaluation),
         best_epoch=best and best["epoch"],
@@ -124,9 +134,33 @@ def render_comparison(comparison: Comparison, figures: Mapping[str, Figure]) -> 
     return _render("comparison.html", figures, comparison=comparison)
 
 
+def write_report(
+    run: Run, config: RunConfig, evaluation: Mapping[str, Any], gallery: Mapping[str, list] | str, as_pdf: bool = False
+) -> None:
+    """Write a run's report.html, and with `as_pdf` every figure of it as a file of its own."""
+    metrics = run.read_metrics()
+    figures = report_figures(evaluation, metrics)
+    with written_whole(run.report_file) as part:
+        part.write_text(render_report(config, evaluation, metrics, figures, gallery), encoding="utf-8")
+    if as_pdf:
+        draw.write_figures(figures, run.figures_folder)
+
+
+def write_comparison(comparison: Comparison, folder: Path, as_pdf: bool = False) -> None:
+    """Write COMPARISON_FILES into a folder, and with `as_pdf` the figures into COMPARISON_FIGURES in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = comparison_figures(comparison)
+    texts = render_comparison(comparison, figures), comparison.csv, comparison.latex
+    for name, text in zip(COMPARISON_FILES, texts, strict=True):
+        with written_whole(folder / name) as part:
+            part.write_text(text, encoding="utf-8")
+    if as_pdf:
+        draw.write_figures(figures, folder / COMPARISON_FIGURES)
+
+
 def _render(template: str, figures: Mapping[str, Figure], **values: Any) -> str:
     templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=ChoiceLoader([FileSystemLoader(FOLDER), PrefixLoader({"pages": FileSystemLoader(pages.__path__)})]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -162,12 +196,6 @@ def _control_rows(controls: Mapping[str, Mapping[str, Any]]) -> list[dict[str, A
         }
         for name, scores in controls.items()
     ]
-
-
-def _lookup_table(retrieval: Mapping[str, Any] | None) -> dict[int, list[dict[str, Any]]]:
-    """Scores of other settings of a kNN memory: for each number of neighbours those of all capacities, ascending."""
-    rows = retrieval["other_settings"] if retrieval else []
-    return {k: [row for row in rows if row["k"] == k] for k in dict.fromkeys(row["k"] for row in rows)}
 
 
 def _other_kinds(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.episode_spec import CLIP_KINDS, PROBE_KINDS
 from recognition.evaluation.signal_detection import count_answers, intervals_of_counts, scores_of_counts
-from recognition.training.dataset import EpisodeDataset
 
 NUM_PLACES = 10  # groups of clips and of probes at most, by their place
 EPISODES_A_BLOCK = 256  # compared with all their clips at once
@@ -81,6 +81,18 @@ def studied_at(dataset: EpisodeDataset) -> tuple[np.ndarray, np.ndarray]:
         frames.append((offset + (dataset.subsample - 1) // 2) // dataset.subsample)
     last = dataset.num_study_frames // study.shape[1] - 1
     return np.concatenate(rows), np.clip(np.concatenate(frames), 0, last)
+
+
+def source_places(dataset: EpisodeDataset) -> np.ndarray:
+    """Places of the study frames that old probes show, or lie nearest to, counted from 0 in order of presentation:
+    (N, P), meaningless for new probes."""
+    row, frame = studied_at(dataset)
+    return row * frames_a_clip(dataset) + frame
+
+
+def frames_a_clip(dataset: EpisodeDataset) -> int:
+    """Study frames in each row of `study`: a clip, or half of one that was drawn by kind."""
+    return dataset.num_study_frames // dataset.episodes.study.shape[1]
 
 
 def lags(

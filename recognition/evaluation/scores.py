@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import was_shown
 from recognition.evaluation.retention import EPISODES_A_BLOCK, retention
-from recognition.evaluation.retrieval import source_places
 from recognition.evaluation.signal_detection import (
     rate_interval,
     resample_episodes,
@@ -18,7 +18,6 @@ from recognition.evaluation.signal_detection import (
 )
 from recognition.features.feature_bank import find_header
 from recognition.features.made_up import is_made_up
-from recognition.training.dataset import EpisodeDataset
 
 BYTES_A_FLOAT = 4  # states are counted as float32, whatever precision the model computed in
 
@@ -41,31 +40,24 @@ def describe_answers(dataset: EpisodeDataset, answer: np.ndarray, folder: Path) 
         "num_clips": dataset.num_clips,
         "num_study_frames": dataset.num_study_frames,
         **summarise_with_intervals(answer, episodes.is_old, resamples),
-        **_share_right("shown", says_old, shown, resamples),
-        **_share_right("between", says_old, between, resamples),
+        **share_right("shown", says_old, shown, resamples),
+        **share_right("between", says_old, between, resamples),
         "roc": roc(answer, episodes.is_old),
         "zroc": zroc(answer, episodes.is_old, resamples),
         "retention": retention(dataset, answer, resamples, film_rates(dataset, folder)),
     }
 
 
-def describe_openness(
-    dataset: EpisodeDataset, answer: np.ndarray, openness: np.ndarray, clip_frames: int
-) -> list[dict[str, Any]]:
-    """Whether clips for which temporal gates were open are remembered better: a row for each layer of gates.
-
-    openness (L, N, C) is that of L layers for C clips of `clip_frames` study frames. Each row has its mean, and the
-    share of right answers to old probes of clips above that mean and of those up to it: accuracy_open, accuracy_shut.
-    """
-    is_old, resamples = dataset.episodes.is_old == 1, resample_episodes(len(dataset))
-    clip = source_places(dataset) // clip_frames
-    rows = []
-    for of_layer in openness:
-        is_open = np.take_along_axis(of_layer, clip, 1) > of_layer.mean()  # (N, P)
-        shares = _share_right("open", answer > 0, is_old & is_open, resamples)
-        shares |= _share_right("shut", answer > 0, is_old & ~is_open, resamples)
-        rows.append({"openness": float(of_layer.mean()), **shares})
-    return rows
+def share_right(name: str, says_old: np.ndarray, chosen: np.ndarray, resamples: np.ndarray) -> dict[str, Any]:
+    """Share of "old" to some of the old probes with its interval, None without any, and their number."""
+    scores: dict[str, Any] = {f"accuracy_{name}": None, f"accuracy_{name}_interval": None}
+    if chosen.any():
+        right, asked = (says_old & chosen).sum(1), chosen.sum(1)
+        scores = {
+            f"accuracy_{name}": float(right.sum() / asked.sum()),
+            f"accuracy_{name}_interval": rate_interval(right, asked, resamples),
+        }
+    return {**scores, f"n_{name}": int(chosen.sum())}
 
 
 def film_rates(dataset: EpisodeDataset, folder: Path) -> np.ndarray | None:
@@ -130,18 +122,6 @@ def without_nan(tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return [without_nan(value) for value in tree]
     return None if isinstance(tree, float) and not np.isfinite(tree) else tree
-
-
-def _share_right(name: str, says_old: np.ndarray, chosen: np.ndarray, resamples: np.ndarray) -> dict[str, Any]:
-    """Share of "old" to some of the old probes with its interval, None without any, and their number."""
-    scores: dict[str, Any] = {f"accuracy_{name}": None, f"accuracy_{name}_interval": None}
-    if chosen.any():
-        right, asked = (says_old & chosen).sum(1), chosen.sum(1)
-        scores = {
-            f"accuracy_{name}": float(right.sum() / asked.sum()),
-            f"accuracy_{name}_interval": rate_interval(right, asked, resamples),
-        }
-    return {**scores, f"n_{name}": int(chosen.sum())}
 
 
 def _without_clips(spec) -> dict[str, Any]:

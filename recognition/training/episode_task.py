@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from recognition.episodes.dataset import EpisodeDataset
 from recognition.training.config import TrainingConfig
-from recognition.training.dataset import EpisodeDataset, batches, loader
+from recognition.training.data import batches, loader
 from recognition.training.loop import IsStopAsked, Validation, sum_of_all
 
 FRESH = 3  # keeps the seeds of fresh episodes apart from those that drew the splits 0, 1 and 2

@@ -11,8 +11,8 @@ from models import CONFIGS, PUBLISHED_NAMES, build_model
 from models.recogniser import Recogniser
 from recognition.common.command_line import InputError
 from recognition.common.files import is_of_system, written_whole
+from recognition.episodes.dataset import EpisodeDataset
 from recognition.training.config import RunConfig, check_model, load_config
-from recognition.training.dataset import EpisodeDataset
 
 
 def read_config(path: Path, words: Sequence[str] = ()) -> RunConfig:

@@ -18,7 +18,7 @@ from torch import Tensor
 from recognition.common.command_line import InputError, nearest
 from recognition.common.files import is_there, read_whole, sha256, written_whole
 from recognition.training.config import RunConfig, dump_config, load_config
-from recognition.training.dataset import index_path
+from recognition.training.data import index_path
 
 PACKAGES = ("torch", "torchvision", "numpy", "h5py", "lightning-fabric", "mamba-ssm", "wandb")
 # What a run reads and knows again by its content, and the settings that say where it is.

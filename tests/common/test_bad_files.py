@@ -37,7 +37,7 @@ from recognition.features.feature_bank import FeatureBank, read_all_shots
 from recognition.features.feature_file import DamagedFile, feature_files
 from recognition.films.alterations import ALTERATIONS
 from recognition.training.config import DatasetConfig
-from recognition.training.dataset import open_split
+from recognition.training.data import open_split
 
 LENGTHS = np.array([50, 61, 72])
 IDS = [f"film_{k}" for k in range(len(LENGTHS))]

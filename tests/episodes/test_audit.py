@@ -27,6 +27,7 @@ from recognition.episodes.audit import (
     audit_lines,
     films_of,
 )
+from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import Episodes, draw_episodes
 from recognition.episodes.episode_spec import PROBE_KINDS, EpisodeSpec
 from recognition.episodes.index_file import read_index, write_index
@@ -37,7 +38,7 @@ from recognition.features.feature_file import FeatureHeader, FeatureSpool
 from recognition.films.synthetic import write_films
 from recognition.films.video import decode
 from recognition.training.config import DatasetConfig
-from recognition.training.dataset import EpisodeDataset, open_split
+from recognition.training.data import open_split
 
 LENGTHS = np.array([160, 167, 180, 190])
 NONE_FOUND = {"count": 0, "entries": []}

@@ -7,19 +7,20 @@ import pytest
 import torch
 from conftest import write_features
 
+from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import EpisodeSpec, draw_episodes, study_frames, was_shown
 from recognition.episodes.index_file import read_index, write_index
+from recognition.episodes.nearest import nearest_study_frame
 from recognition.evaluation.controls import (
+    Lookup,
     all_controls,
     always_old,
     chance,
     nearest_frame,
     nearest_frame_similarity,
-    nearest_study_frame,
 )
 from recognition.evaluation.signal_detection import summarise
 from recognition.features.feature_bank import FeatureBank
-from recognition.training.dataset import EpisodeDataset
 
 SCORES = "accuracy", "hit_rate", "false_alarm_rate", "d_prime", "criterion", "auc"
 CPU = torch.device("cpu")
@@ -44,7 +45,9 @@ def test_similarity_is_the_largest_cosine_with_a_studied_frame(tmp_path, repeat_
         for p, probe in enumerate(probes):
             cosines = [probe @ frame / np.linalg.norm(probe) / np.linalg.norm(frame) for frame in study]
             expected[n, p] = max(cosines)
-    np.testing.assert_allclose(nearest_frame_similarity(dataset, CPU, batch_size), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        nearest_frame_similarity(dataset, CPU, batch_size=batch_size), expected, rtol=0, atol=1e-6
+    )
 
 
 def test_shown_frames_are_as_similar_as_can_be(tmp_path):
@@ -79,9 +82,9 @@ def test_each_control_of_the_one_pass_equals_the_control_alone(tmp_path):
         "chance": chance(test.episodes.is_old),
         "always_old": always_old(test.episodes.is_old),
         "nearest_frame": nearest_frame(validation, test, CPU),
-        "nearest_of_1_frames": nearest_frame(validation, test, CPU, num_kept=1),
-        "nearest_of_4_frames": nearest_frame(validation, test, CPU, num_kept=4),
-        "nearest_in_16_dimensions": nearest_frame(validation, test, CPU, num_dimensions=16),
+        "nearest_of_1_frames": nearest_frame(validation, test, CPU, Lookup(num_kept=1)),
+        "nearest_of_4_frames": nearest_frame(validation, test, CPU, Lookup(num_kept=4)),
+        "nearest_in_16_dimensions": nearest_frame(validation, test, CPU, Lookup(num_dimensions=16)),
     }
     assert controls == expected
     assert [control.get("state_bytes") for control in controls.values()] == [None, None, 960, 64, 256, 960]
@@ -97,21 +100,21 @@ def test_one_pass_gathers_every_episode_once(tmp_path, monkeypatch):
 
 def test_cut_memory_is_the_same_for_equal_seeds_and_any_batch_size(tmp_path):
     dataset = dataset_of(tmp_path, "any")
-    similarity = nearest_frame_similarity(dataset, CPU, num_kept=5)
-    again = nearest_frame_similarity(dataset, CPU, batch_size=3, num_kept=5)
+    similarity = nearest_frame_similarity(dataset, CPU, Lookup(num_kept=5))
+    again = nearest_frame_similarity(dataset, CPU, Lookup(num_kept=5), batch_size=3)
     np.testing.assert_allclose(again, similarity, rtol=0, atol=1e-6)  # sums of other batches round otherwise
-    assert not np.allclose(nearest_frame_similarity(dataset, CPU, num_kept=5, seed=1), similarity)
+    assert not np.allclose(nearest_frame_similarity(dataset, CPU, Lookup(num_kept=5), seed=1), similarity)
 
 
 def test_cut_memory_finds_no_frame_that_the_whole_does_not(tmp_path):
     dataset = dataset_of(tmp_path, "presented")
     whole = nearest_frame_similarity(dataset, CPU)
-    few, more = (nearest_frame_similarity(dataset, CPU, num_kept=k) for k in (2, 10))
+    few, more = (nearest_frame_similarity(dataset, CPU, Lookup(num_kept=k)) for k in (2, 10))
     assert (few <= whole + 1e-6).all()
     assert (more <= whole + 1e-6).all()
     is_old = dataset.episodes.is_old == 1
     assert (few[is_old] > 1 - 1e-6).mean() < (more[is_old] > 1 - 1e-6).mean() < 1
-    np.testing.assert_allclose(nearest_frame_similarity(dataset, CPU, num_kept=15), whole, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(nearest_frame_similarity(dataset, CPU, Lookup(num_kept=15)), whole, rtol=0, atol=1e-6)
 
 
 def test_projected_similarity_is_the_cosine_of_projected_unit_features(tmp_path):
@@ -121,14 +124,14 @@ def test_projected_similarity_is_the_cosine_of_projected_unit_features(tmp_path)
     projected = features @ np.random.default_rng((3, 5)).normal(size=(16, 5))
     projected /= np.linalg.norm(projected, axis=2, keepdims=True)
     expected = (projected[:, 15:] @ projected[:, :15].transpose(0, 2, 1)).max(2)
-    similarity = nearest_frame_similarity(dataset, CPU, num_dimensions=5, seed=3)
+    similarity = nearest_frame_similarity(dataset, CPU, Lookup(num_dimensions=5), seed=3)
     np.testing.assert_allclose(similarity, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("options", [{"num_kept": 0}, {"num_kept": 16}, {"num_dimensions": 0}])
 def test_impossible_memory_is_refused(tmp_path, options):
     with pytest.raises(ValueError, match=next(iter(options))):
-        nearest_frame_similarity(dataset_of(tmp_path), CPU, **options)
+        nearest_frame_similarity(dataset_of(tmp_path), CPU, Lookup(**options))
 
 
 @pytest.mark.parametrize("repeat_test", [1, 3])

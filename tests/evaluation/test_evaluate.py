@@ -20,10 +20,10 @@ from recognition.common.command_line import InputError
 from recognition.episodes.index_file import read_index
 from recognition.evaluation.memorability_file import Scores, write_scores
 from recognition.evaluation.report import render_report
-from recognition.evaluation.retrieval import source_places
+from recognition.evaluation.retention import source_places
 from recognition.evaluation.signal_detection import summarise
 from recognition.training.config import load_config
-from recognition.training.dataset import open_split
+from recognition.training.data import open_split
 from recognition.training.runs import Run
 
 OPTIONS = ("--audit", "--episodes")
@@ -442,14 +442,14 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture(scope="module")
 def knn_run(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with temporal gates and a kNN memory, scored with --knn."""
+    """A run with temporal gates and a kNN memory, whose other settings were tried."""
     folder = tmp_path_factory.mktemp("knn")
     text = (runs / "run.yaml").read_text().replace("{model: transformer, args: {d_embed: 8}}", KNN)
     (folder / "knn.yaml").write_text(text.replace("n_epochs: 2", "n_epochs: 1"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["train.py", "-f", str(folder / "knn.yaml"), f"--runs_dir={folder}"])
         train.main()
-        patch.setattr(sys, "argv", ["evaluate.py", str(folder / "knn"), "--knn"])
+        patch.setattr(sys, "argv", ["evaluate.py", str(folder / "knn"), "--try_settings"])
         evaluate.main()
     return folder / "knn"
 
@@ -502,10 +502,10 @@ def test_openness_of_temporal_gates_is_told_where_there_are_any(runs: Path, knn_
     assert "<h2>Temporal gates</h2>" not in (runs / "one" / "report.html").read_text()
 
 
-def test_model_without_a_knn_memory_is_told_that_there_are_no_settings_to_try(
+def test_model_without_settings_to_try_is_told_so(
     runs: Path, tmp_path: Path, evaluated: Callable, capsys: pytest.CaptureFixture
 ):
     shutil.copytree(runs / "one", tmp_path / "one")
-    evaluated(tmp_path / "one", "--knn")
-    assert "no kNN memory" in capsys.readouterr().out
+    evaluated(tmp_path / "one", "--knn")  # as the option was called when kNN memories alone had such settings
+    assert "one: no layer has other settings to try" in capsys.readouterr().out
     assert scores_of(tmp_path / "one")["retrieval"] is None

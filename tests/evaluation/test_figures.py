@@ -104,19 +104,6 @@ def test_curves_of_many_models_differ_in_colour_or_marker():
     assert len({(line.get_color(), line.get_marker(), str(line.get_linestyle())) for line in lines}) == 20
 
 
-def test_smaller_memories_are_a_curve_for_each_number_of_neighbours():
-    rows = [
-        {"k": k, "capacity": capacity, "accuracy": 0.5 + capacity / 20_000, "accuracy_interval": [0.4, 1.0]}
-        for k in (1, 32)
-        for capacity in (1000, 3000, 9000)
-    ]
-    figure = draw.lookup_curve(rows)
-    [axis] = figure.axes
-    assert [line.get_xdata().tolist() for line in axis.lines] == [[1000, 3000, 9000]] * 2
-    assert [label.get_text() for label in axis.get_xticklabels()] == ["1,000", "3,000", "9,000"]
-    assert "k = 1\nk = 32" in shown(figure)
-
-
 @pytest.mark.parametrize("name", ["_private", "a$b$c", "x" * 80, "naïve"])
 def test_any_name_can_stand_in_a_legend(name: str):
     points = [{"name": name, "state_bytes": 64, "d_prime": 1.0, "d_prime_interval": [0.9, 1.2], "is_control": False}]

@@ -10,6 +10,7 @@ import pytest
 from colour_films import FILMS, NUM_FRAMES, colour_of, write_colour_films
 
 from recognition.common.command_line import InputError
+from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import draw_episodes, study_frames
 from recognition.episodes.episode_spec import PROBE_KINDS, EpisodeSpec
 from recognition.episodes.index_file import read_index, write_index
@@ -19,7 +20,6 @@ from recognition.evaluation.gallery import OUTCOMES, gallery
 from recognition.features.feature_bank import FeatureBank
 from recognition.features.feature_file import FeatureHeader, FeatureSpool, read_header
 from recognition.films.video import decode
-from recognition.training.dataset import EpisodeDataset
 
 IDS = [Path(name).stem for name, *_ in FILMS]
 

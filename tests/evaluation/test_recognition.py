@@ -7,11 +7,12 @@ import pytest
 import torch
 from conftest import SMALL_EPISODES, SMALL_SPLITS, run_script
 
+from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import Episodes, study_frames
 from recognition.evaluation.controls import nearest_frame
 from recognition.evaluation.signal_detection import summarise
 from recognition.training.config import DatasetConfig
-from recognition.training.dataset import EpisodeDataset, batches, loader, open_split
+from recognition.training.data import batches, loader, open_split
 
 SPLITS = ("train", "validation", "test")
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from conftest import write_features
 
+from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import EpisodeSpec, draw_episodes
 from recognition.episodes.index_file import read_index, write_index
 from recognition.evaluation.retention import _groups, _places, lags, retention, studied_at
 from recognition.evaluation.signal_detection import d_prime, resample_episodes
 from recognition.features.feature_bank import FeatureBank
-from recognition.training.dataset import EpisodeDataset
 
 LENGTHS = np.array([90, 97, 110, 131])
 FPS = np.array([30.0, 24.0, 12.5, 25.0])

@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from models.knn_memory import KNNMemory
+from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import study_frames
-from recognition.evaluation.retention import lags, studied_at
-from recognition.evaluation.retrieval import (
-    frames_a_clip,
+from recognition.evaluation.pages.retrieval import (
+    lookup_curve,
     retrieval_by_lag,
     retrieval_ranks,
     retrieval_recall,
-    source_places,
 )
+from recognition.evaluation.retention import frames_a_clip, lags, source_places, studied_at
 from recognition.evaluation.signal_detection import resample_episodes
 from recognition.training.config import DatasetConfig
-from recognition.training.dataset import EpisodeDataset, open_split
+from recognition.training.data import open_split
 
 N, P, K, S = 13, 6, 11, 40
 
@@ -115,3 +115,16 @@ def test_memory_that_starts_as_nearest_neighbours_finds_the_source_of_every_prob
     resamples = resample_episodes(len(test_set), 50)
     assert [row["recall"] for row in retrieval_recall(rank, old, resamples, 3)] == [1, 1]
     assert all(row["recall"] == 1 for row in retrieval_by_lag(rank, lag, old, resamples, 1))
+
+
+def test_smaller_memories_are_a_curve_for_each_number_of_neighbours():
+    rows = [
+        {"k": k, "capacity": capacity, "accuracy": 0.5 + capacity / 20_000, "accuracy_interval": [0.4, 1.0]}
+        for k in (1, 32)
+        for capacity in (1000, 3000, 9000)
+    ]
+    figure = lookup_curve(rows)
+    [axis] = figure.axes
+    assert [line.get_xdata().tolist() for line in axis.lines] == [[1000, 3000, 9000]] * 2
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["1,000", "3,000", "9,000"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["k = 1", "k = 32"]

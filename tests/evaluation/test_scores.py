@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.index_file import read_index
-from recognition.evaluation.retention import studied_at
 from recognition.evaluation.scores import (
     capacity,
     capacity_files,
     describe_answers,
-    describe_openness,
     film_rates,
     is_other_length,
     seconds_per_episode,
@@ -20,7 +19,6 @@ from recognition.evaluation.scores import (
 )
 from recognition.evaluation.signal_detection import summarise
 from recognition.features.feature_bank import FeatureBank
-from recognition.training.dataset import EpisodeDataset
 
 
 @pytest.fixture
@@ -44,20 +42,6 @@ def test_description_of_a_model_that_never_says_old_has_no_slope(dataset: Episod
     assert told["zroc"]["slope"] is None
     assert told["zroc"]["slope_interval"] is None
     assert told["hit_rate"] == told["false_alarm_rate"] == 0
-
-
-def test_probes_of_open_clips_are_told_from_those_of_others(dataset: EpisodeDataset):
-    """Two layers, clips of 5 study frames cut after the 4th: all probes of open clips are answered rightly."""
-    row, frame = studied_at(dataset)
-    is_open = np.random.default_rng(0).integers(0, 2, (8, 4))
-    of_probe = np.take_along_axis(is_open, (5 * row + frame) // 4, 1)
-    told = describe_openness(dataset, of_probe - 0.5, np.stack([is_open, 1 - is_open]).astype(float), clip_frames=4)
-    num_open = of_probe[dataset.episodes.is_old == 1].sum()
-    assert [row["openness"] for row in told] == [is_open.mean(), 1 - is_open.mean()]
-    assert [(row["n_open"], row["accuracy_open"]) for row in told] == [(num_open, 1), (32 - num_open, 0)]
-    assert [(row["n_shut"], row["accuracy_shut"]) for row in told] == [(32 - num_open, 0), (num_open, 1)]
-    [alike] = describe_openness(dataset, of_probe - 0.5, np.ones((1, 8, 4)), clip_frames=4)
-    assert (alike["openness"], alike["n_open"], alike["accuracy_open"], alike["n_shut"]) == (1, 0, None, 32)
 
 
 def test_rates_of_films_are_those_of_their_files_or_none(dataset: EpisodeDataset, small_bank: Path, tmp_path: Path):

@@ -9,11 +9,12 @@ import torch
 from conftest import write_features
 
 from recognition.common.command_line import Failure, InputError
+from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import Episodes, clip_kinds, draw_episodes
 from recognition.episodes.episode_spec import EpisodeSpec
 from recognition.episodes.index_file import write_index
 from recognition.training.config import DatasetConfig
-from recognition.training.dataset import CPU, EpisodeDataset, batches, loader, open_split, validation_note
+from recognition.training.data import CPU, batches, loader, open_split, validation_note
 
 SPLITS = ("train", "validation", "test")
 SPEC = EpisodeSpec(3, 9, 4, 4, 2)

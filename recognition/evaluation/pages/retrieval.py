@@ -5,35 +5,61 @@ Places count the study frames of an episode in order of presentation, from 0.
 Shapes: N episodes, P probes, K retrieved frames, the most similar first, R resamples.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
-from recognition.evaluation.retention import lags, studied_at
+from recognition.episodes.dataset import EpisodeDataset
+from recognition.evaluation.figures import retention_curve
+from recognition.evaluation.pages import Told
+from recognition.evaluation.plotting import band, finished, looks, panel
+from recognition.evaluation.retention import frames_a_clip, lags, source_places, studied_at
 from recognition.evaluation.signal_detection import rate_interval, resample_episodes
-from recognition.training.dataset import EpisodeDataset
 
 RANKS = (1, 8, 32, 128)  # how many of the retrieved frames count
 CAPACITIES = (1 / 9, 1 / 3, 1)  # of a memory, as shares of the study frames: 1,000, 3,000 and 9,000 as published
+SCORES = [f"{name}{end}" for name in ("accuracy", "d_prime") for end in ("", "_interval")]
 Row = dict[str, Any]
 
 
-def describe_retrieval(dataset: EpisodeDataset, retrieved: np.ndarray, gates: list[float] | None) -> Row:
-    """What evaluation.json tells of the study frames that probes retrieved, (N, P, K).
+def describe(dataset: EpisodeDataset, answer: np.ndarray, layers: Sequence[Told]) -> Row | None:
+    """What the last of the layers found, (N, P * showings, K), when each probe was shown for the last time.
 
-    Returns recall of the source frame itself and of any frame of its clip, see `retrieval_recall`; by_lag, the first of
-    both with all K retrieved, see `retrieval_by_lag`; and gates, how much each head relies on what it retrieved.
+    Returns k and capacity of its memory; recall of the source frame itself and of any frame of its clip, see
+    `retrieval_recall`; by_lag, the first of both with all K retrieved, see `retrieval_by_lag`; and gates, how much each
+    head relies on what it retrieved.
     """
+    if not layers:
+        return None
+    about, retrieved = layers[-1].about, layers[-1].found["retrieved"]
+    retrieved = retrieved[:, dataset.repeat_test - 1 :: dataset.repeat_test]  # (N, P, K)
     is_old, resamples, most = dataset.episodes.is_old, resample_episodes(len(dataset)), retrieved.shape[2]
     source = source_places(dataset)
     of_frame, of_clip = (retrieval_ranks(retrieved, source, unit) for unit in (1, frames_a_clip(dataset)))
     lag, _ = lags(dataset, *studied_at(dataset))
     return {
+        "k": about["k"],
+        "capacity": about["capacity"],
+        "other_settings": [],
         "recall": retrieval_recall(of_frame, is_old, resamples, most),
         "clip_recall": retrieval_recall(of_clip, is_old, resamples, most),
         "by_lag": retrieval_by_lag(of_frame, lag, is_old, resamples, most),
-        "gates": gates,
+        "gates": about["gates"],
     }
+
+
+def other_settings(described: Row, dataset: EpisodeDataset, score: Callable[[Row], Row]) -> list[Row]:
+    """Scores with other numbers of neighbours and smaller memories, which forget the earliest frames."""
+    rows = []
+    for settings in lookup_settings(described["k"], dataset.num_study_frames):
+        scores = score(settings)
+        told = {name: scores[name] for name in ("state_bytes", "hit_rate", "false_alarm_rate", *SCORES)}
+        recall = scores["retrieval"]["recall"][-1]["recall"]  # among all that is retrieved
+        rows.append({**settings, **told, "recall": recall, "by_lag": scores["retention"]["by_lag"]})
+    return rows
 
 
 def lookup_settings(k: int, num_study_frames: int) -> list[Row]:
@@ -42,15 +68,25 @@ def lookup_settings(k: int, num_study_frames: int) -> list[Row]:
     return [{"k": number, "capacity": capacity} for number in sorted({*RANKS, k}) for capacity in capacities]
 
 
-def source_places(dataset: EpisodeDataset) -> np.ndarray:
-    """Places of the study frames that old probes show, or lie nearest to, (N, P); meaningless for new probes."""
-    row, frame = studied_at(dataset)
-    return row * frames_a_clip(dataset) + frame
+def figures(described: Row) -> dict[str, Figure]:
+    """Where other settings were tried: accuracy with them, and retention with the run's own number of neighbours."""
+    if not (rows := described["other_settings"]):
+        return {}
+    own = {f"{row['capacity']:,} frames in memory": row["by_lag"] for row in rows if row["k"] == described["k"]}
+    return {"lookup_accuracy": lookup_curve(rows), "lookup_retention": retention_curve(own, "hit_rate")}
 
 
-def frames_a_clip(dataset: EpisodeDataset) -> int:
-    """Study frames in each row of `study`: a clip, or half of one that was drawn by kind."""
-    return dataset.num_study_frames // dataset.episodes.study.shape[1]
+def lookup_curve(rows: Sequence[Row]) -> Figure:
+    """Accuracy of one model against the capacity of its kNN memory: a curve for each number of neighbours."""
+    figure, axis = panel()
+    for k, look in zip(sorted({row["k"] for row in rows}), looks(), strict=False):
+        of_k = [row for row in rows if row["k"] == k]
+        band(axis, of_k, "capacity", "accuracy", f"k = {k}", look)
+    capacities = sorted({row["capacity"] for row in rows})
+    axis.set(title="Smaller memories", xlabel="study frames in the memory", ylabel="accuracy", xscale="log")
+    axis.set_xticks(capacities, [f"{capacity:,}" for capacity in capacities])
+    axis.xaxis.set_minor_locator(NullLocator())
+    return finished(figure, axis)
 
 
 def retrieval_ranks(retrieved: np.ndarray, source: np.ndarray, unit: int = 1) -> np.ndarray:
