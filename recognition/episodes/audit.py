@@ -3,6 +3,23 @@
 `audit_films` compares the films of the splits, `audit_episodes` looks at the episodes of one. Neither changes anything:
 they count, and name what they find.
 
+How films are compared. F = `frames_per_film` frames of every film, at even distances, are looked for among G = 5 F of
+every film of a later split, so that a film that was cut or begins later is found too. Their features, of unit length,
+are z-scored with mean and deviation over those of the first split, as all features of a network lie in a narrow cone,
+and compared by cosine.
+
+The threshold was set on features of an untrained ResNet18. Of 14 synthetic films of 84 s unrelated ones reach 0.965
+(nine real ones 0.93). Copies of six of them, coarsely coded at half the size, without their first 2.5 s, or both
+without the first 5 s, reach 0.99 or more and have 3 to 24 of 32 frames above 0.98. Pairs with an eighth of the frames
+or more are called copies: 17 of those 18. Features of a trained network were not at hand.
+
+A picture alike to frames of 5 films or more of the other split, such as black or a maker's title card, is no sign of a
+copy and is told apart; it is still something that training may have learnt.
+
+A borrowed stretch shorter than the distance between the F frames can be missed. Time grows with the number of pairs of
+films of different splits, memory with that of films: 1,072 films of 512 features, split 65 : 10 : 25, took 21 s of one
+CPU core and 0.8 GB.
+
 Shapes: A and B films, F frames of each of the former and G of the latter, D features, N episodes, R rows of clips,
 P probes.
 """
@@ -32,6 +49,7 @@ MAX_LISTED = 100  # findings of one sort that are listed; all are counted
 MAX_PRINTED = 3
 FILMS_A_BLOCK = 32  # films compared at once with as many: 21 MB of cosines
 EPISODES_A_BLOCK = 256
+Counted = tuple[int, dict[str, Any]]  # a number of frames, and the finding
 
 FAULTS = {
     "num_overlapping_clips": "study clips that overlap another",
@@ -65,24 +83,7 @@ def audit(
 def audit_films(
     folder: str | Path, films: Mapping[str, Sequence[str]], frames_per_film: int = 32, threshold: float = 0.98
 ) -> dict[str, Any]:
-    """Films that two splits share: by name, by the video file's hash, and by frames that look alike.
-
-    F = `frames_per_film` frames of every film, at even distances, are looked for among G = 5 F of every film of a later
-    split, so that a film that was cut or begins later is found too. Their features, of unit length, are z-scored with
-    mean and deviation over those of the first split, as all features of a network lie in a narrow cone, and compared by
-    cosine.
-
-    The threshold was set on features of an untrained ResNet18. Of 14 synthetic films of 84 s unrelated ones reach
-    0.965 (nine real ones 0.93). Copies of six of them, coarsely coded at half the size, without their first 2.5 s, or
-    both without the first 5 s, reach 0.99 or more and have 3 to 24 of 32 frames above 0.98. Pairs with an eighth of the
-    frames or more are called copies: 17 of those 18. Features of a trained network were not at hand.
-
-    A picture alike to frames of 5 films or more of the other split, such as black or a maker's title card, is no sign
-    of a copy and is told apart; it is still something that training may have learnt.
-
-    A borrowed stretch shorter than the distance between the F frames can be missed. Time grows with the number of pairs
-    of films of different splits, memory with that of films: 1,072 films of 512 features, split 65 : 10 : 25, took 21 s
-    of one CPU core and 0.8 GB.
+    """Films that two splits share: by name, by the video file's hash, and by frames that look alike, see above.
 
     Args:
         folder: where the feature files are. Published ones (.pt) carry no hash and are compared without.
@@ -99,48 +100,32 @@ def audit_films(
     folder, films = Path(folder), {split: list(dict.fromkeys(names)) for split, names in films.items()}
     sampled = _standard_frames(folder, films, frames_per_film)
     hashes = {split: np.array([_video_hash(folder, name) for name in names]) for split, names in films.items()}
-    shared_films, shared_files, near_duplicates, common_frames, highest = [], [], [], [], []
-    for split, other_split in itertools.combinations(films, 2):
-        splits, names, others = [split, other_split], np.array(films[split]), np.array(films[other_split])
+    shared_films, shared_files, alike, common, highest = [], [], [], [], [-1.0]
+    for splits in itertools.combinations(films, 2):
+        names, others = (np.array(films[split]) for split in splits)
         is_film = names[:, None] == others  # (A, B)
-        is_file = (hashes[split][:, None] == hashes[other_split]) & (hashes[split] != "")[:, None] & ~is_film
+        is_file = (hashes[splits[0]][:, None] == hashes[splits[1]]) & (hashes[splits[0]] != "")[:, None] & ~is_film
         shared_films += [_finding([names[a]], splits, "one film in both") for a, _ in np.argwhere(is_film)]
         shared_files += [
             _finding([names[a], others[b]], splits, "one video file, two names") for a, b in np.argwhere(is_file)
         ]
-        step = sampled[split].shape[1] // frames_per_film
-        cosine = _highest_cosines(sampled[split][:, step // 2 :: step], sampled[other_split])  # (A, F, B)
+        cosine = _pair_cosines(*(sampled[split] for split in splits), frames_per_film)
         cosine.transpose(0, 2, 1)[is_film | is_file] = -1  # told already
         highest.append(float(cosine.max()))
-        is_alike = cosine >= threshold
-        is_common = is_alike.sum(2) >= COMMON_FILMS  # (A, F)
-        num_alike = (is_alike & ~is_common[..., None]).sum(1)  # (A, B)
-        for a, b in np.argwhere(num_alike):
-            number = int(num_alike[a, b])
-            reason = f"{number} of {frames_per_film} frames alike, cosine up to {cosine[a, ~is_common[a], b].max():.3f}"
-            near_duplicates.append((number, names[a], others[b], splits, reason))
-        for a in np.flatnonzero(is_common.any(1)):
-            number = int(is_common[a].sum())
-            reason = f"{number} of {frames_per_film} frames are in {COMMON_FILMS} or more {other_split} films too"
-            common_frames.append((number, names[a], splits, reason))
-    for found in (near_duplicates, common_frames):
-        found.sort(key=lambda entry: (-entry[0], *entry[1:]))
-    num_copies = sum(entry[0] >= COPY_SHARE * frames_per_film for entry in near_duplicates)
+        pairs, frames = _with_frames_alike(cosine, names, others, splits, threshold)
+        alike += pairs
+        common += frames
+    copies = [number for number, _ in alike if number >= COPY_SHARE * frames_per_film]
+    num_without_hash = int(sum((values == "").sum() for values in hashes.values()))
     return {
         "num_films": {split: len(names) for split, names in films.items()},
         "frames_per_film": frames_per_film,
         "threshold": threshold,
-        "highest_cosine": round(max(highest), 4) if max(highest, default=-1) > -1 else None,
+        "highest_cosine": round(max(highest), 4) if max(highest) > -1 else None,
         "shared_films": _listed(shared_films),
-        "shared_files": {
-            **_listed(shared_files),
-            "num_without_hash": int(sum((values == "").sum() for values in hashes.values())),
-        },
-        "near_duplicates": {
-            **_listed([_finding([a, b], splits, reason) for _, a, b, splits, reason in near_duplicates]),
-            "num_copies": num_copies,
-        },
-        "common_frames": _listed([_finding([name], splits, reason) for _, name, splits, reason in common_frames]),
+        "shared_files": {**_listed(shared_files), "num_without_hash": num_without_hash},
+        "near_duplicates": {**_listed(_most_first(alike)), "num_copies": len(copies)},
+        "common_frames": _listed(_most_first(common)),
     }
 
 
@@ -207,6 +192,34 @@ def _video_hash(folder: Path, name: str) -> str:
     """SHA-256 of the film's video file; empty for published features, which do not say."""
     header = find_header(folder, name)
     return header.video_sha256 if header else ""
+
+
+def _pair_cosines(frames: Tensor, others: Tensor, frames_per_film: int) -> np.ndarray:
+    """Of F frames of the films of a split the highest cosine with any frame of films of a later one: (A, F, B).
+
+    Where the films (A, ., D) come with more frames, every fifth is looked for.
+    """
+    step = frames.shape[1] // frames_per_film
+    return _highest_cosines(frames[:, step // 2 :: step], others)
+
+
+def _with_frames_alike(
+    cosine: np.ndarray, names: np.ndarray, others: np.ndarray, splits: Sequence[str], threshold: float
+) -> tuple[list[Counted], list[Counted]]:
+    """Pairs of films with frames alike by cosine (A, F, B), and films with frames that many of the other split have."""
+    num_frames, is_alike = cosine.shape[1], cosine >= threshold
+    is_common = is_alike.sum(2) >= COMMON_FILMS  # (A, F)
+    num_alike = (is_alike & ~is_common[..., None]).sum(1)  # (A, B)
+    pairs, common = [], []
+    for a, b in np.argwhere(num_alike):
+        nearest = cosine[a, ~is_common[a], b].max()
+        reason = f"{num_alike[a, b]} of {num_frames} frames alike, cosine up to {nearest:.3f}"
+        pairs.append((int(num_alike[a, b]), _finding([names[a], others[b]], splits, reason)))
+    for a in np.flatnonzero(is_common.any(1)):
+        number = int(is_common[a].sum())
+        reason = f"{number} of {num_frames} frames are in {COMMON_FILMS} or more {splits[1]} films too"
+        common.append((number, _finding([names[a]], splits, reason)))
+    return pairs, common
 
 
 def _highest_cosines(frames: Tensor, others: Tensor) -> np.ndarray:
@@ -283,8 +296,13 @@ def _nearest(
     }
 
 
-def _finding(films: Iterable[str], splits: list[str], reason: str) -> dict[str, Any]:
-    return {"films": [str(film) for film in films], "splits": splits, "reason": reason}
+def _finding(films: Iterable[str], splits: Sequence[str], reason: str) -> dict[str, Any]:
+    return {"films": [str(film) for film in films], "splits": list(splits), "reason": reason}
+
+
+def _most_first(entries: Iterable[Counted]) -> list[dict[str, Any]]:
+    """Findings by how many frames each has, then by their words."""
+    return [found for _, found in sorted(entries, key=lambda entry: (-entry[0], *entry[1].values()))]
 
 
 def _listed(entries: list[dict[str, Any]]) -> dict[str, Any]:

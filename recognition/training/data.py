@@ -30,23 +30,8 @@ def open_split(config: DatasetConfig, split: str, device: torch.device = CPU, nu
     The published data set has no validation episodes: the last sixteenth of its training episodes takes their place,
     and is left out of "train". Raises InputError for files that are missing, damaged or do not fit together.
     """
-    path = index_path(config, split)
-    if not is_there(path):
-        raise InputError(
-            f"{path}: no such index file; make it with generate_dataset.py, or say where it is by "
-            f"dataset.{split}_indices_file=PATH"
-        )
-    index = read_index(path)
-    if _shares_training_file(config) and split != "test":
-        first = len(index) - max(1, len(index) // 16)
-        part = slice(first, None) if split == "validation" else slice(0, first)
-        index = _with_episodes(index, part)
-    if (subsample := config.subsample or (index.spec and index.spec.subsample)) is None:
-        raise InputError(f"dataset.subsample: must be given, {index.path} does not say it")
-    if index.spec and index.spec.old_probes == "presented" and subsample != index.spec.subsample:
-        raise InputError(
-            f"dataset.subsample: {subsample}, but the old probes of {index.path} were shown with {index.spec.subsample}"
-        )
+    index = _read_split(config, split)
+    subsample = _subsample(config, index)
     is_described = index.spec and 2 * index.spec.num_tests == index.episodes.probes.shape[1]
     if split == "train" and config.fresh_episodes and not is_described:
         raise InputError(
@@ -170,6 +155,33 @@ def loader(
             f"the episodes of a batch could not be gathered ({error or 'out of memory'}); lower training.num_workers "
             f"({num_workers}), each of which holds two batches, or training.batch_size"
         ) from None
+
+
+def _read_split(config: DatasetConfig, split: str) -> EpisodeIndex:
+    """The index of a split; of a file that validation shares with training, its part."""
+    path = index_path(config, split)
+    if not is_there(path):
+        raise InputError(
+            f"{path}: no such index file; make it with generate_dataset.py, or say where it is by "
+            f"dataset.{split}_indices_file=PATH"
+        )
+    index = read_index(path)
+    if _shares_training_file(config) and split != "test":
+        first = len(index) - max(1, len(index) // 16)
+        part = slice(first, None) if split == "validation" else slice(0, first)
+        index = _with_episodes(index, part)
+    return index
+
+
+def _subsample(config: DatasetConfig, index: EpisodeIndex) -> int:
+    """Every how many frames of a clip one is shown."""
+    if (subsample := config.subsample or (index.spec and index.spec.subsample)) is None:
+        raise InputError(f"dataset.subsample: must be given, {index.path} does not say it")
+    if index.spec and index.spec.old_probes == "presented" and subsample != index.spec.subsample:
+        raise InputError(
+            f"dataset.subsample: {subsample}, but the old probes of {index.path} were shown with {index.spec.subsample}"
+        )
+    return subsample
 
 
 def _shares_training_file(config: DatasetConfig) -> bool:
