@@ -8,9 +8,8 @@ import torch
 from conftest import write_features
 
 from recognition.episodes.dataset import EpisodeDataset
-from recognition.episodes.drawing import EpisodeSpec, draw_episodes, study_frames, was_shown
+from recognition.episodes.drawing import EpisodeSpec, draw_episodes, was_shown
 from recognition.episodes.index_file import read_index, write_index
-from recognition.episodes.nearest import nearest_study_frame
 from recognition.evaluation.controls import (
     Lookup,
     all_controls,
@@ -132,29 +131,6 @@ def test_projected_similarity_is_the_cosine_of_projected_unit_features(tmp_path)
 def test_impossible_memory_is_refused(tmp_path, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         nearest_frame_similarity(dataset_of(tmp_path), CPU, Lookup(**options))
-
-
-@pytest.mark.parametrize("repeat_test", [1, 3])
-def test_position_of_the_nearest_frame_is_that_of_the_shown_frame_itself(tmp_path, repeat_test):
-    dataset = dataset_of(tmp_path, repeat_test=repeat_test)
-    numbers = np.array([7, 2, 11, 12, 0])
-    similarity, position = nearest_study_frame(dataset, numbers, CPU)
-    whole = nearest_frame_similarity(dataset, CPU)
-    np.testing.assert_allclose(similarity, whole[numbers], rtol=0, atol=1e-6)
-    episodes = dataset.episodes
-    shown = study_frames(episodes.study[numbers], 2)  # (5, S, 2)
-    nearest = np.take_along_axis(shown, position[..., None], 1)
-    is_old = episodes.is_old[numbers] == 1
-    np.testing.assert_array_equal(nearest[is_old], episodes.probes[numbers][is_old])
-
-
-def test_precision_of_products_is_left_as_it_was(tmp_path):
-    torch.set_float32_matmul_precision("high")
-    try:
-        nearest_frame_similarity(dataset_of(tmp_path), CPU)
-        assert torch.get_float32_matmul_precision() == "high"
-    finally:
-        torch.set_float32_matmul_precision("highest")
 
 
 @pytest.mark.parametrize(("is_old", "accuracy"), [([0, 1], 0.5), ([1, 1, 1, 0], 0.75), ([0, 0, 1], 2 / 3), ([1], 1)])

@@ -428,6 +428,16 @@ def test_layer_that_was_told_of_no_probes_takes_what_is_read_for_them():
     assert layer.openness is None  # no study frame was read
     assert torch.equal(layer(x[:, :S]), told(x)[:, :S])
     assert layer.openness.tolist() == [[1, 1, 1]] * B
+    assert layer.tell() == {}  # it has no gate
+
+
+@torch.no_grad()
+def test_gate_tells_of_the_clips_of_its_latest_call_alone():
+    layer, x = build_layer(gate="soft"), draw(B, S + P, C)
+    layer(x)
+    assert torch.equal(layer.tell()["openness"], layer.openness)
+    layer(x, P)  # reads no clip
+    assert layer.tell() == {}
 
 
 @torch.no_grad()
