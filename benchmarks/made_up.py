@@ -24,6 +24,7 @@ import torch.nn.functional as F
 
 from benchmarks.measure import peak_memory, take_turns
 from recognition.common.command_line import ArgumentParser, InputError, path_or_word, run, whole_number
+from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import Episodes, draw_episodes
 from recognition.episodes.episode_spec import EpisodeSpec, TooFewFrames
 from recognition.episodes.index_file import EpisodeIndex
@@ -31,7 +32,6 @@ from recognition.evaluation.controls import nearest_frame
 from recognition.features.feature_bank import FeatureBank, find_header, read_all_shots
 from recognition.features.feature_file import feature_files
 from recognition.features.made_up import MadeUpFilms, is_made_up
-from recognition.training.dataset import EpisodeDataset
 
 LEAST_FRAMES = 30  # of a film; shorter ones are left out
 NUM_DIRECTIONS = (1, 2, 4, 9, 16, 32)

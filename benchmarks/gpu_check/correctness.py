@@ -23,7 +23,7 @@ from models import CONFIGS, PUBLISHED_NAMES, build_model
 from models.optional import MAMBA2, find_module
 from models.recogniser import Recogniser
 from recognition.training.config import RunConfig, TrainingConfig, check_model, load_config
-from recognition.training.dataset import batches
+from recognition.training.data import batches
 from recognition.training.devices import precision_of
 from recognition.training.episode_task import EpisodeTask
 from recognition.training.loop import Loop, Progress

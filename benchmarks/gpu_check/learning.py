@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
+from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import draw_episodes
 from recognition.episodes.episode_spec import EpisodeSpec
 from recognition.episodes.index_file import EpisodeIndex
 from recognition.features.feature_bank import FeatureBank, Place
 from recognition.features.made_up import MadeUpFilms
-from recognition.training.dataset import EpisodeDataset
 from recognition.training.devices import launch
 from recognition.training.episode_task import EpisodeTask
 from recognition.training.loop import Loop, Progress

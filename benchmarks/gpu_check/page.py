@@ -33,7 +33,7 @@ make gpu-check
 python -m benchmarks.gpu_check --device cpu --tiny --output gpu-rehearsal
 ```
 
-The first checks and measures in 9 minutes all that only a GPU can tell, and writes this page: the tests marked `gpu`, one
+The first checks and measures in 9 minutes all that only a GPU can tell, and writes this page: tests marked `gpu`, one
 step of every configuration against a reference in float64, speeds against plain rivals, learning at the published
 scale, growth with the length of an episode. The second rehearses all of it without a GPU, in a minute.
 """

@@ -23,7 +23,7 @@ from recognition.features.feature_bank import FeatureBank, read_all_shots
 from recognition.features.made_up import MadeUpFilms
 from recognition.training import provenance
 from recognition.training.config import DatasetConfig
-from recognition.training.dataset import open_split
+from recognition.training.data import open_split
 
 NAME = "made-up:5x1300,seed=3,features=24"
 WORDS = (

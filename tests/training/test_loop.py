@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from models import CONFIGS, build_model
 from recognition.common.command_line import Failure
+from recognition.episodes.dataset import EpisodeDataset
 from recognition.training.config import DatasetConfig, TrainingConfig
-from recognition.training.dataset import EpisodeDataset, open_split
+from recognition.training.data import open_split
 from recognition.training.devices import _SYNC_BUFFERS, precision_of
 from recognition.training.episode_task import EpisodeTask
 from recognition.training.loop import Loop
