@@ -80,7 +80,7 @@ def report_figures(evaluation: Mapping[str, Any], metrics: list[dict[str, Any]])
 
 def described_pages(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """What the layers of a model had to tell, by their pages."""
-    return {name: evaluation[name] for name in find_pages() if evaluation[name]}
+    return {name: evaluation[name] for name in find_pages() if evaluation.get(name)}
 
 
 def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
