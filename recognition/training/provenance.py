@@ -101,9 +101,9 @@ def _of_index(path: Path, folder: str | Path, videos: Path | None) -> Iterator[L
     if index.video_digests is None:
         yield Link(1, "which features its films had is not known: it is older than that, or the published study's")
         return
-    from recognition.training.data import changed_films
     from recognition.features.feature_file import DamagedFile, read_header
     from recognition.features.made_up import MadeUpFilms, is_made_up
+    from recognition.training.data import changed_films
 
     if is_made_up(folder):
         changed = changed_films(index, MadeUpFilms(folder, index.video_ids).digests)
