@@ -155,13 +155,14 @@ class URLSTM(nn.Module):
             state = zeros, zeros
         last_h, last_c = [], []
         for k, layer in enumerate(self.layers):
+            assert isinstance(layer, URLSTMCell)
             x, h, c = self._read(layer, x if k == 0 else self.dropout(x), state[0][k], state[1][k])
             last_h.append(h)
             last_c.append(c)
         return x if self.batch_first else x.transpose(0, 1), (torch.stack(last_h), torch.stack(last_c))
 
     def _state_dtype(self) -> torch.dtype:
-        return self.layers[0].weight_hh.dtype
+        return self.layers[0].get_parameter("weight_hh").dtype
 
     def _read(self, layer: URLSTMCell, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if not (self.checkpoint_every and torch.is_grad_enabled()):
@@ -198,7 +199,7 @@ def _compiled_scan() -> Callable | None:
         try:
             from models.ur_lstm_kernel import scan
         except ModuleNotFoundError:  # copied, with that file beside it
-            from ur_lstm_kernel import scan
+            from ur_lstm_kernel import scan  # type: ignore[no-redef]
     except ImportError as error:
         logging.getLogger(__name__).warning(
             "UR-LSTM runs as a plain loop, many times slower on the CPU than compiled by numba: %s", error

@@ -6,13 +6,14 @@ from models.knn_memory import KNNMemory
 from models.lstm import LSTM
 from models.mamba2 import Mamba2
 from models.mixed import mixed_config
+from models.mixer import Mixer
 from models.mlstm import MLSTM
 from models.recogniser import Recogniser
 from models.temporal_gates import TemporalGate
 from models.transformer import Transformer
 from models.ur_lstm import URLSTMMixer
 
-MODELS = {
+MODELS: dict[str, type[Mixer]] = {
     "transformer": Transformer,
     "lstm": LSTM,
     "ur_lstm": URLSTMMixer,
@@ -21,8 +22,8 @@ MODELS = {
     "temporal_gate": TemporalGate,
     "knn_memory": KNNMemory,
 }
-CONFIGS = {name: mixer.Config for name, mixer in MODELS.items()}
-CONFIGS = CONFIGS | {"mixed": mixed_config(CONFIGS)}
+_of_one_family = {name: mixer.Config for name, mixer in MODELS.items()}
+CONFIGS: dict[str, type[StackConfig]] = {**_of_one_family, "mixed": mixed_config(_of_one_family)}
 # Names in the published study's configuration files; its "LSTM" stacked UR-LSTM layers.
 PUBLISHED_NAMES = {"TransformerEncoder": "transformer", "LSTM": "ur_lstm", "xLSTM": "mlstm", "Mamba": "mamba2"}
 
@@ -40,7 +41,8 @@ def build_model(
     With key-value slots each layer follows a key-value memory of its own. `clip_frames`, the study frames of a clip, is
     for layers that look at clips and whose settings do not say it.
     """
-    mixers, residual = [], []
+    mixers: list[Mixer] = []
+    residual = []
     for family, settings in config.layers_of(name):
         if config.key_value_slots:
             mixers.append(KeyValueMixer(config.d_embed, config.key_value_slots))

@@ -46,6 +46,8 @@ class ConceptAlignment(nn.Module):
         ValueError: `recon` is neither.
     """
 
+    centre: Tensor  # (K,)
+
     def __init__(
         self,
         dim: int = 256,

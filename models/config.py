@@ -16,6 +16,10 @@ class StackConfig(BaseModel):
     d_embed: Count = 512  # M, the width in which the stack works
     key_value_slots: int = Field(0, ge=0)  # of a key-value memory before each layer; 0 for none
 
+    def layers_of(self, family: str) -> "list[tuple[str, MixerConfig]]":
+        """The family and the settings of each layer of a stack that was asked for by the name `family`."""
+        raise NotImplementedError
+
 
 class MixerConfig(StackConfig):
     """Settings of a stack of one family; the families add their own."""
@@ -24,7 +28,6 @@ class MixerConfig(StackConfig):
     residual: bool = True  # each layer computes x + mixer(norm(x)) instead of mixer(x)
 
     def layers_of(self, family: str) -> list[tuple[str, "MixerConfig"]]:
-        """The family and the settings of each layer of a stack of `family`."""
         return [(family, self)] * self.n_layers
 
     def clip_frames_of(self, shown: int) -> int | None:

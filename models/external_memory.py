@@ -49,6 +49,10 @@ class ExternalMemory(nn.Module):
     of that name raises ImportError.
     """
 
+    keys: Tensor  # (B, G, C, D)
+    values: Tensor
+    count: Tensor  # (B,), how many entries were ever added
+
     def __init__(
         self,
         num_rows: int,

@@ -8,11 +8,15 @@ Shapes: B episodes, H heads, T frames, R of them read, D head width.
 
 import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from models.gpu_paths import GPUPath
+
+if TYPE_CHECKING:  # not in all versions of torch, and slow to import
+    from torch.nn.attention.flex_attention import BlockMask
 
 MIN_HEAD_WIDTH = 16
 BACKEND = "inductor"
@@ -20,9 +24,7 @@ BACKEND = "inductor"
 _path = GPUPath("The transformer attends piece by piece, with a dense mask for each", compiles=True)
 
 
-def attend(
-    plain: Callable, queries: Tensor, keys: Tensor, values: Tensor, no_self: bool, is_causal: bool
-) -> tuple[Tensor]:
+def attend(plain: Callable, queries: Tensor, keys: Tensor, values: Tensor, no_self: bool, is_causal: bool) -> Tensor:
     """What plain(queries, keys, values) gives: attention of the last R of T frames, (B, H, R, D) and twice (B, H, T, D)
     to (B, H, R, D). By it where FlexAttention cannot be had.
     """
@@ -49,7 +51,7 @@ def flex(queries: Tensor, keys: Tensor, values: Tensor, no_self: bool, is_causal
 
 
 @functools.lru_cache(maxsize=8)
-def block_mask(no_self: bool, is_causal: bool, num_read: int, num_keys: int, device: torch.device):
+def block_mask(no_self: bool, is_causal: bool, num_read: int, num_keys: int, device: torch.device) -> "BlockMask":
     """What the last `num_read` of `num_keys` frames see, block by block, as `Transformer` says: a `BlockMask`."""
     from torch.nn.attention.flex_attention import create_block_mask
 
@@ -70,7 +72,7 @@ def block_mask(no_self: bool, is_causal: bool, num_read: int, num_keys: int, dev
 def _compiled(backend: str) -> Callable:
     from torch.nn.attention.flex_attention import flex_attention
 
-    def attend(queries: Tensor, keys: Tensor, values: Tensor, block_mask: object) -> Tensor:
+    def attend(queries: Tensor, keys: Tensor, values: Tensor, block_mask: "BlockMask") -> Tensor:
         return flex_attention(queries, keys, values, block_mask=block_mask)
 
     # One length a kind of input, and no kernels for all lengths: what was tried is what runs.

@@ -73,7 +73,7 @@ class GPUPath:
             and not torch.compiler.is_compiling()
         )
 
-    def __call__(self, fast: Callable, plain: Callable, args: Sequence, sample: Sequence | None = None):
+    def __call__(self, fast: Callable, plain: Callable, args: Sequence, sample: Sequence | None = None) -> tuple:
         """fast(*args), or plain(*args) where the path is not open or does not work. Both return tuples of tensors.
 
         The first inputs of each kind - shapes, strides, types, what needs gradients - are tried before: `sample`, as

@@ -6,9 +6,7 @@ D width of a head, K neighbours, L segments read at once of N frames each, which
 """
 
 import math
-from collections.abc import Sequence
-from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +21,7 @@ from models.norm import LayerNorm
 from models.optional import find_module
 
 NUM_BUCKETS, MAX_DISTANCE = 32, 128  # of relative positions, as T5's (Raffel et al. 2020, arXiv:1910.10683)
-KeysValues = Sequence[Tensor]  # two, (B, G, frames, D) each
+KeysValues = tuple[Tensor, Tensor]  # (B, G, frames, D) each
 
 
 class KNNMemory(Mixer):
@@ -76,7 +74,7 @@ class KNNMemory(Mixer):
         faiss_index: IndexKind = "hnsw"
 
         @model_validator(mode="after")
-        def _check(self):
+        def _check(self) -> "KNNMemory.Config":
             if self.d_head is None and self.d_embed % self.n_heads:
                 raise ValueError(f"d_embed {self.d_embed} cannot be shared among n_heads {self.n_heads}")
             if self.n_heads % self.kv_heads:
@@ -130,19 +128,22 @@ class KNNMemory(Mixer):
         study, probes = x.split([num_frames - num_probes, num_probes], 1)
         memory = self.build_memory(len(x), study.shape[1], x.device)
         graph = self._keys_values(study) if self._trains_memory and study.shape[1] else None
-        outputs, cache = [], None
+        outputs: list[Tensor] = []
+        cache: KeysValues | None = None
         for first in range(0, study.shape[1], self.config.segment):
             segment = study[:, first : first + self.config.segment]
             size = segment.shape[1]
-            local = self._keys_values(segment) if graph is None else [x[:, :, first : first + size] for x in graph]
+            keys, values = self._keys_values(segment) if graph is None else _frames(graph, first, first + size)
             if cache:
-                local = [torch.cat(pair, 2) for pair in zip(cache, local, strict=True)]
+                keys, values = torch.cat([cache[0], keys], 2), torch.cat([cache[1], values], 2)
+            local = keys, values
             if first + size > num_frames - num_read:  # read from here on; what lies before is only written
                 outputs.append(self._read(segment, size, local, self._search(segment, memory), graph, lean=True))
-            num_leaving = max(0, local[0].shape[2] - self.config.xl)
-            memory.add(*(x[:, :, :num_leaving] for x in local))
+            num_leaving = max(0, keys.shape[2] - self.config.xl)
+            memory.add(*_frames(local, 0, num_leaving))
             if self.config.xl:
-                cache = [x[:, :, num_leaving:] if graph else x[:, :, num_leaving:].detach() for x in local]
+                keys, values = _frames(local, num_leaving, None)
+                cache = (keys, values) if graph else (keys.detach(), values.detach())
         if cache:
             memory.add(*cache)
         if num_probes:
@@ -236,30 +237,16 @@ class KNNMemory(Mixer):
 
         With `lean`, gradients keep what comes in alone and compute the rest again; what was found stays the same.
         """
-        block = partial(self._block, size)
-        entries = (found.keys, found.values) if graph is None else graph
-        places = None if graph is None else found.ids
+        # Of what was found and is also in the graph, a checkpoint need not keep a copy.
+        entries = _Entries(found.keys, found.values, None) if graph is None else _Entries(*graph, found.ids)
         if lean and torch.is_grad_enabled():
-            return checkpoint(block, x, *keys_values, *entries, places, found.mask, use_reentrant=False)
-        return block(x, *keys_values, *entries, places, found.mask)
+            return checkpoint(self._block, x, size, keys_values, entries, found.mask, use_reentrant=False)
+        return self._block(x, size, keys_values, entries, found.mask)
 
-    def _block(
-        self,
-        size: int,
-        x: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        stored_keys: Tensor,
-        stored_values: Tensor,
-        places: Tensor | None,
-        mask: Tensor,
-    ) -> Tensor:
-        """Stored keys and values are the entries found, (B, H, L N, K, D), or tables that have them at `places`."""
-        if places is not None:
-            stored_keys, stored_values = take(stored_keys, places), take(stored_values, places)
+    def _block(self, x: Tensor, size: int, local: KeysValues, entries: "_Entries", mask: Tensor) -> Tensor:
+        stored = entries.taken()
         with torch.autocast(x.device.type, enabled=False):
-            queries = self._queries(x)
-            mixed, familiarity = self._attend(queries, keys, values, stored_keys, stored_values, mask, size)
+            mixed, familiarity = self._attend(self._queries(x), size, local, stored, mask)
         y = self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))
         if self.familiarity is not None:
             y = y + self.familiarity(familiarity.transpose(1, 2))
@@ -268,44 +255,56 @@ class KNNMemory(Mixer):
         return x + self.dropout(self.contract(inner))
 
     def _attend(
-        self,
-        queries: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        stored_keys: Tensor,
-        stored_values: Tensor,
-        mask: Tensor,
-        size: int,
+        self, queries: Tensor, size: int, local: KeysValues, stored: KeysValues, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What each head reads, (B, H, L N, D), and s (greatest similarity - 1), (B, H, L N)."""
+        """What each head reads, (B, H, L N, D), and s (greatest similarity - 1), (B, H, L N). What is stored are the
+        entries found, (B, H, L N, K, D)."""
+        (keys, values), (stored_keys, stored_values) = local, stored
         temperature = self.log_temperature.exp()[:, None, None]  # (H, 1, 1)
         of_head = queries.shape[1] // keys.shape[1]
         segments = (queries.shape[2] // size, -1)
         scaled = temperature * queries  # (B, H, L N, D)
         local_keys, local_values = (x.repeat_interleave(of_head, 1).unflatten(2, segments) for x in (keys, values))
-        local = scaled.unflatten(2, segments) @ local_keys.mT  # (B, H, L, N, C)
-        num_seen = local.shape[4]  # of them the last are the segment's own
+        near = scaled.unflatten(2, segments) @ local_keys.mT  # (B, H, L, N, C)
+        num_seen = near.shape[4]  # of them the last are the segment's own
         if self.relative_bias is not None:
             buckets = relative_buckets(num_seen, self.config.causal, queries.device)[-size:]
             bias = math.sqrt(self.d_head) * self.relative_bias[buckets].movedim(2, 0)  # (H, N, C)
-            local = local + bias[:, None]
+            near = near + bias[:, None]
         if self.config.causal:
             is_later = torch.ones(size, num_seen, dtype=torch.bool, device=queries.device).triu(1 + num_seen - size)
-            local = local.masked_fill(is_later, -torch.inf)
+            near = near.masked_fill(is_later, -torch.inf)
         memory = torch.einsum("bhtd,bhtkd->bhtk", scaled, stored_keys)
         is_any = mask.any(3, keepdim=True)  # (B, H, L N, 1)
         similarity = torch.where(is_any, memory[..., :1], 0)
         memory = memory.masked_fill(~mask, torch.finfo(memory.dtype).min)  # finite: a row may have nothing else
         if self.gate is None:
             num_found = memory.shape[3]
-            weights = torch.cat([memory, local.flatten(2, 3)], 3).softmax(3)  # (B, H, L N, K + C)
-            memory, local = weights.split([num_found, num_seen], 3)
-            local = local.unflatten(2, segments)
+            weights = torch.cat([memory, near.flatten(2, 3)], 3).softmax(3)  # (B, H, L N, K + C)
+            memory, near = weights.split([num_found, num_seen], 3)
+            near = near.unflatten(2, segments)
         else:
             gate = torch.where(is_any, torch.sigmoid(self.gate)[:, None, None], 0)
-            memory, local = gate * memory.softmax(3), (1 - gate).unflatten(2, segments) * local.softmax(4)
-        mixed = torch.einsum("bhtk,bhtkd->bhtd", memory, stored_values) + (local @ local_values).flatten(2, 3)
+            memory, near = gate * memory.softmax(3), (1 - gate).unflatten(2, segments) * near.softmax(4)
+        mixed = torch.einsum("bhtk,bhtkd->bhtd", memory, stored_values) + (near @ local_values).flatten(2, 3)
         return mixed, (similarity - temperature).squeeze(3)
+
+
+class _Entries(NamedTuple):
+    """Keys and values that queries found, (B, H, L N, K, D), or tables that have them at `places`."""
+
+    keys: Tensor
+    values: Tensor
+    places: Tensor | None  # (B, H, L N, K)
+
+    def taken(self) -> KeysValues:
+        if self.places is None:
+            return self.keys, self.values
+        return take(self.keys, self.places), take(self.values, self.places)
+
+
+def _frames(of: KeysValues, first: int, stop: int | None) -> KeysValues:
+    return of[0][:, :, first:stop], of[1][:, :, first:stop]
 
 
 def relative_buckets(size: int, is_causal: bool, device: torch.device) -> Tensor:

@@ -7,11 +7,12 @@ Shapes: B episodes, H heads, T frames, K key width, V value width, N chunks, L f
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from models.gpu_paths import GPUPath
@@ -67,7 +68,7 @@ class _Conv1d(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         num_taps = weight.shape[1]
         num_frames = x.shape[1] - num_taps + 1
@@ -78,7 +79,7 @@ class _Conv1d(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, d_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         exact = x.to(d_y.dtype)
         d_x, d_weight, num_frames = torch.zeros_like(exact), torch.empty_like(weight), d_y.shape[1]
@@ -139,8 +140,8 @@ def gated_linear_attention(
     if num_last == 0:
         return v, log_decay, state
     args = q[:, :, sizes[0] :], k, v, log_decay, log_input, *state, chunk_size, is_stabilised
-    y, m, *state = _path(_read_compiled, _read, args)
-    return y, m, tuple(state)
+    y, m, memory, log_scale = _path(_read_compiled, _read, args)
+    return y, m, (memory, log_scale)
 
 
 def _read(
@@ -171,10 +172,10 @@ def _read(
 
     states = [(memory, log_scale)]
     # Not gain[:, :, n]: the gradient of each index would fill a tensor of the size of all.
-    for of_chunk in zip(*(x.unbind(2) for x in (total, gain, peak)), strict=True):
+    for of_chunk in zip(total.unbind(2), gain.unbind(2), peak.unbind(2), strict=True):
         states.append(_advance(*states[-1], *of_chunk, is_stabilised))
-    *before, last = states
-    memory, log_scale = (torch.stack(x, 2) for x in zip(*before, strict=True))  # (B, H, N, K, V), (B, H, N)
+    *earlier, last = states
+    memory, log_scale = (torch.stack(x, 2) for x in zip(*earlier, strict=True))  # (B, H, N, K, V), (B, H, N)
 
     # In this order: differences of decays are small where the sums are large.
     within = decay[..., :, None] - decay[..., None, :] + log_input[..., None, :]  # (B, H, N, L, L)
@@ -188,7 +189,7 @@ def _read(
         m = torch.zeros_like(before)
     y = ((q @ k.transpose(-1, -2)) * torch.exp(within)) @ v  # (B, H, N, L, V)
     y = y + (q * torch.exp(before)[..., None]) @ memory
-    return *(x.flatten(2, 3)[:, :, :num_frames] for x in (y, m)), *last
+    return y.flatten(2, 3)[:, :, :num_frames], m.flatten(2, 3)[:, :, :num_frames], *last
 
 
 def _read_compiled(*args: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -31,9 +31,10 @@ class LSTM(Mixer):
         width = config.d_embed
         for first, bias_range in ((0, config.input_bias_range), (width, config.forget_bias_range)):
             if bias_range is not None:
+                of_input, of_hidden = (self.lstm.get_parameter(f"bias_{name}_l0") for name in ("ih", "hh"))
                 with torch.no_grad():  # torch orders the gates i, f, g, o and adds two biases
-                    self.lstm.bias_ih_l0[first : first + width] = torch.linspace(*bias_range, width)
-                    self.lstm.bias_hh_l0[first : first + width] = 0
+                    of_input[first : first + width] = torch.linspace(*bias_range, width)
+                    of_hidden[first : first + width] = 0
 
     def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
         """x (B, T, M) to (B, T, M), or to the last `num_last` frames alone."""

@@ -44,7 +44,7 @@ class Mamba2(Mixer):
         dt_init_floor: float = Field(1e-4, ge=0)
 
         @model_validator(mode="after")
-        def _check(self):
+        def _check(self) -> "Mamba2.Config":
             if self.expand * self.d_embed % self.headdim:
                 raise ValueError(
                     f"expand * d_embed {self.expand * self.d_embed} is no multiple of headdim {self.headdim}"
@@ -77,6 +77,7 @@ class Mamba2(Mixer):
     def _step(self, projected: Tensor, num_last: int, state: tuple | None) -> tuple[Tensor, tuple]:
         """One segment; the state is the convolution's past and the heads' memory."""
         past, memory = state or (None, None)
+        assert self.conv1d.bias is not None
         num_unread = projected.shape[1] - num_last
         sizes = [self.d_inner, self.conv1d.in_channels, len(self.D)]
         z, mixed, dt = projected.split(sizes, dim=2)
@@ -117,7 +118,7 @@ class Mamba2(Mixer):
 def _kernel(x: Tensor) -> Callable | None:
     """mamba-ssm's `mamba_chunk_scan_combined`, if x is on a GPU and the package is there."""
     module = load(MAMBA2, tell_absent=True) if x.is_cuda else None
-    return module and module.mamba_chunk_scan_combined
+    return None if module is None else module.mamba_chunk_scan_combined
 
 
 class GatedRMSNorm(nn.Module):

@@ -34,7 +34,11 @@ def mixed_config(families: Mapping[str, type[MixerConfig]]) -> type[StackConfig]
     """
 
     class MixedConfig(StackConfig):
-        layers: Annotated[tuple[Literal[tuple(families)], ...], Strict(False), Field(min_length=1)]
+        layers: Annotated[
+            tuple[Literal[tuple(families)], ...],  # type: ignore[valid-type]  # pydantic reads it when it is there
+            Strict(False),
+            Field(min_length=1),
+        ]
 
         @field_validator(*families, mode="before", check_fields=False)
         @classmethod
@@ -68,9 +72,10 @@ def mixed_config(families: Mapping[str, type[MixerConfig]]) -> type[StackConfig]
                 settings[family] = {key: value for key, value in given if key not in (*SHARED, "n_layers")}
             return settings
 
-        def layers_of(self, _: str) -> list[tuple[str, MixerConfig]]:
-            """The family and the settings of each layer."""
+        def layers_of(self, family: str) -> list[tuple[str, MixerConfig]]:
             return [(family, getattr(self, family)) for family in self.layers]
 
-    sections = {name: (config | None, Field(None, validate_default=True)) for name, config in families.items()}
+    sections: dict[str, Any] = {
+        name: (config | None, Field(None, validate_default=True)) for name, config in families.items()
+    }
     return create_model("MixedConfig", __base__=MixedConfig, **sections)

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from models.config import MixerConfig
+
 
 class Mixer(nn.Module, ABC):
     """A sequence mixer, the layer of a stack. A family of MODELS also has a `Config` and is made of one.
@@ -19,6 +21,8 @@ class Mixer(nn.Module, ABC):
         is_causal: whether what it says of a probe depends on earlier frames alone.
         page: the module of recognition/evaluation/pages/ that tells of this layer.
     """
+
+    Config: type[MixerConfig]  # of a family of MODELS
 
     is_causal = True
     page: str | None = None

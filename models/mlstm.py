@@ -42,7 +42,7 @@ class MLSTM(Mixer):
             return 64 * math.ceil(self.proj_factor * self.d_embed / 64)
 
         @model_validator(mode="after")
-        def _check_heads(self):
+        def _check_heads(self) -> "MLSTM.Config":
             if self.d_inner % self.num_heads:
                 raise ValueError(f"inner width {self.d_inner} cannot be shared among num_heads {self.num_heads}")
             return self
@@ -78,6 +78,7 @@ class MLSTM(Mixer):
     def _step(self, projected: Tensor, num_last: int, state: tuple | None) -> tuple[Tensor, tuple]:
         """One segment; the state is the convolution's past and the heads' memory."""
         past, memory = state or (None, None)
+        assert self.conv1d.bias is not None
         num_unread = projected.shape[1] - num_last
         inner, gate = projected.chunk(2, dim=2)  # (B, T, I) each
         convolved, past = causal_conv1d(inner, self.conv1d.weight, self.conv1d.bias, past)

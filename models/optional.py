@@ -102,7 +102,10 @@ def _told(error: Exception) -> str:
 def _import_inside(package: str, name: str) -> ModuleType:
     if package in sys.modules:
         return importlib.import_module(name)
-    sys.modules[package] = importlib.util.module_from_spec(importlib.util.find_spec(package))  # and not executed
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    sys.modules[package] = importlib.util.module_from_spec(spec)  # and not executed
     try:
         return importlib.import_module(name)
     finally:

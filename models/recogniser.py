@@ -28,6 +28,9 @@ class Recogniser(nn.Module):
         mixers: the layers, to ask them what they have to tell; their weights are in `blocks`.
     """
 
+    feature_mean: Tensor | None  # (D,), of training, once `standardise` was called
+    feature_deviation: Tensor | None
+
     def __init__(
         self,
         mixers: Sequence[Mixer],
@@ -60,7 +63,7 @@ class Recogniser(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """features (B, T, D) of any floating type to logits (B, P), positive for old."""
         features = features.to(self.embed.weight.dtype)
-        if self.feature_mean is not None:
+        if self.feature_mean is not None and self.feature_deviation is not None:
             features = (nn.functional.normalize(features, dim=2) - self.feature_mean) / self.feature_deviation
         x = self.embed(features)
         for block in self.blocks[:-1]:
@@ -71,7 +74,7 @@ class Recogniser(nn.Module):
 
     def state_size(self, num_frames: int) -> int:
         """Floats that all layers together carry from `num_frames` study frames to the probes."""
-        return sum(block.state_size(num_frames) for block in self.blocks)
+        return sum(mixer.state_size(num_frames) for mixer in self.mixers)
 
 
 class ResidualBlock(nn.Module):
@@ -84,6 +87,3 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
         first = 0 if num_last is None else x.shape[1] - num_last
         return x[:, first:] + self.mixer(self.norm(x), num_last)
-
-    def state_size(self, num_frames: int) -> int:
-        return self.mixer.state_size(num_frames)

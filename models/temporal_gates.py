@@ -107,7 +107,7 @@ class SqueezeRecursion(nn.Module):
                 f"a clip must be (B, {self.channels}, T, H, W) and a sequence (B, T, {self.channels}), "
                 f"found {tuple(x.shape)}"
             )
-        dtype = self.lstm.weight_ih_l0.dtype
+        dtype = self.lstm.get_parameter("weight_ih_l0").dtype
         with torch.autocast(x.device.type, enabled=False):  # the recursion is cheap, and errors would add up
             a = x.mean((3, 4), dtype=dtype).transpose(1, 2) if is_clip else x.to(dtype)  # (B, T, C)
             s = self.project(self.lstm(a)[0])  # (B, T, C)
@@ -197,6 +197,7 @@ class TemporalGate(Mixer):
         for part, size in ((clips, clip_frames), (rest, num_rest)):
             if part.shape[1]:
                 parts.append(self._each(part, size))
+                assert self.recursion.openness is not None  # of this call
                 openness.append(self.recursion.openness.view(len(x), -1))
         self.openness = torch.cat(openness, 1) if openness else None
         if num_probes:
@@ -211,8 +212,9 @@ class TemporalGate(Mixer):
         self.num_probes, self.clip_frames = num_probes, self.clip_frames or clip_frames
 
     def tell(self) -> dict[str, Tensor]:
-        has_gate = self.recursion.gate is not None and self.openness is not None
-        return {"openness": self.openness} if has_gate else {}
+        if self.recursion.gate is None or self.openness is None:
+            return {}
+        return {"openness": self.openness}
 
     def describe(self) -> dict[str, Any]:
         return {"clip_frames": self.clip_frames}
@@ -258,7 +260,7 @@ def insert_temporal_gates(
     network: nn.Module,
     stages: Sequence[int] = (1, 2, 3, 4),
     place: Literal["start", "top", "mid", "end", "skip", "final"] = "final",
-    **settings,
+    **settings: Any,
 ) -> nn.Module:
     """Put a `SqueezeRecursion` into every residual block of torchvision's r3d_18, mc3_18 or r2plus1d_18, in place.
 
@@ -284,7 +286,8 @@ def insert_temporal_gates(
         if not isinstance(blocks, nn.Sequential) or not all(map(_is_block_of_clips, blocks)):
             raise ValueError(f"temporal gates are for r3d_18, mc3_18 and r2plus1d_18; this network has no such {name}")
         # A gate is one more part of the sequence in which it stands, under a name of its own, so no name changes.
-        parts = OrderedDict()
+        parts: OrderedDict[str, nn.Module] = OrderedDict()
+        block: Any  # torchvision's
         for key, block in blocks.named_children():
             weight = next(block.conv1.parameters())  # (channels, block's input channels, ...)
             channels = weight.shape[1] if place == "start" else block.conv2[-1].num_features

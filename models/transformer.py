@@ -35,7 +35,7 @@ class Transformer(Mixer):
         causal: bool = False  # hide later frames
 
         @model_validator(mode="after")
-        def _check_heads(self):
+        def _check_heads(self) -> "Transformer.Config":
             if self.d_embed % self.n_heads:
                 raise ValueError(f"d_embed {self.d_embed} cannot be shared among n_heads {self.n_heads}")
             return self
@@ -88,9 +88,9 @@ class Transformer(Mixer):
         keys, values = (x.flatten(0, 1)[:, None].expand(-1, beside, -1, -1) for x in (keys, values))
         if self.no_self or self.is_causal:
             make = self._shifted_masks if queries.is_cpu else self._masks
-            masks = make(queries, num_read, num_keys, rows, beside)
+            masks: Iterator[Tensor | None] = make(queries, num_read, num_keys, rows, beside)
         else:
-            rows, masks = queries.shape[1] // beside, [None]
+            rows, masks = queries.shape[1] // beside, iter([None])
         mixed = []
         for piece, mask in zip(queries.split(rows * beside, 1), masks, strict=True):
             piece = piece.unflatten(1, (beside, -1)).flip(1)  # (B H, beside, rows, D)

@@ -9,12 +9,13 @@ import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 # Where 4H or I + H is more, every step multiplies all sequences at once by torch's BLAS.
 MAX_ROW = 1024
@@ -23,7 +24,7 @@ PIECE, BLAS_PIECE = 64, 1024
 
 # No flag here lets the compiler assume that numbers are finite: a NaN that comes in has to come out.
 # The kernels are not cached on disk: they compile in some seconds, and an installation may be read-only.
-_compile = njit(nogil=True, error_model="numpy", fastmath={"contract", "arcp", "nsz"})
+_compile: Callable[[Callable], Callable] = njit(nogil=True, error_model="numpy", fastmath={"contract", "arcp", "nsz"})
 ONE, TWO = np.float32(1), np.float32(2)
 LINE = 16  # numbers in a cache line
 # Numbers from row to row of `_four_rows`: a page and a quarter, so that rows of up to 256 share no set of the L1 cache.
@@ -44,7 +45,7 @@ def scan(
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         x: Tensor,
         weight_ih: Tensor,
         bias: Tensor,
@@ -76,7 +77,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, d_hs: Tensor, d_h: Tensor, d_c: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, d_hs: Tensor, d_h: Tensor, d_c: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_ih, weight_hh, h0, c0, gates, hs, cs = ctx.saved_tensors
         (num_sequences, num_steps, width), num_inputs = hs.shape, x.shape[2]
         d_hs, d_h, d_c = d_hs.contiguous(), d_h.clone(), d_c.clone()

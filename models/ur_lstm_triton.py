@@ -11,12 +11,13 @@ Shapes: B sequences, T steps, H hidden units; gates in the order r, f, u, o as i
 import logging
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from models.gpu_paths import GPUPath
 
@@ -52,7 +53,7 @@ def fused_scan(
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, projected: Tensor, weight_hh: Tensor, h0: Tensor, c0: Tensor, refine: bool
+        ctx: Any, projected: Tensor, weight_hh: Tensor, h0: Tensor, c0: Tensor, refine: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         num_sequences, num_steps, width = *projected.shape[:2], h0.shape[1]
         h0, c0, w_t = h0.contiguous(), c0.contiguous(), weight_hh.T.contiguous()
@@ -74,7 +75,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, d_hs: Tensor, d_h: Tensor, d_c: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, d_hs: Tensor, d_h: Tensor, d_c: Tensor) -> tuple[Tensor | None, ...]:
         weight_hh, h0, c0, gates, hs, cs = ctx.saved_tensors
         (num_steps, width), refine = hs.shape[1:], ctx.refine
         d_hs, d_gates = d_hs.contiguous(), torch.empty_like(gates)
