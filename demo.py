@@ -22,6 +22,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from recognition.common.command_line import (
     ArgumentParser,
@@ -177,7 +178,7 @@ def draw(features: Path, *words: str) -> bool:
     return result.returncode == 0
 
 
-def command(script: str, *words: str, allow: int = 0, **options) -> subprocess.CompletedProcess[str]:
+def command(script: str, *words: str, allow: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a script of this project as a user would, showing the command.
 
     Ends the demo with the script's status, its message having been printed, if that is neither 0 nor `allow`.

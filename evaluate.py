@@ -79,8 +79,8 @@ def evaluate(run: "Run", config: "RunConfig", args: Namespace, findings: "dict[s
     test_set = open_test_set(run, config, reads_train=args.audit or names_train(args.settings))
     if (key := config.dataset.model_dump_json()) not in findings:
         findings[key] = Findings(config.dataset, test_set, subject.fabric.device, args.audit)
-        if args.audit:
-            print("\n".join(["Audit:", *(f"  {line}" for line in findings[key].audit["lines"])]))
+        if found := findings[key].audit:
+            print("\n".join(["Audit:", *(f"  {line}" for line in found["lines"])]))
     options = Options(args.try_settings, args.episodes, args.memorability)
     evaluation, answer, num_tried = evaluate_run(run, subject, test_set, findings[key], options)
     if args.try_settings and not num_tried:

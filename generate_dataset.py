@@ -24,23 +24,44 @@ another film, and no other); any takes clips as they come.
 import hashlib
 from argparse import Namespace
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recognition.common.command_line import ArgumentParser, InputError, folder_path, number_between, run, whole_number
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from recognition.episodes.episode_spec import EpisodeSpec
+    from recognition.episodes.index_file import EpisodeIndex
+    from recognition.features.feature_file import FeatureHeader
 
 SPLITS = ("train", "validation", "test")  # their places are their seeds; train.py draws fresh episodes with 3
 CAPACITY = 4  # keeps the seeds of test episodes of other lengths apart from those
 
 
+class File(NamedTuple):
+    """An index file to be written."""
+
+    path: Path
+    split: str
+    spec: "EpisodeSpec"
+    num_episodes: int
+    seed: tuple[int, ...]
+
+
+class Films(NamedTuple):
+    """The films of a split."""
+
+    headers: "list[FeatureHeader]"
+    shots: "list[np.ndarray] | None"  # first frames of the shots of each, where episodes need them
+
+
 def main() -> None:
     args = parse_arguments()
-    import numpy as np
     from tqdm import tqdm
 
-    from recognition.common.files import written_whole
-    from recognition.episodes.drawing import clip_kinds, draw_episodes
-    from recognition.episodes.episode_spec import ALTERATIONS, TooFewFrames, check_room
-    from recognition.episodes.index_file import write_index
     from recognition.features.made_up import is_made_up
 
     headers = read_bank(args.input_dir)
@@ -48,59 +69,21 @@ def main() -> None:
         print(
             f"{args.input_dir}: made-up features of films that there are not: to try and time things, not for results"
         )
-    video_ids, num_frames = [h.video_id for h in headers], np.array([h.num_frames for h in headers])
-    alter_every, digests = headers[0].alter_every, {h.video_id: h.digest for h in headers}
-    spec = make_spec(args, alter_every)
-    if set(ALTERATIONS) & set(spec.lures) and not alter_every:
-        raise InputError(
-            f"--new_probes {args.new_probes}: {args.input_dir} has no features of altered frames; "
-            f"make them with preprocess_videos.py --alter_every"
-        )
-    try:
-        check_room(num_frames, spec)
-    except TooFewFrames as error:
-        raise InputError(f"{args.input_dir}: {error}; add films or ask for less") from None
-    if num_short := int((num_frames < spec.shortest_film).sum()):
-        print(f"{num_short} of {len(video_ids)} films are left out: shorter than {spec.shortest_film} frames")
-        video_ids = [v for v, length in zip(video_ids, num_frames, strict=True) if length >= spec.shortest_film]
-        num_frames = num_frames[num_frames >= spec.shortest_film]
+    bank_digest = hashlib.sha256("\n".join(header.digest for header in headers).encode()).hexdigest()
+    spec = make_spec(args, headers[0].alter_every)
+    headers = with_room(headers, spec, args)
     fractions = {"test": args.test_set_fraction, "validation": args.validation_set_fraction}
-    films = split_films(len(video_ids), fractions, args.seed)
-    ids = {split: [video_ids[k] for k in films[split]] for split in SPLITS}
-    lengths = {split: num_frames[films[split]] for split in SPLITS}
-    shots = dict.fromkeys(SPLITS)
-    if spec.needs_shots:
-        from recognition.features.feature_bank import read_all_shots
-
-        shots = {split: read_all_shots(args.input_dir, ids[split]) for split in SPLITS}
-    num_samples = {"train": args.n_samples_train, "validation": args.n_samples_validation, "test": args.n_samples_test}
-
-    # Name of each file, its split, what an episode in it consists of, and its seed.
-    wanted = [(f"{split}_indices{args.suffix}", split, spec, (args.seed, k)) for k, split in enumerate(SPLITS)]
-    for num_clips in args.n_clips[1:]:
-        name = f"test_indices{args.suffix}_{num_clips}clips"
-        wanted.append((name, "test", make_spec(args, alter_every, num_clips), (args.seed, CAPACITY, num_clips)))
-    bank_digest = hashlib.sha256("\n".join(digests.values()).encode()).hexdigest()
-    drawn = []
-    for _, split, this, seed in tqdm(wanted, unit="file", leave=False, disable=None):
-        try:
-            drawn.append(draw_episodes(lengths[split], this, num_samples[split], seed, shots[split]))
-        except TooFewFrames as error:
-            raise InputError(f"{split} films: {error}; add films or ask for less") from None
-
+    numbers = split_films(len(headers), fractions, args.seed)
+    films = {split: films_of([headers[k] for k in numbers[split]], spec, args.input_dir) for split in SPLITS}
+    files = wanted_files(args, spec)
+    indices = [draw(file, films[file.split]) for file in tqdm(files, unit="file", leave=False, disable=None)]
+    attributes = {"seed": args.seed, "bank_digest": bank_digest}
+    attributes |= {f"{name}_set_fraction": value for name, value in fractions.items()}
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    paths = [args.output_dir / f"{name}.h5" for name, *_ in wanted]
-    with ExitStack() as stack:
-        for path, (_, split, this, _), episodes in zip(paths, wanted, drawn, strict=True):
-            part = stack.enter_context(written_whole(path))
-            attributes = {"split": split, "seed": args.seed, "bank_digest": bank_digest}
-            attributes |= {f"{name}_set_fraction": value for name, value in fractions.items()}
-            kinds = clip_kinds(episodes.study, lengths[split], shots[split]) if this.clip_counts else None
-            its_digests = [digests[video_id] for video_id in ids[split]]
-            write_index(part, episodes, ids[split], lengths[split], this, attributes, kinds, its_digests)
-    for path, (_, split, *_) in zip(paths, wanted, strict=True):
-        print(f"{path}: {num_samples[split]} episodes from {len(ids[split])} of {len(video_ids)} films")
-    print_audit(args.input_dir, paths)
+    write_all(files, indices, attributes)
+    for file, index in zip(files, indices, strict=True):
+        print(f"{file.path}: {len(index)} episodes from {len(index.video_ids)} of {len(headers)} films")
+    print_audit(args.input_dir, [file.path for file in files])
 
 
 def parse_arguments() -> Namespace:
@@ -167,7 +150,7 @@ def parse_arguments() -> Namespace:
     return args
 
 
-def make_spec(args: Namespace, alter_every: int, num_clips: int | None = None):
+def make_spec(args: Namespace, alter_every: int, num_clips: int | None = None) -> "EpisodeSpec":
     """What an episode consists of, with `num_clips` clips or the first of --n_clips."""
     from recognition.episodes.episode_spec import EpisodeSpec
 
@@ -188,7 +171,7 @@ def make_spec(args: Namespace, alter_every: int, num_clips: int | None = None):
         raise InputError(f"--{error}") from None
 
 
-def read_bank(folder: Path) -> list:
+def read_bank(folder: Path) -> "list[FeatureHeader]":
     """The headers of the feature files of a folder, or of made-up films, by name. Raises InputError if they do not go
     together."""
     from recognition.features.feature_file import DamagedFile, feature_files, read_header
@@ -221,6 +204,82 @@ def read_bank(folder: Path) -> list:
     return headers
 
 
+def with_room(headers: "list[FeatureHeader]", spec: "EpisodeSpec", args: Namespace) -> "list[FeatureHeader]":
+    """The films that are long enough. Raises InputError if all of them together cannot hold an episode."""
+    import numpy as np
+
+    from recognition.episodes.episode_spec import ALTERATIONS, TooFewFrames, check_room
+
+    if set(ALTERATIONS) & set(spec.lures) and not spec.alter_every:
+        raise InputError(
+            f"--new_probes {args.new_probes}: {args.input_dir} has no features of altered frames; "
+            f"make them with preprocess_videos.py --alter_every"
+        )
+    try:
+        check_room(np.array([header.num_frames for header in headers]), spec)
+    except TooFewFrames as error:
+        raise InputError(f"{args.input_dir}: {error}; add films or ask for less") from None
+    long_enough = [header for header in headers if header.num_frames >= spec.shortest_film]
+    if num_short := len(headers) - len(long_enough):
+        print(f"{num_short} of {len(headers)} films are left out: shorter than {spec.shortest_film} frames")
+    return long_enough
+
+
+def films_of(headers: "list[FeatureHeader]", spec: "EpisodeSpec", folder: Path) -> Films:
+    """Films with all that is needed to draw such episodes from them."""
+    if not spec.needs_shots:
+        return Films(headers, None)
+    from recognition.features.feature_bank import read_all_shots
+
+    return Films(headers, read_all_shots(folder, [header.video_id for header in headers]))
+
+
+def wanted_files(args: Namespace, spec: "EpisodeSpec") -> list[File]:
+    """The index files of the splits, then those of test episodes with other numbers of clips."""
+    nums = args.n_samples_train, args.n_samples_validation, args.n_samples_test
+    files = [
+        File(args.output_dir / f"{split}_indices{args.suffix}.h5", split, spec, num, (args.seed, k))
+        for k, (split, num) in enumerate(zip(SPLITS, nums, strict=True))
+    ]
+    for num_clips in args.n_clips[1:]:
+        path = args.output_dir / f"test_indices{args.suffix}_{num_clips}clips.h5"
+        other = make_spec(args, spec.alter_every, num_clips)
+        files.append(File(path, "test", other, args.n_samples_test, (args.seed, CAPACITY, num_clips)))
+    return files
+
+
+def draw(file: File, films: Films) -> "EpisodeIndex":
+    """Draw the episodes of a file. Raises InputError if the films have no room for them."""
+    import numpy as np
+
+    from recognition.episodes.drawing import clip_kinds, draw_episodes
+    from recognition.episodes.episode_spec import TooFewFrames
+    from recognition.episodes.index_file import EpisodeIndex
+
+    lengths = np.array([header.num_frames for header in films.headers])
+    try:
+        episodes = draw_episodes(lengths, file.spec, file.num_episodes, file.seed, films.shots)
+    except TooFewFrames as error:
+        raise InputError(f"{file.split} films: {error}; add films or ask for less") from None
+    kinds = None
+    if file.spec.clip_counts:
+        assert films.shots is not None  # such a spec needs them
+        kinds = clip_kinds(episodes.study, lengths, films.shots)
+    ids, digests = [h.video_id for h in films.headers], [h.digest for h in films.headers]
+    return EpisodeIndex(file.path, episodes, ids, lengths, file.spec, kinds, digests)
+
+
+def write_all(files: "list[File]", indices: "list[EpisodeIndex]", attributes: dict[str, Any]) -> None:
+    """Write all index files, or none."""
+    from recognition.common.files import written_whole
+    from recognition.episodes.index_file import write_index
+
+    with ExitStack() as stack:
+        for file, index in zip(files, indices, strict=True):
+            part = stack.enter_context(written_whole(file.path))
+            write_index(replace(index, path=part), {"split": file.split, **attributes})
+
+
 def print_audit(input_dir: Path, paths: list[Path]) -> None:
     """Say what the three splits share and how near new probes come to what is studied."""
     from recognition.episodes.audit import audit, audit_lines
@@ -235,11 +294,12 @@ def print_audit(input_dir: Path, paths: list[Path]) -> None:
         bank="mapped",
     )
     print("Audit:")
-    for line in audit_lines(audit(*(open_split(config, split) for split in SPLITS), input_dir)):
+    train_set, validation_set, test_set = (open_split(config, split) for split in SPLITS)
+    for line in audit_lines(audit(train_set, validation_set, test_set, input_dir)):
         print(f"  {line}")
 
 
-def split_films(num_films: int, fractions: dict[str, float], seed: int) -> dict:
+def split_films(num_films: int, fractions: dict[str, float], seed: int) -> "dict[str, np.ndarray]":
     """Deal films out at random: arrays of film numbers, ascending, for train, validation and test."""
     import numpy as np
 

@@ -30,6 +30,7 @@ import os
 import sys
 from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from recognition.common.command_line import (
     ArgumentParser,
@@ -44,24 +45,19 @@ from recognition.common.command_line import (
 )
 from recognition.common.machine import granted_cores
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from recognition.features.backbone import Backbone
+    from recognition.features.extraction import Outcome
+    from recognition.features.feature_file import FeatureHeader
+
 
 def main() -> int:
     args = parse_arguments()
-    import torch
-    from tqdm import tqdm
-
-    from recognition.common.allocator import keep_freed_memory
-    from recognition.common.files import why
     from recognition.features.backbone import Backbone, choose_device
-    from recognition.features.extraction import Outcome, extract
-    from recognition.films.video import DecodeError, files_passed_over, find_videos, probe
 
-    videos = find_videos(args.input_dir)
-    if others := files_passed_over(args.input_dir):
-        endings = ", ".join(sorted({path.suffix.lower() or "none" for path in others}))
-        print(f"{args.input_dir}: {len(others)} files passed over, by the endings of their names no films ({endings})")
-    place, num_shards = args.shard
-    videos = videos[place - 1 :: num_shards]
+    videos = films_of_shard(args)
     device = choose_device(args.device)
     backbone = Backbone(
         args.backbone,
@@ -72,17 +68,7 @@ def main() -> int:
         **temporal_gates(args.temporal_gates),
     )
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    settings = {"dtype": args.dtype, "alter_every": args.alter_every}
-    todo: list[Path] = []
-    failures: list[Outcome] = []
-    for video in videos:
-        try:
-            if args.overwrite or not is_finished(video, args.output_dir, backbone, settings):
-                video.stat()
-                todo.append(video)
-        except OSError as error:  # features that are there are kept: nothing is known of them or of their film
-            failures.append(Outcome(video, None, why(error)))
-            print(one_line(f"{video.name}: {failures[-1].failure}"), file=sys.stderr)
+    todo, failures = films_to_do(videos, backbone, args)
     num_finished = len(videos) - len(todo) - len(failures)
     print(
         f"{len(videos)} films, {num_finished} of them finished; {backbone.name}, with weights "
@@ -93,30 +79,7 @@ def main() -> int:
         print("These weights have learned nothing: good for a try, not for results.")
     elif args.weights == "DEFAULT" and args.temporal_gates is not None:
         print("The temporal gates have learned nothing; give weights of a network that was trained with them.")
-
-    def claimed_frames(video: Path) -> int:
-        try:
-            return probe(video).num_frames
-        except DecodeError:
-            return 0
-
-    claimed = {video: claimed_frames(video) for video in todo}
-    todo.sort(key=claimed.get, reverse=True)  # no worker is left with a long film at the end
-    on_gpu = device.type == "cuda"
-    if not on_gpu:
-        keep_freed_memory()
-    batch_size = args.batch_size or (64 if on_gpu else 16)  # larger ones leave a CPU's caches
-    workers = choose_workers(on_gpu, len(todo)) if args.workers is None else args.workers
-    try:
-        with tqdm(total=sum(claimed.values()), unit="frame", smoothing=0.05, disable=not todo) as bar:
-            for result in extract(todo, args.output_dir, backbone, batch_size, workers, **settings):
-                if isinstance(result, int):
-                    bar.update(result)
-                elif result.failure:
-                    failures.append(result)
-                    bar.write(one_line(f"{result.video}: {result.failure}"), file=sys.stderr)
-    except torch.cuda.OutOfMemoryError:
-        raise InputError(f"--batch_size {batch_size}: too much for the memory of {device}; try half") from None
+    failures += process(todo, backbone, args)
 
     headers, unread = write_lists(args.output_dir, failures, args.shard)
     unit, num_rows = "frames" if backbone.preprocessing.window == 1 else "windows", sum(h.num_frames for h in headers)
@@ -204,7 +167,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(place), int(number)
 
 
-def temporal_gates(words: list[str] | None) -> dict:
+def temporal_gates(words: list[str] | None) -> dict[str, Any]:
     """What makes a Backbone have temporal gates with settings such as "fuse=residual"; nothing for None."""
     if words is None:
         return {}
@@ -226,7 +189,7 @@ def temporal_gates(words: list[str] | None) -> dict:
         except Exception:  # yaml raises many kinds, for a date or a number that is none
             raise InputError(f"--temporal_gates {word}: cannot be read as a value") from None
 
-    def change(network) -> None:
+    def change(network: "nn.Module") -> None:
         try:
             insert_temporal_gates(network, **settings)
         except ValueError as error:
@@ -234,6 +197,78 @@ def temporal_gates(words: list[str] | None) -> dict:
 
     described = ", ".join(f"{name}={value}" for name, value in sorted(settings.items()))
     return {"change": change, "change_name": f"temporal gates ({described})"}
+
+
+def films_of_shard(args: Namespace) -> list[Path]:
+    """The films of the folder that are this shard's; says what of the folder is passed over."""
+    from recognition.films.video import files_passed_over, find_videos
+
+    videos = find_videos(args.input_dir)
+    if others := files_passed_over(args.input_dir):
+        endings = ", ".join(sorted({path.suffix.lower() or "none" for path in others}))
+        print(f"{args.input_dir}: {len(others)} files passed over, by the endings of their names no films ({endings})")
+    place, num_shards = args.shard
+    return videos[place - 1 :: num_shards]
+
+
+def films_to_do(videos: list[Path], backbone: "Backbone", args: Namespace) -> "tuple[list[Path], list[Outcome]]":
+    """The films without features, and those that cannot be looked at, which are named. Raises InputError as
+    `is_finished` does."""
+    from recognition.common.files import why
+    from recognition.features.extraction import Outcome
+
+    todo: list[Path] = []
+    failures: list[Outcome] = []
+    settings = {"dtype": args.dtype, "alter_every": args.alter_every}
+    for video in videos:
+        try:
+            if args.overwrite or not is_finished(video, args.output_dir, backbone, settings):
+                video.stat()
+                todo.append(video)
+        except OSError as error:  # features that are there are kept: nothing is known of them or of their film
+            failures.append(Outcome(video, None, why(error)))
+            print(one_line(f"{video.name}: {failures[-1].failure}"), file=sys.stderr)
+    return todo, failures
+
+
+def process(videos: list[Path], backbone: "Backbone", args: Namespace) -> "list[Outcome]":
+    """Make the feature files of some films; returns what failed, which is named at once."""
+    import torch
+    from tqdm import tqdm
+
+    from recognition.common.allocator import keep_freed_memory
+    from recognition.features.extraction import Storage, extract
+
+    claimed = {video: claimed_frames(video) for video in videos}
+    videos = sorted(videos, key=lambda video: claimed[video], reverse=True)  # no worker is left with a long film
+    on_gpu = backbone.device.type == "cuda"
+    if not on_gpu:
+        keep_freed_memory()
+    storage = Storage(args.dtype, args.alter_every)
+    batch_size = args.batch_size or (64 if on_gpu else 16)  # larger ones leave a CPU's caches
+    workers = choose_workers(on_gpu, len(videos)) if args.workers is None else args.workers
+    failures = []
+    try:
+        with tqdm(total=sum(claimed.values()), unit="frame", smoothing=0.05, disable=not videos) as bar:
+            for result in extract(videos, args.output_dir, backbone, storage, batch_size, workers):
+                if isinstance(result, int):
+                    bar.update(result)
+                elif result.failure:
+                    failures.append(result)
+                    bar.write(one_line(f"{result.video}: {result.failure}"), file=sys.stderr)
+    except torch.cuda.OutOfMemoryError:
+        raise InputError(f"--batch_size {batch_size}: too much for the memory of {backbone.device}; try half") from None
+    return failures
+
+
+def claimed_frames(video: Path) -> int:
+    """How many frames a film says that it has, 0 if it cannot be read."""
+    from recognition.films.video import DecodeError, probe
+
+    try:
+        return probe(video).num_frames
+    except DecodeError:
+        return 0
 
 
 def choose_workers(on_gpu: bool, num_films: int) -> int:
@@ -245,7 +280,7 @@ def choose_workers(on_gpu: bool, num_films: int) -> int:
     return 0 if num_films <= 1 else min(num_cores, num_films)
 
 
-def is_finished(video: Path, output_dir: Path, backbone, settings: dict) -> bool:
+def is_finished(video: Path, output_dir: Path, backbone: "Backbone", settings: dict[str, Any]) -> bool:
     """Whether the film has a whole feature file made the same way. Raises InputError if it was made another way, or
     of another film, and OSError if the system does not let one of the two be looked at."""
     from recognition.common.files import is_there
@@ -281,7 +316,9 @@ def is_finished(video: Path, output_dir: Path, backbone, settings: dict) -> bool
     return True
 
 
-def write_lists(output_dir: Path, failures: list, shard: tuple[int, int]) -> tuple[list, list[str]]:
+def write_lists(
+    output_dir: Path, failures: "list[Outcome]", shard: tuple[int, int]
+) -> "tuple[list[FeatureHeader], list[str]]":
     """Write the list of failures, and videos.csv from the feature files; returns the headers of the files in it, and
     which files the system did not let be read."""
     import pandas as pd
@@ -294,8 +331,8 @@ def write_lists(output_dir: Path, failures: list, shard: tuple[int, int]) -> tup
         earlier.unlink(missing_ok=True)
     if failures:
         with written_whole(file) as part:
-            rows = [(one_line(f.video.name), f.failure) for f in sorted(failures, key=lambda f: f.video)]
-            pd.DataFrame(rows, columns=["video", "reason"]).to_csv(part, index=False)
+            reasons = [(one_line(f.video.name), f.failure) for f in sorted(failures, key=lambda f: f.video)]
+            pd.DataFrame(reasons, columns=["video", "reason"]).to_csv(part, index=False)
     listed = None
     while listed != (paths := feature_files(output_dir)):  # another process may have added one meanwhile
         headers, unread = [], []

@@ -16,9 +16,20 @@ means wrong input and 1 that the work failed. On several GPUs use training.num_d
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from recognition.common.command_line import ArgumentParser, as_folder, folder_path, own_file, run
 from recognition.common.stopping import Stopped
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from models.recogniser import Recogniser
+    from recognition.episodes.dataset import EpisodeDataset
+    from recognition.training.config import RunConfig
+    from recognition.training.loop import Loop
+    from recognition.training.reporting import Reporter
+    from recognition.training.runs import Run
 
 
 def main() -> None:
@@ -33,9 +44,9 @@ def train(args: Namespace) -> None:
     from recognition.common.files import is_there
     from recognition.training.data import open_sets
     from recognition.training.devices import launch
-    from recognition.training.episode_task import EpisodeTask, score
+    from recognition.training.episode_task import EpisodeTask
     from recognition.training.loop import Loop
-    from recognition.training.model import check_clips, first_model, save_weights
+    from recognition.training.model import check_clips, first_model
     from recognition.training.reporting import Reporter
     from recognition.training.runs import Run, check_folder, describe_environment, describe_inputs, input_files
 
@@ -50,45 +61,59 @@ def train(args: Namespace) -> None:
         print(f"{run.path} is finished; its test scores: {run.test_file.read_text()}")
         return
     fabric = launch(config.training)
-    train_set, validation_set, test_set = sets = open_sets(config, fabric)
+    sets = open_sets(config, fabric)
     inputs = describe_inputs(input_files(config))
     run.check_inputs(inputs)
 
     if not run.config_file.exists():
         check_clips(config, sets)
-    model = first_model(config, train_set)
-    task = EpisodeTask(model, train_set, validation_set, fabric, config.training, config.dataset.fresh_episodes)
+    model = first_model(config, sets[0])
+    task = EpisodeTask(model, sets[0], sets[1], fabric, config.training, config.dataset.fresh_episodes)
+    reporter = None
     if fabric.is_global_zero:  # fabric.print would tell it once a node
         describe(config, model, sets, fabric)
         reporter = Reporter(run, config)
+    loop = Loop(task, fabric, config.training, run)
+    if resume:
+        loop.restore()
+    if reporter:
+        environment = {**describe_environment(str(fabric.device)), "inputs": inputs}
+        run.start(config, environment, reporter.wandb_id)
+        run.forget_metrics_after(loop.progress.epoch)
+    fit_and_test(loop, run, config, sets[2], reporter)
 
-    def report(metrics: dict) -> None:
+
+def fit_and_test(
+    loop: "Loop", run: "Run", config: "RunConfig", test_set: "EpisodeDataset", reporter: "Reporter | None"
+) -> None:
+    """Train, then read the test episodes once, with the best weights. The first process alone has a reporter, and
+    raises Stopped where a scheduler wants that: it alone tells the scheduler."""
+    from recognition.training.episode_task import score
+    from recognition.training.model import save_weights
+
+    model = loop.task.model
+
+    def report(metrics: dict[str, Any]) -> None:
+        assert reporter is not None  # in the process that is asked to report
         reporter.report(metrics)
         if config.model.save:
             save_weights(model, Path(config.model.save_path))
 
-    loop = Loop(task, fabric, config.training, run)
-    if resume:
-        loop.restore()
-    if fabric.is_global_zero:
-        environment = {**describe_environment(str(fabric.device)), "inputs": inputs}
-        run.start(config, environment, reporter.wandb_id)
-        run.forget_metrics_after(loop.progress.epoch)
     try:
         loop.fit(report, config.show_timing)
-        fabric.barrier()  # until the best weights are written
+        loop.fabric.barrier()  # until the best weights are written
         model.load_state_dict(run.load_best())
-        loss, accuracy = score(fabric, model, test_set, config.training)
+        loss, accuracy = score(loop.fabric, model, test_set, config.training)
     except Stopped:
-        if fabric.is_global_zero:  # the first process alone tells the scheduler
+        if reporter:
             reporter.stopped()
             raise
         return
-    if fabric.is_global_zero:
+    if reporter:
         reporter.finish({"test_loss": loss, "test_accuracy": accuracy})
 
 
-def describe(config, model, sets: Sequence, fabric) -> None:
+def describe(config: "RunConfig", model: "Recogniser", sets: "Sequence[EpisodeDataset]", fabric: "Fabric") -> None:
     """Print what is about to be trained on what, and where."""
     from recognition.training.data import validation_note
 

@@ -34,7 +34,8 @@ def parse_arguments() -> None:
 def commands() -> dict[str, str]:
     """Every command's name and the first line of its docstring, which is read without importing the command."""
     files = sorted(path for path in HERE.glob("*.py") if not path.stem.startswith("__"))
-    return {path.stem: ast.get_docstring(ast.parse(path.read_text("utf-8"))).partition("\n")[0] for path in files}
+    docstrings = {path.stem: ast.get_docstring(ast.parse(path.read_text("utf-8"))) for path in files}
+    return {name: (docstring or "").partition("\n")[0] for name, docstring in docstrings.items()}
 
 
 if __name__ == "__main__":

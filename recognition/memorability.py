@@ -14,7 +14,9 @@ any moment and run again. Films that are missing or cannot be read are named; th
 
 import sys
 from argparse import Namespace
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recognition.common.command_line import (
     ArgumentParser,
@@ -26,13 +28,17 @@ from recognition.common.command_line import (
     whole_number,
 )
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from recognition.episodes.index_file import EpisodeIndex
+
 
 def main() -> int:
     args = parse_arguments()
     import torch
     from tqdm import tqdm
 
-    from recognition.common.files import why
     from recognition.episodes.index_file import read_index
     from recognition.evaluation.memorability import Scorer
     from recognition.evaluation.memorability_file import SETTINGS
@@ -42,27 +48,14 @@ def main() -> int:
     indices = [read_index(path) for path in args.indices]
     films = {path.stem: path for path in find_videos(args.videos)}
     features = args.features or args.indices[0].parent
-    for index in indices:  # the published data set's features tell nothing of its films, so they need not be there
-        if index.video_digests and not any((features / f"{film}.h5").exists() for film in index.video_ids):
-            raise InputError(
-                f"--features {features}: holds no features of the films of {index.path}; name their folder"
-            )
+    check_features(features, indices)
     output_dir = as_folder(args.output_dir or features / "memorability")
     wanted = probed_frames(indices)
     device = choose_device(args.device)
     scorer = Scorer(args.weights, device, args.fit, args.layer)
     settings = {name: getattr(scorer, name) or "" for name in SETTINGS}
     output_dir.mkdir(parents=True, exist_ok=True)
-    todo, failures = {}, {}
-    for video_id, places in wanted.items():
-        try:
-            missing = without_scored(places, output_dir / f"{video_id}.h5", settings, args.overwrite)
-        except OSError as error:  # scores that are there are kept
-            failures[video_id] = error
-            print(f"{video_id}: {why(error)}", file=sys.stderr)
-            continue
-        if len(missing):
-            todo[video_id] = missing
+    todo, failures = without_score(wanted, output_dir, settings, args.overwrite)
     num_wanted, num_todo = (sum(map(len, group.values())) for group in (wanted, todo))
     print(
         f"{num_wanted} frames of {len(wanted)} films are probed, {num_wanted - num_todo} of them have a score; "
@@ -79,10 +72,10 @@ def main() -> int:
             for video_id, places in todo.items():
                 try:
                     film, times = find_film(video_id, films, features, args.videos)
-                    parts = scorer.score_film(film, *places.T, batch_size, times)
+                    parts = scorer.score_film(film, places[:, 0], places[:, 1], batch_size, times)
                     keep_scores(parts, places, output_dir / f"{video_id}.h5", settings, bar.update)
                 except DecodeError as error:
-                    failures[video_id] = error
+                    failures.append(video_id)
                     bar.write(f"{video_id}: {error}", file=sys.stderr)
     except torch.cuda.OutOfMemoryError:
         raise InputError(f"--batch_size {batch_size}: too much for the memory of {device}; try half") from None
@@ -122,13 +115,21 @@ def parse_arguments() -> Namespace:
     return parser.parse_args()
 
 
-def probed_frames(indices: list) -> dict:
+def check_features(folder: Path, indices: "list[EpisodeIndex]") -> None:
+    """Raise InputError if the folder holds no features of the films of an index. Those of the published data set tell
+    nothing of its films, so they need not be there."""
+    for index in indices:
+        if index.video_digests and not any((folder / f"{film}.h5").exists() for film in index.video_ids):
+            raise InputError(f"--features {folder}: holds no features of the films of {index.path}; name their folder")
+
+
+def probed_frames(indices: "list[EpisodeIndex]") -> "dict[str, np.ndarray]":
     """Frames that are probed in some indices, by film: (n, 2) [frame, alteration], ascending and distinct."""
     import numpy as np
 
     from recognition.evaluation.memorability_file import probe_alterations
 
-    frames = {}
+    frames: dict[str, list[np.ndarray]] = {}
     for index in indices:
         video, frame = np.moveaxis(index.episodes.probes, -1, 0)
         places = np.stack([frame, probe_alterations(index.episodes)], -1)
@@ -137,7 +138,27 @@ def probed_frames(indices: list) -> dict:
     return {video_id: np.unique(np.concatenate(frames[video_id]), axis=0) for video_id in sorted(frames)}
 
 
-def without_scored(frames, path: Path, settings: dict[str, str], overwrite: bool):
+def without_score(
+    wanted: "dict[str, np.ndarray]", folder: Path, settings: dict[str, str], overwrite: bool
+) -> "tuple[dict[str, np.ndarray], list[str]]":
+    """The frames (n, 2) of each film that have no score in the folder, and the films whose scores cannot be read, which
+    are named."""
+    from recognition.common.files import why
+
+    todo, unread = {}, []
+    for video_id, places in wanted.items():
+        try:
+            missing = without_scored(places, folder / f"{video_id}.h5", settings, overwrite)
+        except OSError as error:  # scores that are there are kept
+            unread.append(video_id)
+            print(f"{video_id}: {why(error)}", file=sys.stderr)
+            continue
+        if len(missing):
+            todo[video_id] = missing
+    return todo, unread
+
+
+def without_scored(frames: "np.ndarray", path: Path, settings: dict[str, str], overwrite: bool) -> "np.ndarray":
     """The frames (n, 2) that have no score in a film's file. Raises InputError if it was made another way."""
     import numpy as np
 
@@ -156,7 +177,7 @@ def without_scored(frames, path: Path, settings: dict[str, str], overwrite: bool
     return frames[~np.isin(places(*frames.T), scores.place)]
 
 
-def find_film(video_id: str, films: dict[str, Path], features: Path, folder: Path):
+def find_film(video_id: str, films: dict[str, Path], features: Path, folder: Path) -> "tuple[Path, np.ndarray | None]":
     """Where a film is, and the times of the rows of its feature file, None if it has none.
 
     Raises DecodeError if the film is missing or cannot be read, or is not the one that the features were made from.
@@ -180,7 +201,13 @@ def find_film(video_id: str, films: dict[str, Path], features: Path, folder: Pat
     return film, read_times(feature_file)
 
 
-def keep_scores(parts, frames, path: Path, settings: dict[str, str], tell) -> None:
+def keep_scores(
+    parts: "Iterable[tuple[np.ndarray, np.ndarray]]",
+    frames: "np.ndarray",
+    path: Path,
+    settings: dict[str, str],
+    tell: Callable[[int], object],
+) -> None:
     """Collect the scores of frames (n, 2) of a film and write its file, with what it held before.
 
     `tell` hears of every batch.

@@ -10,8 +10,14 @@ looked for in --videos by the names of their feature files. Whole frames are sho
 
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recognition.common.command_line import ArgumentParser, InputError, as_folder, folder_path, run, whole_number
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from recognition.episodes.index_file import EpisodeIndex
 
 
 def main() -> None:
@@ -26,7 +32,7 @@ def main() -> None:
     index = read_index(args.index)
     if args.episode >= len(index):
         raise InputError(f"--episode {args.episode}: {args.index} has {len(index)} episodes, counted from 0")
-    subsample = args.subsample or (index.spec and index.spec.subsample)
+    subsample = args.subsample or (index.spec.subsample if index.spec else None)
     if subsample is None:
         raise InputError(f"--subsample: must be given, {args.index} does not say it")
     answers = read_answers(args.run, index)[args.episode] if args.run else None
@@ -61,7 +67,7 @@ def parse_arguments() -> Namespace:
     return args
 
 
-def read_answers(path: Path, index):
+def read_answers(path: Path, index: "EpisodeIndex") -> "np.ndarray":
     """A run's graded answers (N, P) to the episodes of an index. Raises InputError if it was scored on others."""
     import numpy as np
 

@@ -82,7 +82,8 @@ def parse_arguments() -> Namespace:
     parser.add_argument(
         "--runs_dir", type=folder_path, help="folder of the runs' folders; runs/<name of the file> if not given"
     )
-    args, args.overrides = parser.parse_known_args()
+    args, words = parser.parse_known_args()
+    args.overrides = words
     if unknown := [word for word in args.overrides if word.startswith("-") or "=" not in word]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     args.sweep = load_sweep(args.path)

@@ -33,7 +33,8 @@ def made_ahead(
         return
     orders: SimpleQueue[tuple[Task, Future[Made]] | None] = SimpleQueue()
     threads: list[threading.Thread] = []
-    remaining, coming = iter(tasks), deque()
+    remaining = iter(tasks)
+    coming: deque[Future[Made]] = deque()
 
     def order(number: int) -> None:
         for task in islice(remaining, number):

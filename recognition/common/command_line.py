@@ -14,7 +14,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from recognition.common.machine import share_cores
 from recognition.common.stopping import is_first, leave_when_asked_again, program, say_farewell, stopping_at_once
@@ -52,11 +52,11 @@ class Failure(Exception):
 class ArgumentParser(argparse.ArgumentParser):
     """argparse, but a wrong argument is answered in one line, and --help shows every default."""
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any):
         super().__init__(**{"prog": program()} | options, formatter_class=_HelpFormatter, allow_abbrev=False)
         self.register("type", Path, path)
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         if message.startswith("unrecognized arguments: -"):
             word = message.split()[2].partition("=")[0]
             options = [name for action in self._actions for name in action.option_strings if name.startswith("--")]

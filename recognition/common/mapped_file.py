@@ -3,6 +3,7 @@
 import ctypes
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ class _Mapping:
     """Pages of a file, unmapped when the last array on them is gone."""
 
     def __init__(self, path: Path):
-        self.address = None
+        self.address: int | None = None
         with open(path, "rb") as file:
             self.size = os.fstat(file.fileno()).st_size
             address = _c.mmap(None, self.size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
@@ -37,6 +38,6 @@ class _Mapping:
         self.address = address
         self.__array_interface__ = {"version": 3, "typestr": "|u1", "shape": (self.size,), "data": (address, True)}
 
-    def __del__(self, unmap=_c.munmap):
+    def __del__(self, unmap: Callable[[int, int], int] = _c.munmap) -> None:
         if self.address is not None:
             unmap(self.address, self.size)

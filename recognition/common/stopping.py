@@ -60,7 +60,7 @@ def is_first() -> bool:
 def leave_when_asked_again(status: int) -> None:
     """From now on a signal ends this process at once, with this status: all is said, and Python is ending."""
 
-    def leave(*_) -> None:
+    def leave(*_: object) -> None:
         with suppress(Exception):
             sys.stdout.flush()
         os._exit(status)
@@ -112,5 +112,6 @@ def _handling(handler: Callable, numbers: Iterable[signal.Signals]) -> Iterator[
 def program() -> str:
     """What was started, as the user called it: train.py, or python -m recognition.sweep."""
     spec = sys.modules["__main__"].__spec__
-    is_module = spec is not None and spec.origin == sys.argv[0]
-    return f"python -m {spec.name.removesuffix('.__main__')}" if is_module else Path(sys.argv[0]).name
+    if spec is not None and spec.origin == sys.argv[0]:
+        return f"python -m {spec.name.removesuffix('.__main__')}"
+    return Path(sys.argv[0]).name

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ def done_by_workers(
         for _ in range(num_workers):
             go_on()
         while workers:
-            for worker in wait(workers):
+            for worker in _ready(workers):
                 message = worker.receive()
                 if isinstance(message, _Done):
                     go_on(worker)
@@ -109,7 +109,10 @@ class _Crashed:
 class _Pickler(pickle.Pickler):
     """Writes tensors as they are; torch would put them into shared memory, or copy them several times."""
 
-    dispatch_table: ClassVar = {**copyreg.dispatch_table, Tensor: lambda tensor: (torch.from_numpy, (tensor.numpy(),))}
+    dispatch_table = {  # noqa: RUF012, typeshed has it as an attribute of objects
+        **copyreg.dispatch_table,
+        Tensor: lambda tensor: (torch.from_numpy, (tensor.numpy(),)),
+    }
 
 
 class _Reader(socket.SocketIO):
@@ -143,7 +146,7 @@ class _Worker:
                 raise Failure(f"a worker could not be started ({error.strerror}); {self._advice}") from None
 
     def fileno(self) -> int:
-        """For `wait`."""
+        """Of what it is heard by."""
         return self._socket.fileno()
 
     def begin(self, task: int, name: str) -> None:
@@ -171,6 +174,7 @@ class _Worker:
 
     def _fate(self) -> _Crashed:
         """How it ended. Raises Failure if that was not over its task."""
+        assert self._process is not None
         self._process.join(LEAVING_S)
         code = self._process.exitcode
         if code is not None and -code in CRASHES:
@@ -179,6 +183,12 @@ class _Worker:
             raise Failure(f"{self._what}: its worker was killed, most likely for want of memory; {self._advice}")
         how = "no longer answers" if code is None else f"ended with status {code}"
         raise Failure(f"{self._what}: its worker {how}; leave this one out if it does so again, or {self._advice}")
+
+
+def _ready(workers: Sequence[_Worker]) -> list[_Worker]:
+    """Those from which there is something to receive; waits until there is one."""
+    heard = wait([worker.fileno() for worker in workers])
+    return [worker for worker in workers if worker.fileno() in heard]
 
 
 def _serve(work: Callable[[int], Iterable], ours: socket.socket, inherited: Sequence[socket.socket]) -> None:

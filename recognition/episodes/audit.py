@@ -97,19 +97,19 @@ def audit_films(
     Raises:
         InputError: a film is missing, damaged or has another number of features than the others.
     """
-    folder, films = Path(folder), {split: list(dict.fromkeys(names)) for split, names in films.items()}
-    sampled = _standard_frames(folder, films, frames_per_film)
-    hashes = {split: np.array([_video_hash(folder, name) for name in names]) for split, names in films.items()}
+    folder, of_split = Path(folder), {split: list(dict.fromkeys(names)) for split, names in films.items()}
+    sampled = _standard_frames(folder, of_split, frames_per_film)
+    hashes = {split: np.array([_video_hash(folder, name) for name in names]) for split, names in of_split.items()}
     shared_films, shared_files, alike, common, highest = [], [], [], [], [-1.0]
-    for splits in itertools.combinations(films, 2):
-        names, others = (np.array(films[split]) for split in splits)
+    for splits in itertools.combinations(of_split, 2):
+        names, others = (np.array(of_split[split]) for split in splits)
         is_film = names[:, None] == others  # (A, B)
         is_file = (hashes[splits[0]][:, None] == hashes[splits[1]]) & (hashes[splits[0]] != "")[:, None] & ~is_film
         shared_films += [_finding([names[a]], splits, "one film in both") for a, _ in np.argwhere(is_film)]
         shared_files += [
             _finding([names[a], others[b]], splits, "one video file, two names") for a, b in np.argwhere(is_file)
         ]
-        cosine = _pair_cosines(*(sampled[split] for split in splits), frames_per_film)
+        cosine = _pair_cosines(sampled[splits[0]], sampled[splits[1]], frames_per_film)
         cosine.transpose(0, 2, 1)[is_film | is_file] = -1  # told already
         highest.append(float(cosine.max()))
         pairs, frames = _with_frames_alike(cosine, names, others, splits, threshold)
@@ -118,7 +118,7 @@ def audit_films(
     copies = [number for number, _ in alike if number >= COPY_SHARE * frames_per_film]
     num_without_hash = int(sum((values == "").sum() for values in hashes.values()))
     return {
-        "num_films": {split: len(names) for split, names in films.items()},
+        "num_films": {split: len(names) for split, names in of_split.items()},
         "frames_per_film": frames_per_film,
         "threshold": threshold,
         "highest_cosine": round(max(highest), 4) if max(highest) > -1 else None,

@@ -11,20 +11,23 @@ from recognition.episodes.places import NOWHERE, Places, Shots, merge, step_over
 DRAW_ROUNDS = 200  # attempts where the films barely have room
 ROUNDS_A_FILM = 20  # of them in one film
 
+Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]  # films, first frames, and whether there was room
+
 
 def draw_clips(
     num_frames: np.ndarray, spec: EpisodeSpec, shots: Shots | None, num: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> Drawn:
     """Draw film and first frame of every row of `num` episodes, (num, R) each, in order of presentation.
 
     Returns also whether all rows found a place, (num,) bool; where not, the others are meaningless.
     """
     if spec.clip_counts:
+        assert shots is not None
         return _draw_by_kind(spec, shots, num, rng)
     return _draw_anywhere(num_frames, spec, num, rng)
 
 
-def _draw_anywhere(num_frames: np.ndarray, spec: EpisodeSpec, num: int, rng: np.random.Generator):
+def _draw_anywhere(num_frames: np.ndarray, spec: EpisodeSpec, num: int, rng: np.random.Generator) -> Drawn:
     """Films with equal probability, then a place among those that are free in the film."""
     length = spec.clip_length
     video = np.full((num, spec.num_clips), -1)
@@ -53,7 +56,7 @@ def _draw_anywhere(num_frames: np.ndarray, spec: EpisodeSpec, num: int, rng: np.
     return video, start, has_place
 
 
-def _draw_by_kind(spec: EpisodeSpec, shots: Shots, num: int, rng: np.random.Generator):
+def _draw_by_kind(spec: EpisodeSpec, shots: Shots, num: int, rng: np.random.Generator) -> Drawn:
     """Clips of each kind in their number and in random order, each as two rows, its halves.
 
     Films are drawn with equal probability among those with such places at all, then a place among the free ones.
@@ -72,12 +75,12 @@ def _draw_by_kind(spec: EpisodeSpec, shots: Shots, num: int, rng: np.random.Gene
                 for column in (first, first + 1):
                     earlier = video[row, :column], start[row, :column]
                     other_than = video[row, first] if column > first else -1
-                    film, place, found = _draw_spans(places[kind], length, length, *earlier, rng, other_than)
+                    film, place, found = _draw_spans(places[kind], length, length, earlier, rng, other_than)
                     video[row, column], start[row, column] = film, place
                     has_place[row] &= found
             else:
                 earlier = video[row, :first], start[row, :first]
-                film, place, found = _draw_spans(places[kind], spec.clip_length, length, *earlier, rng)
+                film, place, found = _draw_spans(places[kind], spec.clip_length, length, earlier, rng)
                 video[row, first], start[row, first] = film, place
                 video[row, first + 1], start[row, first + 1] = film, place + length
                 has_place[row] &= found
@@ -101,16 +104,16 @@ def _draw_spans(
     places: Places,
     span: int,
     length: int,
-    video: np.ndarray,
-    start: np.ndarray,
+    earlier: tuple[np.ndarray, np.ndarray],
     rng: np.random.Generator,
     other_than: np.ndarray | int = -1,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> Drawn:
     """Film and first frame of `span` frames in a row, for each of some episodes, that overlap none of their rows so
-    far, of `length` frames each: video and start (E, R).
+    far, of `length` frames each: `earlier` has their films and first frames, (E, R) each.
 
     The film is never `other_than` (E,), -1 for any film. Returns also what was found, (E,) bool.
     """
+    video, start = earlier
     choices = np.flatnonzero(places.size)
     other_than = np.broadcast_to(other_than, len(video))
     film, place, todo = np.zeros(len(video), np.int64), np.zeros(len(video), np.int64), np.arange(len(video))

@@ -60,6 +60,7 @@ class EpisodeDataset:
     def draw_fresh(self, seed: tuple[int, ...]) -> None:
         """Replace the episodes by as many new ones of the same kind, drawn from the same films."""
         spec = self.index.spec
+        assert spec is not None  # or `open_split` has refused
         if spec.needs_shots and self._shots is None:
             self._shots = read_all_shots(self.bank.folder, self.index.video_ids)
         self.episodes = draw_episodes(self.bank.num_frames, spec, len(self), seed, self._shots)

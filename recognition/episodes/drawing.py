@@ -70,11 +70,14 @@ def draw_episodes(
     """
     num_frames = np.asarray(num_frames, np.int64)
     check_room(num_frames, spec)
-    shots = Shots(num_frames, shots) if spec.needs_shots else None
+    of_films = None
+    if spec.needs_shots:
+        assert shots is not None
+        of_films = Shots(num_frames, shots)
     with ThreadPoolExecutor(NUM_THREADS) as pool:  # numpy computes beside other threads
         blocks = list(
             pool.map(
-                lambda block: _draw_block(num_frames, spec, shots, np.random.default_rng((*seed, block))),
+                lambda block: _draw_block(num_frames, spec, of_films, np.random.default_rng((*seed, block))),
                 range(-(-num_episodes // BLOCK)),
             )
         )

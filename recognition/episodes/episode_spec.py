@@ -37,7 +37,7 @@ class EpisodeSpec:
     alter_every: int = 0  # the bank has every so many-th frame altered, 0 for none
     study_clips: str = "any"  # or kinds and their shares, as "no_cut=1,cut=1,other_film=1"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in ("num_clips", "clip_length", "num_tests", "subsample", "clip_margin", "alter_every"):
             least, value = int(field not in ("clip_margin", "alter_every")), getattr(self, field)
             if not least <= value <= LARGEST_NUMBER:

@@ -40,30 +40,23 @@ class EpisodeIndex:
         return len(self.episodes.study)
 
 
-def write_index(
-    path: str | Path,
-    episodes: Episodes,
-    video_ids: list[str],
-    num_frames: np.ndarray,
-    spec: EpisodeSpec,
-    attributes: Mapping[str, Any],
-    clip_kind: np.ndarray | None = None,
-    video_digests: list[str] | None = None,
-) -> None:
-    """Write an index file; equal arguments give equal bytes. The caller sees to it that a half-written one vanishes.
+def write_index(index: EpisodeIndex, attributes: Mapping[str, Any]) -> None:
+    """Write an index to its path; equal arguments give equal bytes. The caller sees to it that a half-written file
+    vanishes.
 
-    `clip_kind` (N, C) is due where `spec` draws clips by kind. `video_digests` (V,) say which features the films had.
+    The index must say how its episodes were drawn. `attributes` are written beside those of its `spec`.
     """
-    with new_hdf5(Path(path)) as file:
-        for name, array in episodes._asdict().items():
+    assert index.spec is not None
+    with new_hdf5(index.path) as file:
+        for name, array in index.episodes._asdict().items():
             file[name] = array
-        if clip_kind is not None:
-            file["clip_kind"] = clip_kind
-        file["video_ids"] = np.array(video_ids, dtype=h5py.string_dtype())
-        file["video_num_frames"] = np.asarray(num_frames, np.int64)
-        if video_digests is not None:
-            file["video_digests"] = np.array(video_digests, dtype=h5py.string_dtype())
-        file.attrs.update({"format_version": FORMAT_VERSION, **asdict(spec), **attributes})
+        if index.clip_kind is not None:
+            file["clip_kind"] = index.clip_kind
+        file["video_ids"] = np.array(index.video_ids, dtype=h5py.string_dtype())
+        file["video_num_frames"] = np.asarray(index.video_num_frames, np.int64)
+        if index.video_digests is not None:
+            file["video_digests"] = np.array(index.video_digests, dtype=h5py.string_dtype())
+        file.attrs.update({"format_version": FORMAT_VERSION, **asdict(index.spec), **attributes})
 
 
 def read_index(path: str | Path) -> EpisodeIndex:
@@ -93,7 +86,9 @@ def _read_h5(path: Path) -> EpisodeIndex:
         # Files of format 1 have far probes alone and know nothing of others.
         kind = _whole(file["kind"][:], np.uint8) if version > 1 else _far_kinds(is_old)
         known = [field for field in fields(EpisodeSpec) if version > 1 or field.name not in NEW_IN_FORMAT_2]
-        values = {field.name: (operator.index if field.type is int else str)(file.attrs[field.name]) for field in known}
+        values: dict[str, Any] = {
+            field.name: (operator.index if field.type is int else str)(file.attrs[field.name]) for field in known
+        }
         index = EpisodeIndex(
             path=path,
             episodes=Episodes(study, probes, is_old, kind),

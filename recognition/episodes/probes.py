@@ -10,6 +10,8 @@ from recognition.episodes.places import NOWHERE, Places, Shots, merge
 
 DRAW_ROUNDS = 200  # attempts where an episode barely has frames enough
 
+Drawn = tuple[np.ndarray, np.ndarray]  # films and frames, (n,) each
+
 
 def draw_probes(
     num_frames: np.ndarray,
@@ -114,6 +116,7 @@ class _SortedClips:
         if kind == "near":
             back_to, on_to = starts - margin, stops + margin
         else:
+            assert self._shots is not None
             video = self._video[:, None]
             back_to = self._shots.shot_start(video, np.minimum(starts, limit - 1))
             on_to = self._shots.shot_stop(video, stops - 1)
@@ -161,19 +164,19 @@ def _num_frames_of(clips: _SortedClips, kind: str) -> np.ndarray:
     return clips.num_rows * (clips.spec.row_length // clips.spec.alter_every)  # or a few more
 
 
-def _draw_old(clips: _SortedClips, kind: str, episode: np.ndarray, rng: np.random.Generator):
+def _draw_old(clips: _SortedClips, kind: str, episode: np.ndarray, rng: np.random.Generator) -> Drawn:
     """Film and frame within a clip, one of each for these episodes (n,)."""
     column, row = clips.draw_row(episode, rng)
     return clips.video[episode, column], clips.start[episode, row] + rng.choice(clips.old_offsets, len(episode))
 
 
-def _draw_outside(clips: _SortedClips, kind: str, episode: np.ndarray, rng: np.random.Generator):
+def _draw_outside(clips: _SortedClips, kind: str, episode: np.ndarray, rng: np.random.Generator) -> Drawn:
     """Film that is studied and frame outside its clips."""
     column = clips.draw_film(episode, rng)
     return clips.video[episode, column], clips.places[kind].draw(clips.film[episode, column], rng)
 
 
-def _draw_of_other_film(clips: _SortedClips, kind: str, episode: np.ndarray, rng: np.random.Generator):
+def _draw_of_other_film(clips: _SortedClips, kind: str, episode: np.ndarray, rng: np.random.Generator) -> Drawn:
     """Film that is not studied and frame of it."""
     is_film = clips.count > 0
     film = rng.integers(0, len(clips.num_frames) - is_film.sum(1)[episode])
@@ -182,7 +185,7 @@ def _draw_of_other_film(clips: _SortedClips, kind: str, episode: np.ndarray, rng
     return film, rng.integers(0, clips.num_frames[film])
 
 
-def _draw_altered(clips: _SortedClips, kind: str, episode: np.ndarray, rng: np.random.Generator):
+def _draw_altered(clips: _SortedClips, kind: str, episode: np.ndarray, rng: np.random.Generator) -> Drawn:
     """Film and frame within a clip that the bank has altered."""
     column, row = clips.draw_row(episode, rng)
     every, start = clips.spec.alter_every, clips.start[episode, row]

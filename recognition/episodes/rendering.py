@@ -67,7 +67,7 @@ class Films:
             raise InputError(f"{error}; run preprocess_videos.py again") from None
         return read_times(path)
 
-    def pictures(self, video: int, frames: Sequence[int]) -> list[np.ndarray]:
+    def pictures(self, video: int, frames: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """Frames of one film, (H, W, 3) uint8 RGB each, in one pass over it."""
         path, times = self.path(video), self.times(video)
         try:

@@ -36,7 +36,7 @@ class Subject(NamedTuple):
         """The model for the episodes of a dataset, some of its layers with other settings."""
         model = trained_model(self.config, self.weights, dataset)
         for mixer in model.mixers:
-            if settings := changes.get(mixer.page):
+            if mixer.page and (settings := changes.get(mixer.page)):
                 mixer.change(**settings)
         return model.to(self.fabric.device)
 
@@ -61,7 +61,7 @@ class Subject(NamedTuple):
                 of_layer.append({name: tensor.cpu() for name, tensor in mixer.tell().items()})
         told: dict[str, list[Told]] = {}
         for of_layer, mixer in zip(found, model.mixers, strict=True):
-            if of_layer[0]:
+            if mixer.page and of_layer[0]:
                 arrays = {name: _array([batch[name] for batch in of_layer]) for name in of_layer[0]}
                 told.setdefault(mixer.page, []).append(Told(mixer.describe(), arrays))
         return torch.cat(logits).numpy(), told

@@ -144,7 +144,7 @@ def _similarities(
         if lookup.num_dimensions is not None and lookup.num_dimensions < 1:
             raise ValueError(f"num_dimensions: {lookup.num_dimensions} is below 1")
     projections = [_projection(dataset.bank.num_features, lookup.num_dimensions, seed, device) for lookup in lookups]
-    similarities = [[] for _ in lookups]
+    similarities: list[list[Tensor]] = [[] for _ in lookups]
     for number, study, probes in unit_batches(dataset, np.arange(len(dataset)), device, batch_size):
         for lookup, projection, parts in zip(lookups, projections, similarities, strict=True):
             kept, asked = study, probes

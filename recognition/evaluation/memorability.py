@@ -61,7 +61,9 @@ class MemorabilityNet(nn.Module):
         self.conv3 = nn.Conv2d(second, third, 3, padding=1, groups=2)
         self.conv4 = nn.Conv2d(third, fourth, 3, padding=1, groups=2)
         self.conv5 = nn.Conv2d(fourth, fifth, 3, padding=1, groups=2)
-        sizes = (36 * fifth + self.features.fc.out_features, *widths, 1)
+        last = self.features.fc
+        assert isinstance(last, nn.Linear)
+        sizes = (36 * fifth + last.out_features, *widths, 1)
         for number, (num_in, num_out) in enumerate(itertools.pairwise(sizes), 6):
             layer = nn.Linear(num_in, num_out)
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")  # torch's own leaves nearly one score for all
@@ -75,11 +77,12 @@ class MemorabilityNet(nn.Module):
         seen = torch.cat([self.perceptual(images).flatten(1), self.features(images)], 1)
         # In half precision the last layers would leave a few hundred different scores, and ranks full of ties.
         with torch.autocast(images.device.type, enabled=False):
-            hidden = F.dropout(F.relu(self.fc6(seen.float())), 0.5, self.training)
-            hidden = F.dropout(F.relu(self.fc7(hidden)), 0.5, self.training)
-            for layer in (self.fc8, self.fc9, self.fc10, self.fc11):
+            fc6, fc7, *others, fc12 = (self.get_submodule(f"fc{number}") for number in range(6, 13))
+            hidden = F.dropout(F.relu(fc6(seen.float())), 0.5, self.training)
+            hidden = F.dropout(F.relu(fc7(hidden)), 0.5, self.training)
+            for layer in others:
                 hidden = F.relu(layer(hidden))
-            return torch.sigmoid(self.fc12(hidden))[:, 0]
+            return torch.sigmoid(fc12(hidden))[:, 0]
 
     def perceptual(self, images: Tensor) -> Tensor:
         """The perceptual branch: pictures to (N, channels, 6, 6)."""
@@ -147,7 +150,8 @@ class Scorer:
         self.device, self.fit, self.layer, self.pictures = device, fit, layer, PICTURES
         network, self.weights = load_network(weights)
         self.weights_sha256 = state_digest(network.state_dict())
-        self.network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        network.eval().requires_grad_(False)
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as in Backbone
         self.transform = memorability_transform(fit)
         modules = dict(network.named_modules())
         if layer is not None and not isinstance(modules.get(layer), nn.Conv2d):
@@ -177,14 +181,10 @@ class Scorer:
 
         Raises DecodeError where the film cannot be read so far or has no such frame.
         """
-        batch = []
-        for picture in _pictures(path, frame, alteration, times):
-            batch.append(self.transform(picture))
-            if len(batch) == batch_size:
-                yield tuple(part.numpy() for part in self.score_frames(torch.stack(batch)))
-                batch = []
-        if batch:
-            yield tuple(part.numpy() for part in self.score_frames(torch.stack(batch)))
+        pictures = map(self.transform, _pictures(path, frame, alteration, times))
+        while batch := list(itertools.islice(pictures, batch_size)):
+            score, activations = self.score_frames(torch.stack(batch))
+            yield score.numpy(), activations.numpy()
 
 
 def load_network(weights: str) -> tuple[MemorabilityNet, str]:

@@ -134,6 +134,6 @@ def read_probe_scores(folder: Path, episodes: Episodes, video_ids: list[str]) ->
         inside = video == number
         row = np.minimum(np.searchsorted(scores.place, wanted[inside]), len(scores.place) - 1)
         found[inside] = np.where(scores.place[row] == wanted[inside], scores.score[row], np.nan)
-    if np.isnan(found).all():
+    if first is None or np.isnan(found).all():
         return None
     return ProbeScores(found, alteration, first[1]["weights"], first[1]["fit"])

@@ -20,7 +20,13 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # as many as have no common divis
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 WIDTH = 4.6  # inches; on a page of 358 pixels letters of 11 points are then 12 pixels high
 # Letters are drawn as shapes, so that a figure looks alike wherever it is opened. The salt makes equal figures equal.
-STYLE = {"font.size": 11, "svg.fonttype": "path", "svg.hashsalt": "report", "pdf.fonttype": 42, "axes.axisbelow": True}
+STYLE: dict[Any, Any] = {  # matplotlib's own type is a list of all its keys
+    "font.size": 11,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "report",
+    "pdf.fonttype": 42,
+    "axes.axisbelow": True,
+}
 Row = Mapping[str, Any]
 
 

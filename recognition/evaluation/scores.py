@@ -8,6 +8,7 @@ import numpy as np
 
 from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import was_shown
+from recognition.episodes.episode_spec import EpisodeSpec
 from recognition.evaluation.retention import EPISODES_A_BLOCK, retention
 from recognition.evaluation.signal_detection import (
     rate_interval,
@@ -72,7 +73,7 @@ def describe_features(folder: Path, video_id: str) -> str | None:
     if is_made_up(folder):
         return f"no film: they are made up, {folder}"
     header = find_header(folder, video_id)
-    return header and f"{header.backbone} with weights {header.weights}"
+    return None if header is None else f"{header.backbone} with weights {header.weights}"
 
 
 def capacity_files(test_file: Path) -> list[Path]:
@@ -124,5 +125,5 @@ def without_nan(tree: Any) -> Any:
     return None if isinstance(tree, float) and not np.isfinite(tree) else tree
 
 
-def _without_clips(spec) -> dict[str, Any]:
+def _without_clips(spec: EpisodeSpec) -> dict[str, Any]:
     return {key: value for key, value in vars(spec).items() if key != "num_clips"}

@@ -292,7 +292,7 @@ def _checked_scores(hits: int, misses: int, false_alarms: int, correct_rejection
     num_old, num_new = hits + misses, false_alarms + correct_rejections
     if num_old == 0 or num_new == 0:
         raise ValueError("d' and criterion need old and new probes")
-    return scores_of_counts(hits, num_old, false_alarms, num_new)
+    return scores_of_counts(*map(np.asarray, (hits, num_old, false_alarms, num_new)))
 
 
 def _level_bounds(answer: np.ndarray) -> np.ndarray:

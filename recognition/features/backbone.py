@@ -5,6 +5,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -15,7 +16,7 @@ from recognition.common.command_line import InputError, nearest
 from recognition.common.files import is_of_system
 
 
-def _import_torchvision():
+def _import_torchvision() -> Any:
     """Import torchvision also beside a torch without CUDA, where PyPI's build cannot load its compiled operators.
 
     torchvision registers Python halves of `nms` and `qnms` at import and needs their schemas. We use neither, so where
@@ -125,7 +126,7 @@ class Backbone:
         else:  # whose convolutions are classes of their own, which are not fused
             self.name += f", {self.preprocessing.window} frames every {self.preprocessing.stride}"
             layout = torch.channels_last_3d
-        self.network = network.to(device, memory_format=layout)
+        self.network = network.to(device, memory_format=layout)  # type: ignore[call-overload]  # not in torch's stub
         self.compute_dtype = fast_dtype(device) if fast else torch.float32
         for module in network.modules():
             if isinstance(module, (nn.Conv2d, nn.Conv3d)):
@@ -140,8 +141,8 @@ class Backbone:
             return self.network(frames).flatten(1).float().cpu()
 
 
-def default_weights(name: str):
-    """torchvision's recommended weights of a classifier. Raises InputError for an unknown name."""
+def default_weights(name: str) -> Any:
+    """A classifier's recommended weights, of torchvision's `WeightsEnum`. Raises InputError for an unknown name."""
     names = [*torchvision.models.list_models(module=torchvision.models), *_networks_for_videos()]
     if name not in names:
         raise InputError(f"--backbone {name}: not a classifier of torchvision; {nearest(name, names)}")
@@ -155,7 +156,7 @@ def choose_device(name: str) -> torch.device:
     """
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-        if device.type == "cuda" and device.index is None:
+        if device == torch.device("cuda"):  # without a number
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.empty(0, device=device)
         return device
@@ -191,7 +192,7 @@ def _load(name: str, weights: str, change: Callable[[nn.Module], object] | None)
     if weights.startswith("random:"):
         seed = _read_seed(weights)
 
-    def build(**options) -> nn.Module:
+    def build(**options: Any) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = torchvision.models.get_model(name, **options)

@@ -152,17 +152,17 @@ def compute_features(backbone: Backbone, alter_every: int, batch: FrameBatch) ->
     return FeatureBatch(batch.film, backbone.features(batch.frames), altered, batch.times)
 
 
+class Storage(NamedTuple):
+    """What feature files are to hold."""
+
+    dtype: str = "float16"  # of the features
+    alter_every: int = 0  # every so many-th frame or window altered, too; 0: none
+
+
 def extract(
-    videos: list[Path],
-    output_dir: Path,
-    backbone: Backbone,
-    batch_size: int,
-    workers: int,
-    dtype: str,
-    alter_every: int = 0,
+    videos: list[Path], output_dir: Path, backbone: Backbone, storage: Storage, batch_size: int, workers: int
 ) -> Iterator[int | Outcome]:
-    """Write `output_dir`/<stem>.h5 for every film that can be decoded to its end and has a window, every
-    `alter_every`-th frame or window altered too (0: none).
+    """Write `output_dir`/<stem>.h5 for every film that can be decoded to its end and has a window.
 
     What the file calls a frame is a window where the network reads windows: `fps` is then their rate, and `time_s` has
     the times of their middle frames. `batch_size` counts frames that the network sees at once, at least one window.
@@ -172,7 +172,7 @@ def extract(
     the same frames whatever the number of workers, so its features are the same too.
     """
     on_gpu, preprocessing = backbone.device.type == "cuda", backbone.preprocessing
-    compute = functools.partial(compute_features, backbone, alter_every)
+    compute = functools.partial(compute_features, backbone, storage.alter_every)
     num_windows = max(1, batch_size // preprocessing.window)
     read = FilmFrames(videos, preprocessing, num_windows, None if on_gpu else compute)
     advice = f"lower --workers ({workers}) or --batch_size ({batch_size}), or ask for more memory"
@@ -181,7 +181,7 @@ def extract(
         for item in done_by_workers(read, [str(video) for video in videos], workers, advice, FilmEnd):
             if item.film not in spools:
                 path = output_dir / f"{videos[item.film].stem}.h5"
-                spools[item.film] = stack.enter_context(FeatureSpool(path, np.dtype(dtype)))
+                spools[item.film] = stack.enter_context(FeatureSpool(path, np.dtype(storage.dtype)))
             spool = spools[item.film]
             if isinstance(item, FrameBatch):
                 item = compute(item)
@@ -189,7 +189,7 @@ def extract(
                 spool.append(item.features.numpy(), item.times.numpy(), item.altered.numpy())
                 yield len(item.times) * preprocessing.stride
                 continue
-            header = None if item.failure else _header(item, videos[item.film], spool, backbone, dtype, alter_every)
+            header = None if item.failure else _header(item, videos[item.film], spool, backbone, storage)
             with spools.pop(item.film):
                 if header:
                     spool.finish(header, np.array(item.shots))
@@ -198,9 +198,7 @@ def extract(
             yield Outcome(videos[item.film], header, item.failure)
 
 
-def _header(
-    end: FilmEnd, video: Path, spool: FeatureSpool, backbone: Backbone, dtype: str, alter_every: int
-) -> FeatureHeader:
+def _header(end: FilmEnd, video: Path, spool: FeatureSpool, backbone: Backbone, storage: Storage) -> FeatureHeader:
     return FeatureHeader(
         video_id=video.stem,
         video_sha256=end.video_sha256,
@@ -213,7 +211,7 @@ def _header(
         weights=backbone.weights,
         weights_sha256=backbone.weights_sha256,
         decoder=DECODER,
-        dtype=dtype,
+        dtype=storage.dtype,
         compute_dtype=str(backbone.compute_dtype).removeprefix("torch."),
-        alter_every=alter_every,
+        alter_every=storage.alter_every,
     )

@@ -55,7 +55,9 @@ class FeatureBank:
         num_processes: int = 1,
     ):
         self.folder = Path(folder)
-        films = MadeUpFilms(folder, video_ids, device) if is_made_up(folder) else _FilmsOnDisk(self.folder, video_ids)
+        films: Films = (
+            MadeUpFilms(folder, video_ids, device) if is_made_up(folder) else _FilmsOnDisk(self.folder, video_ids)
+        )
         self.digests: tuple[str | None, ...] = films.digests  # of FeatureHeader; None in the published data set
         self.num_frames = films.lengths
         if num_frames is not None and (wrong := np.nonzero(self.num_frames != num_frames)[0]).size:
@@ -74,7 +76,8 @@ class FeatureBank:
         self._buffers: list[np.ndarray] = []
         where = {"gpu": "on the GPU", "memory": "in memory", "mapped": films.elsewhere}[self.place]
         self._told = f"{self.num_bytes / 1e9:.2f} GB of {films.kind} {where}"
-        self._films, self._flat = (films, None) if self.place == "mapped" else (None, self._read_all(films, device))
+        self._films: Films | None = films if self.place == "mapped" else None
+        self._flat: Tensor | None = None if self.place == "mapped" else self._read_all(films, device)
         self.device = films.device if self._flat is None else self._flat.device  # of what is gathered
 
     def __str__(self) -> str:
@@ -91,22 +94,24 @@ class FeatureBank:
             altered_film = len(self.num_frames) + video * self._num_alterations + alteration - 1
             video, frame = np.where(is_altered, (altered_film, frame // self.alter_every), (video, frame))
         if self._flat is not None:
-            return self._gather_flat(torch.from_numpy(self._starts[video] + frame))
+            return self._gather_flat(self._flat, torch.from_numpy(self._starts[video] + frame))
+        assert self._films is not None  # one or the other
         return self._films.gather(video, frame)
 
-    def _gather_flat(self, rows: Tensor) -> Tensor:
+    def _gather_flat(self, flat: Tensor, rows: Tensor) -> Tensor:
         """Features of frames by their places in the flat tensor: (...) to (..., num_features)."""
-        if self._flat.is_cuda:
-            return self._flat[rows.to(self._flat.device)]
-        buffer, rows_flat = self._buffer(rows.numel()), rows.flatten()
+        if flat.is_cuda:
+            return flat[rows.to(flat.device)]
+        held, rows_flat = flat.numpy(), rows.flatten()
+        buffer = self._buffer(rows.numel(), held.dtype)
         features = torch.from_numpy(buffer)
         if threading.current_thread() is threading.main_thread():
-            torch.index_select(self._flat, 0, rows_flat, out=features)
+            torch.index_select(flat, 0, rows_flat, out=features)
         else:  # beside others that gather and beside the network: on one core; "clip" spares the check of the rows
-            np.take(self._flat.numpy(), rows_flat.numpy(), axis=0, out=buffer, mode="clip")
+            np.take(held, rows_flat.numpy(), axis=0, out=buffer, mode="clip")
         return features.unflatten(0, rows.shape)
 
-    def _buffer(self, num_frames: int) -> np.ndarray:
+    def _buffer(self, num_frames: int, dtype: np.dtype) -> np.ndarray:
         """Memory for features, (num_frames, D), of an earlier batch that nobody holds any more, or new.
 
         Getting new memory from the system takes longer than filling it. numpy asks for huge pages, torch does not.
@@ -114,7 +119,7 @@ class FeatureBank:
         for buffer in self._buffers:
             if len(buffer) == num_frames and sys.getrefcount(buffer) == NOBODY_ELSE:
                 return buffer
-        buffer = np.empty((num_frames, self.num_features), self._flat.numpy().dtype)
+        buffer = np.empty((num_frames, self.num_features), dtype)
         self._buffers = [*self._buffers[-1:], buffer]
         return buffer
 
@@ -126,7 +131,7 @@ class FeatureBank:
         features = torch.nn.functional.normalize(self.gather(video, rows - self._starts[video]).float(), dim=1)
         return features.mean(0), features.std(0)
 
-    def _read_all(self, films: "_FilmsOnDisk | MadeUpFilms", device: torch.device) -> Tensor:
+    def _read_all(self, films: "Films", device: torch.device) -> Tensor:
         device = device if self.place == "gpu" else torch.device("cpu")
         flat = torch.empty(int(self._starts[-1]), self.num_features, dtype=self.dtype, device=device)
         show_bar = self.num_bytes > 1 << 30
@@ -179,6 +184,9 @@ class _FilmsOnDisk:
         for begin, end in itertools.pairwise(edges):  # a run of frames of one film
             view[begin:end] = self._films[flat_video[begin]][flat_frame[begin:end]]
         return features.reshape(*np.shape(video), -1)
+
+
+Films = _FilmsOnDisk | MadeUpFilms
 
 
 def find_header(folder: str | Path, video_id: str) -> FeatureHeader | None:

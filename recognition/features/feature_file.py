@@ -15,7 +15,7 @@ import hashlib
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -98,7 +98,7 @@ class FeatureSpool:
     def __enter__(self) -> "FeatureSpool":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for file, raw in zip(self._files, self._raw, strict=True):
             raw.unlink(missing_ok=True)
             with suppress(OSError):  # on a full disk what is still buffered cannot be written
@@ -108,10 +108,10 @@ class FeatureSpool:
         """Add the next frames: features (n, D), times (n,) in seconds, and of those of them that are altered the
         features of all versions, altered (m, A, D)."""
         with naming(self.path):
-            self._files[0].write(np.ascontiguousarray(features, self.dtype))
+            self._files[0].write(np.ascontiguousarray(features, self.dtype).data)
             self.times.extend(times.tolist())
             if altered is not None:
-                self._files[1].write(np.ascontiguousarray(altered, self.dtype))
+                self._files[1].write(np.ascontiguousarray(altered, self.dtype).data)
 
     def finish(self, header: FeatureHeader, shots: np.ndarray | None = None) -> None:
         """Write the feature file, with the first frames of the shots (K,) if they are known, and rename it into
@@ -156,7 +156,8 @@ def _header(file: h5py.File) -> FeatureHeader:
     for field in fields(FeatureHeader):
         value = values[field.name]
         values[field.name] = value if isinstance(value, str) else value.item()
-        if not isinstance(values[field.name], int | float if field.type is float else field.type):
+        due: Any = int | float if field.type is float else field.type
+        if not isinstance(values[field.name], due):
             raise ValueError(f"{field.name} is {shown(values[field.name])}")
     header = FeatureHeader(**{field.name: values[field.name] for field in fields(FeatureHeader)})
     if not (header.num_frames > 0 and 0 <= header.fps < float("inf") and header.alter_every >= 0):

@@ -63,13 +63,14 @@ def square_size(width: int, height: int, pixel_shape: Fraction | None) -> tuple[
     """Width and height of a picture once its pixels, so many times as wide as high, are square; None: they are."""
     if not pixel_shape or abs(pixel_shape - 1) < NEARLY_SQUARE or not Fraction(1, ABSURD) < pixel_shape < ABSURD:
         return width, height
-    return round(width * max(1, pixel_shape)), round(height / min(1, pixel_shape))
+    wider, lower = max(Fraction(1), pixel_shape), min(Fraction(1), pixel_shape)
+    return round(width * wider), round(height / lower)
 
 
 def display_matrix(frame: av.VideoFrame) -> np.ndarray:
     """What of a frame's display matrix turns and mirrors it, (2, 2): it is applied to row vectors (x, y)."""
     try:
-        matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+        matrix = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]  # PyAV's stub knows names alone
     except ValueError:  # side data of a kind that PyAV does not know is in the way, and tells the angle alone
         angle = np.radians(frame.rotation)
         return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

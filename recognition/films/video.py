@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -98,7 +99,7 @@ def decode(path: str | Path, threads: int = 1) -> Iterator[tuple[np.ndarray, flo
             stream.thread_type, stream.codec_context.thread_count = ("AUTO" if threads > 1 else "NONE"), threads
             stream.codec_context.options = {"err_detect": "explode"}  # else FFmpeg paints over damage that it finds
             fps = float(stream.average_rate or 25)
-            declared_s = float((stream.duration or 0) * stream.time_base)
+            declared_s = float((stream.duration or 0) * _time_base(stream))
             for packet in container.demux(stream):
                 if packet.is_corrupt:
                     raise DecodeError(f"a packet is damaged after {num_frames} frames")
@@ -158,7 +159,7 @@ def _seek_frames(path: str | Path, wanted: set[float]) -> dict[float, np.ndarray
             if (delay := _longest_delay(container, stream, last_s)) is None:
                 return {}
             # Some containers seek by the time of decoding, which comes before that of presentation.
-            container.seek(round(first_s / stream.time_base) - delay, stream=stream)
+            container.seek(round(first_s / _time_base(stream)) - delay, stream=stream)
             for frame in container.decode(stream):
                 is_astray = before_s == -math.inf and frame.time is not None and frame.time > first_s
                 if is_astray or frame.time is None or frame.time <= before_s:
@@ -200,6 +201,13 @@ def picture_stream(container: av.container.InputContainer) -> av.VideoStream:
                 raise DecodeError("is of a codec that FFmpeg does not know")
             return stream
     raise DecodeError("holds no video stream")
+
+
+def _time_base(stream: av.VideoStream) -> Fraction:
+    """Seconds that a stream's times count in. Raises DecodeError if it does not say."""
+    if stream.time_base is None:
+        raise DecodeError("does not say what its times count in")
+    return stream.time_base
 
 
 def reason(error: Exception) -> str:

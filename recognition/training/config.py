@@ -143,8 +143,11 @@ def describe_keys() -> str:
     """A line for every key of the YAML file with its default and meaning, for --help."""
     lines = []
     for section, field in RunConfig.model_fields.items():
-        is_section = isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-        for key, leaf in field.annotation.model_fields.items() if is_section else [("", field)]:
+        kind = field.annotation
+        leaves = {"": field}
+        if isinstance(kind, type) and issubclass(kind, Section):
+            leaves = kind.model_fields
+        for key, leaf in leaves.items():
             name = f"{section}.{key}" if key else section
             default = "required" if leaf.is_required() else yaml.safe_dump(leaf.get_default(call_default_factory=True))
             default = default.removesuffix("...\n").strip()

@@ -51,7 +51,7 @@ def open_split(config: DatasetConfig, split: str, device: torch.device = CPU, nu
             f"{index.path}: {bank.folder / changed[0]}.h5 is not what it was when these episodes were drawn"
             f"{f' (nor are {len(changed) - 1} others)' if changed[1:] else ''}; run generate_dataset.py again"
         )
-    if alterations and index.spec.alter_every != bank.alter_every:
+    if alterations and index.spec and index.spec.alter_every != bank.alter_every:
         raise InputError(
             f"{index.path}: probes altered frames, one in {index.spec.alter_every}, and {config.video_path} has one in "
             f"{bank.alter_every}; run generate_dataset.py again"
@@ -175,7 +175,8 @@ def _read_split(config: DatasetConfig, split: str) -> EpisodeIndex:
 
 def _subsample(config: DatasetConfig, index: EpisodeIndex) -> int:
     """Every how many frames of a clip one is shown."""
-    if (subsample := config.subsample or (index.spec and index.spec.subsample)) is None:
+    subsample = config.subsample or (index.spec.subsample if index.spec else None)
+    if subsample is None:
         raise InputError(f"dataset.subsample: must be given, {index.path} does not say it")
     if index.spec and index.spec.old_probes == "presented" and subsample != index.spec.subsample:
         raise InputError(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins import MixedPrecision, Precision
+from lightning_fabric.plugins import ClusterEnvironment, MixedPrecision, Precision
 from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
@@ -20,11 +20,11 @@ from recognition.training.config import TrainingConfig
 
 # Buffers are constants here; sending them around at every step would also hang where ranks score unequal numbers of
 # batches. torch 2.13 has another name for it, and warns of the old one.
-_SYNC_BUFFERS = (
+_CONSTANT_BUFFERS: dict[str, Any] = {
     "forward_sync_buffers"
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
-    else "broadcast_buffers"
-)
+    else "broadcast_buffers": False
+}
 
 
 def launch(config: TrainingConfig) -> Fabric:
@@ -36,7 +36,7 @@ def launch(config: TrainingConfig) -> Fabric:
     device = config.device if config.device != "auto" else "cuda" if has_gpu else "cpu"
     num_devices, num_nodes = config.num_devices, 1
     # Named, because Fabric would else count its processes by SLURM's variables: one, in a job of one task.
-    environment = LightningEnvironment()
+    environment: ClusterEnvironment = LightningEnvironment()
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         end_with_first()
     else:
@@ -51,9 +51,13 @@ def launch(config: TrainingConfig) -> Fabric:
         torch.set_float32_matmul_precision("high")
     else:
         keep_freed_memory()
-    strategy = DDPStrategy(**{_SYNC_BUFFERS: False}) if num_devices * num_nodes > 1 else "auto"
-    plugins = [environment, precision_of(config.precision, device)]
-    fabric = Fabric(accelerator=device, strategy=strategy, devices=num_devices, num_nodes=num_nodes, plugins=plugins)
+    fabric = Fabric(
+        accelerator=device,
+        strategy=DDPStrategy(**_CONSTANT_BUFFERS) if num_devices * num_nodes > 1 else "auto",
+        devices=num_devices,
+        num_nodes=num_nodes,
+        plugins=[environment, precision_of(config.precision, device)],
+    )
     atexit.register(disconnect)
     if (others := getattr(fabric.strategy.launcher, "procs", None)) is not None:
         watch(others)
@@ -88,4 +92,4 @@ def precision_of(precision: str | int, device: str) -> Precision:
         precision = 32 if device == "cpu" else "bf16" if has_bfloat16 else 16
     if device == "cpu" and precision == 16:
         raise InputError("training.precision: 16 needs a GPU; use 32 or bf16 on the CPU")
-    return Precision() if precision == 32 else _MixedPrecision(f"{precision}-mixed", device)
+    return Precision() if precision == 32 else _MixedPrecision("16-mixed" if precision == 16 else "bf16-mixed", device)

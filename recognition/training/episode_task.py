@@ -4,13 +4,14 @@ Shapes: B episodes, T frames, P probes, D features.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from recognition.episodes.dataset import EpisodeDataset
 from recognition.training.config import TrainingConfig
@@ -40,8 +41,8 @@ class EpisodeTask:
         # Losses scaled for float16 must be unscaled before clipping, which a fused step does too late.
         fused = fabric.strategy.precision.precision != "16-mixed"
         rate, decay = config.learning_rate, config.weight_decay
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=fused)
-        self.others: dict[str, nn.Module] = {}
+        self.optimizer: Optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=fused)
+        self.others: Mapping[str, nn.Module] = {}
 
     def num_steps(self, epoch: int) -> int:
         return max(1, len(self.train_set) // self.config.batch_size)
@@ -89,7 +90,7 @@ def score(fabric: Fabric, model: nn.Module, dataset: EpisodeDataset, config: Tra
     for logits, is_old in answers(fabric, model, dataset, config):
         loss = F.binary_cross_entropy_with_logits(logits, is_old, reduction="sum").item()
         totals += loss, ((logits > 0) == (is_old > 0)).sum().item(), is_old.numel()
-    loss, num_correct, num_answers = sum_of_all(fabric, totals)
+    loss, num_correct, num_answers = sum_of_all(fabric, totals.tolist())
     return loss / num_answers, num_correct / num_answers
 
 

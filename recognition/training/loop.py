@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -185,6 +185,7 @@ class Loop:
 
     def restore(self) -> None:
         """Take up the newest checkpoint of the run that is whole, if there is one."""
+        assert self.run is not None
         if self.fabric.is_global_zero:
             self.run.drop_damaged_checkpoint()
         self.fabric.barrier()
@@ -193,7 +194,9 @@ class Loop:
         self.model.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:
-            _scaler(self.fabric).load_state_dict(state["scaler"])
+            scaler = _scaler(self.fabric)
+            assert scaler is not None, "another precision than that of the checkpoint"
+            scaler.load_state_dict(state["scaler"])
         for name, module in self.task.others.items():
             module.load_state_dict(state["others"][name])
         progress = state["progress"]
@@ -208,7 +211,7 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self.task.learning_rate(step, self.num_steps)
         loss, numbers = self.task.loss(self.model, batch)
-        shared = fabric.all_reduce(torch.stack([loss.detach(), *loss.new_tensor(wishes)])).double()
+        shared = _of_all(fabric, torch.stack([loss.detach(), *loss.new_tensor(wishes)]), "mean").double()
         # One transfer, as the processor waits for it.
         mean_loss, stops, keeps, *values = torch.cat([shared, torch.stack(list(numbers.values()))]).tolist()
         if not math.isfinite(mean_loss):
@@ -222,6 +225,7 @@ class Loop:
             norm = fabric.clip_gradients(
                 self.model, self.optimizer, max_norm=config.gradient_clip, error_if_nonfinite=False
             )
+            assert norm is not None
             # Gradients of a loss scaled for float16 do overflow; such a step is skipped and the scale lowered.
             if not (_scaler(fabric) or norm.isfinite()):
                 raise Failure(
@@ -238,8 +242,14 @@ class Loop:
 
 def sum_of_all(fabric: Fabric, numbers: Sequence[float]) -> list[float]:
     """Each number summed over all processes."""
-    numbers = torch.tensor(numbers, dtype=torch.float64, device=fabric.device)
-    return fabric.all_reduce(numbers, reduce_op="sum").tolist()
+    return _of_all(fabric, torch.tensor(numbers, dtype=torch.float64, device=fabric.device), "sum").tolist()
+
+
+def _of_all(fabric: Fabric, x: Tensor, how: Literal["sum", "mean"]) -> Tensor:
+    """A tensor of every process as one."""
+    reduced = fabric.all_reduce(x, reduce_op=how)
+    assert isinstance(reduced, Tensor)  # as x is; it may be a list of tensors
+    return reduced
 
 
 def _means(totals: Mapping[str, float]) -> dict[str, float]:

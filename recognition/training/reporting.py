@@ -65,7 +65,9 @@ def start_wandb(run: Run, config: RunConfig) -> Any:
     import wandb
 
     settings = config.model_dump(mode="json")
-    earlier = {"id": run.wandb_file.read_text().strip(), "resume": "allow"} if is_there(run.wandb_file) else {}
+    earlier: dict[str, Any] = {}
+    if is_there(run.wandb_file):
+        earlier = {"id": run.wandb_file.read_text().strip(), "resume": "allow"}
     try:
         return wandb.init(project=config.logging.wandb_project, name=config.name, config=settings, **earlier)
     except wandb.Error as error:

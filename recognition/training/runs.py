@@ -294,7 +294,7 @@ def deciding_settings(config: RunConfig) -> dict[str, Any]:
 
 def describe_environment(device: str) -> dict[str, Any]:
     """Versions, machine and git revision, for environment.json."""
-    packages = {}
+    packages: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             packages[name] = version(name)

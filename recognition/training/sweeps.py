@@ -93,14 +93,14 @@ class Parameter(Section):
             raise ValueError(f"{self.kind} values need {' and '.join(sorted(missing))}")
         if spare := given - needed - optional:
             raise ValueError(f"{' and '.join(sorted(spare))} mean nothing for {self.kind} values")
-        if "min" in needed and not self.min < self.max:
+        if "min" in needed and not self._bounds()[0] < self._bounds()[1]:
             raise ValueError(f"min: must be below max, found {self.min} and {self.max}")
-        if self.kind.endswith("log_uniform_values") and self.min <= 0:
+        if self.kind.endswith("log_uniform_values") and self._bounds()[0] <= 0:
             raise ValueError(f"min: must be above 0 for {self.kind} values, found {self.min}")
         if self.kind == "int_uniform" and not (isinstance(self.min, int) and isinstance(self.max, int)):
             raise ValueError("min and max: must be whole numbers for int_uniform values")
         if self.probabilities is not None and (
-            len(self.probabilities) != len(self.values) or not math.isclose(sum(self.probabilities), 1, abs_tol=1e-6)
+            len(self.probabilities) != len(self.listed) or not math.isclose(sum(self.probabilities), 1, abs_tol=1e-6)
         ):
             raise ValueError("probabilities: must be as many as values, and their sum 1")
         return self
@@ -116,24 +116,39 @@ class Parameter(Section):
             return "categorical"
         return "int_uniform" if isinstance(self.min, int) and isinstance(self.max, int) else "uniform"
 
+    @property
+    def listed(self) -> list[Any]:
+        """All values, of a constant or categorical parameter."""
+        return [self.value] if self.values is None else self.values
+
     def quantile(self, share: float) -> Any:
         """The value below which a share of the distribution lies, 0 < share < 1."""
         kind = self.kind.removeprefix("q_")
         if kind == "constant":
             return self.value
         if kind == "categorical":
-            shares = self.probabilities or [1 / len(self.values)] * len(self.values)
-            return self.values[sum(end <= share for end in itertools.accumulate(shares[:-1]))]
+            shares = self.probabilities or [1 / len(self.listed)] * len(self.listed)
+            return self.listed[sum(end <= share for end in itertools.accumulate(shares[:-1]))]
         if kind == "int_uniform":
-            return self.min + int(share * (self.max - self.min + 1))
+            low, high = self._bounds()
+            return low + int(share * (high - low + 1))
         if kind in ("normal", "log_normal"):
+            assert self.mu is not None
+            assert self.sigma is not None
             drawn = NormalDist(self.mu, self.sigma).inv_cdf(share)
         else:
-            is_log = kind == "log_uniform_values"
-            low, high = (math.log(self.min), math.log(self.max)) if is_log else (self.min, self.max)
+            low, high = self._bounds()
+            if kind == "log_uniform_values":
+                low, high = math.log(low), math.log(high)
             drawn = low + share * (high - low)
         drawn = math.exp(drawn) if kind.startswith("log_") else drawn
         return round(drawn / self.q) * self.q if self.q else drawn
+
+    def _bounds(self) -> tuple[int | float, int | float]:
+        """min and max, of a distribution that needs them."""
+        assert self.min is not None
+        assert self.max is not None
+        return self.min, self.max
 
 
 class Sweep(NamedTuple):
@@ -176,12 +191,10 @@ def draw_runs(sweep: Sweep, count: int | None, seed: int) -> list[dict[str, Any]
     a draw depends on the seed, the run's number and the parameter's name alone, whatever else is in the file.
     """
     if sweep.file.method == "grid":
-        values = [
-            parameter.values if parameter.kind == "categorical" else [parameter.value]
-            for parameter in sweep.parameters.values()
-        ]
+        values = [parameter.listed for parameter in sweep.parameters.values()]
         runs = [dict(zip(sweep.parameters, chosen, strict=True)) for chosen in itertools.product(*values)]
         return runs[:count]
+    assert count is not None  # a random sweep never ends
     return [
         {key: parameter.quantile(_share(seed, number, key)) for key, parameter in sweep.parameters.items()}
         for number in range(1, count + 1)

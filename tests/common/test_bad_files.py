@@ -31,7 +31,7 @@ import generate_dataset
 from recognition.common.command_line import InputError
 from recognition.episodes.drawing import draw_episodes, study_frames
 from recognition.episodes.episode_spec import EpisodeSpec
-from recognition.episodes.index_file import read_index, write_index
+from recognition.episodes.index_file import EpisodeIndex, read_index, write_index
 from recognition.evaluation.memorability_file import Scores, read_probe_scores, read_scores, write_scores
 from recognition.features.feature_bank import FeatureBank, read_all_shots
 from recognition.features.feature_file import DamagedFile, feature_files
@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data set's."""
     folder = tmp_path_factory.mktemp("whole")
     write_features(folder, LENGTHS, 6, alter_every=4, shot_length=10)
-    write_index(folder / "test_indices.h5", EPISODES, IDS, LENGTHS, SPEC, {"seed": 0, "split": "test"})
+    write_index(EpisodeIndex(folder / "test_indices.h5", EPISODES, IDS, LENGTHS, SPEC), {"seed": 0, "split": "test"})
     frame = np.arange(40)
     scores = Scores(frame, np.zeros(40, np.uint8), np.linspace(0, 1, 40, dtype=np.float32), np.zeros((40, 2), "f4"))
     (folder / "memorability").mkdir()
@@ -349,6 +349,6 @@ def test_damaged_file_is_refused_or_read(folder: Path, places: dict[str, Path], 
 
 def test_index_of_damaged_files_is_refused_where_it_leads_out_of_the_folder(folder: Path, tmp_path: Path):
     path = tmp_path / "test_indices.h5"
-    write_index(path, EPISODES, ["../x", *IDS[1:]], LENGTHS, SPEC, {})
+    write_index(EpisodeIndex(path, EPISODES, ["../x", *IDS[1:]], LENGTHS, SPEC), {})
     with pytest.raises(InputError, match="cannot be the name of a file"):
         read_index(path)

@@ -30,9 +30,9 @@ from recognition.episodes.audit import (
 from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import Episodes, draw_episodes
 from recognition.episodes.episode_spec import PROBE_KINDS, EpisodeSpec
-from recognition.episodes.index_file import read_index, write_index
+from recognition.episodes.index_file import EpisodeIndex, read_index, write_index
 from recognition.features.backbone import Backbone
-from recognition.features.extraction import extract
+from recognition.features.extraction import Storage, extract
 from recognition.features.feature_bank import FeatureBank
 from recognition.features.feature_file import FeatureHeader, FeatureSpool
 from recognition.films.synthetic import write_films
@@ -143,7 +143,7 @@ def test_films_encoded_again_or_cut_are_found_among_others(tmp_path):
     encode_again(films[0], tmp_path / "half.mp4", 0.5, 33)
     encode_again(films[1], tmp_path / "short.mp4", 1, 28, skipped=5)
     network = Backbone("resnet18", "random:0", torch.device("cpu"))
-    list(extract(sorted(tmp_path.glob("*.mp4")), tmp_path, network, 16, 0, "float16"))
+    list(extract(sorted(tmp_path.glob("*.mp4")), tmp_path, network, Storage(), batch_size=16, workers=0))
     names = [path.stem for path in films]
     found = audit_films(tmp_path, {"train": names[:3], "test": [*names[3:], "half", "short"]})
     pairs = {tuple(entry["films"]) for entry in found["near_duplicates"]["entries"]}
@@ -260,7 +260,7 @@ def make_dataset(tmp_path: Path) -> Callable[..., EpisodeDataset]:
         spec = EpisodeSpec(6, 20, 4, 7, 2, **{"alter_every": 3, **spec})
         ids = write_features(tmp_path / folder, LENGTHS, alter_every=3) and [f"film_{k}" for k in range(4)]
         episodes = draw_episodes(LENGTHS, spec, 13, (0,))
-        write_index(tmp_path / folder / "indices.h5", episodes, ids, LENGTHS, spec, {})
+        write_index(EpisodeIndex(tmp_path / folder / "indices.h5", episodes, ids, LENGTHS, spec), {})
         bank = FeatureBank(tmp_path / folder, ids, alterations=("mirrored", "cropped", "brightened"))
         return EpisodeDataset(read_index(tmp_path / folder / "indices.h5"), bank, 2)
 

@@ -12,7 +12,7 @@ from on_disk import truncate
 from recognition.common.command_line import InputError
 from recognition.episodes.drawing import Episodes, clip_kinds, draw_episodes
 from recognition.episodes.episode_spec import EpisodeSpec
-from recognition.episodes.index_file import read_index, write_index
+from recognition.episodes.index_file import EpisodeIndex, read_index, write_index
 
 SPEC = EpisodeSpec(3, 9, 4, 4, 2, "presented")
 LENGTHS = np.arange(60, 95, 7)
@@ -21,7 +21,8 @@ EPISODES = draw_episodes(LENGTHS, SPEC, 6, (0,))
 
 
 def write(path: Path, episodes: Episodes = EPISODES, seed: int = 5) -> Path:
-    write_index(path, episodes, IDS, LENGTHS, SPEC, {"seed": seed, "split": "train", "test_set_fraction": 0.25})
+    attributes = {"seed": seed, "split": "train", "test_set_fraction": 0.25}
+    write_index(EpisodeIndex(path, episodes, IDS, LENGTHS, SPEC), attributes)
     return path
 
 
@@ -69,7 +70,8 @@ def write_by_kind(path: Path, clip_kind: np.ndarray | None = None) -> np.ndarray
     shots = [np.arange(0, length, 20) for length in LENGTHS]
     episodes = draw_episodes(LENGTHS, BY_KIND, 6, (0,), shots)
     found = clip_kinds(episodes.study, LENGTHS, shots)
-    write_index(path, episodes, IDS, LENGTHS, BY_KIND, {}, found if clip_kind is None else clip_kind)
+    kinds = found if clip_kind is None else clip_kind
+    write_index(EpisodeIndex(path, episodes, IDS, LENGTHS, BY_KIND, kinds), {})
     return found
 
 

@@ -27,7 +27,7 @@ def write_twice(path: Path, index: EpisodeIndex) -> Path:
     """An index file of two episodes, the second with the clips of the first in another order."""
     study, *rest = index.episodes
     episodes = Episodes(np.concatenate([study, study[:, ::-1]]), *(np.concatenate([field, field]) for field in rest))
-    write_index(path, episodes, index.video_ids, np.full(3, NUM_FRAMES), index.spec, {})
+    write_index(EpisodeIndex(path, episodes, index.video_ids, np.full(3, NUM_FRAMES), index.spec), {})
     return path
 
 

@@ -9,7 +9,7 @@ from conftest import write_features
 
 from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import EpisodeSpec, draw_episodes, was_shown
-from recognition.episodes.index_file import read_index, write_index
+from recognition.episodes.index_file import EpisodeIndex, read_index, write_index
 from recognition.evaluation.controls import (
     Lookup,
     all_controls,
@@ -29,7 +29,7 @@ LENGTHS = np.array([60, 67, 80])
 def dataset_of(folder: Path, old_probes: str = "presented", seed: int = 0, repeat_test: int = 1) -> EpisodeDataset:
     spec, ids = EpisodeSpec(3, 9, 4, 4, 2, old_probes), [f"film_{k}" for k in range(3)]
     write_features(folder, LENGTHS)
-    write_index(folder / "indices.h5", draw_episodes(LENGTHS, spec, 13, (seed,)), ids, LENGTHS, spec, {})
+    write_index(EpisodeIndex(folder / "indices.h5", draw_episodes(LENGTHS, spec, 13, (seed,)), ids, LENGTHS, spec), {})
     return EpisodeDataset(read_index(folder / "indices.h5"), FeatureBank(folder, ids), 2, repeat_test)
 
 

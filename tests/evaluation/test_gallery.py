@@ -13,7 +13,7 @@ from recognition.common.command_line import InputError
 from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import draw_episodes, study_frames
 from recognition.episodes.episode_spec import PROBE_KINDS, EpisodeSpec
-from recognition.episodes.index_file import read_index, write_index
+from recognition.episodes.index_file import EpisodeIndex, read_index, write_index
 from recognition.episodes.rendering import Films
 from recognition.evaluation import gallery as module
 from recognition.evaluation.gallery import OUTCOMES, gallery
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             spool.finish(header)
     spec = EpisodeSpec(2, 6, 2, 4, 2, "any", "far,other_film,mirrored,brightened", alter_every=3)
     lengths = np.full(3, NUM_FRAMES)
-    write_index(folder / "indices.h5", draw_episodes(lengths, spec, 11, (0,)), IDS, lengths, spec, {})
+    write_index(EpisodeIndex(folder / "indices.h5", draw_episodes(lengths, spec, 11, (0,)), IDS, lengths, spec), {})
     return folder
 
 

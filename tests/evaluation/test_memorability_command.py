@@ -17,7 +17,7 @@ from recognition.common.command_line import InputError
 from recognition.common.files import sha256
 from recognition.episodes.drawing import Episodes
 from recognition.episodes.episode_spec import PROBE_KINDS, EpisodeSpec
-from recognition.episodes.index_file import read_index, write_index
+from recognition.episodes.index_file import EpisodeIndex, read_index, write_index
 from recognition.evaluation import memorability
 from recognition.evaluation.memorability import MemorabilityNet, Scorer
 from recognition.evaluation.memorability_file import read_probe_scores, read_scores
@@ -54,7 +54,7 @@ def write_probes(path: Path, probes: np.ndarray, kinds: np.ndarray, digests: lis
     episodes = Episodes(study, probes.astype(np.int32), (codes == 0).astype(np.uint8), codes)
     films = [f"film_{k:03d}" for k in range(NUM_FILMS)]
     spec = EpisodeSpec(num_clips=1, clip_length=6, num_tests=probes.shape[1] // 2)
-    write_index(path, episodes, films, np.full(NUM_FILMS, NUM_FRAMES), spec, {}, None, digests)
+    write_index(EpisodeIndex(path, episodes, films, np.full(NUM_FILMS, NUM_FRAMES), spec, None, digests), {})
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from conftest import write_features
 
 from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import EpisodeSpec, draw_episodes
-from recognition.episodes.index_file import read_index, write_index
+from recognition.episodes.index_file import EpisodeIndex, read_index, write_index
 from recognition.evaluation.retention import _groups, _places, lags, retention, studied_at
 from recognition.evaluation.signal_detection import d_prime, resample_episodes
 from recognition.features.feature_bank import FeatureBank
@@ -23,7 +23,7 @@ def dataset_of(
     spec = EpisodeSpec(num_clips, 9, 4, 4, subsample, "any", new_probes)
     write_features(folder, LENGTHS)
     ids = [f"film_{k}" for k in range(len(LENGTHS))]
-    write_index(folder / "indices.h5", draw_episodes(LENGTHS, spec, num, (3,)), ids, LENGTHS, spec, {})
+    write_index(EpisodeIndex(folder / "indices.h5", draw_episodes(LENGTHS, spec, num, (3,)), ids, LENGTHS, spec), {})
     return EpisodeDataset(read_index(folder / "indices.h5"), FeatureBank(folder, ids), subsample, repeat_test)
 
 

@@ -12,7 +12,7 @@ from recognition.common.command_line import Failure, InputError
 from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import Episodes, clip_kinds, draw_episodes
 from recognition.episodes.episode_spec import EpisodeSpec
-from recognition.episodes.index_file import write_index
+from recognition.episodes.index_file import EpisodeIndex, write_index
 from recognition.training.config import DatasetConfig
 from recognition.training.data import CPU, batches, loader, open_split, validation_note
 
@@ -95,7 +95,7 @@ def write_all_kinds(folder: Path, spec: EpisodeSpec = ALL_KINDS) -> None:
         episodes = draw_episodes(lengths, spec, 9, (0,), shots)
         names = [f"film_{k}" for k in range(4)]
         kinds = clip_kinds(episodes.study, lengths, shots)
-        write_index(folder / f"{split}_indices.h5", episodes, names, lengths, spec, {}, kinds)
+        write_index(EpisodeIndex(folder / f"{split}_indices.h5", episodes, names, lengths, spec, kinds), {})
 
 
 @pytest.mark.parametrize("mmap", [False, True])
@@ -172,7 +172,7 @@ def test_presented_probes_need_the_subsample_they_were_drawn_with(tmp_path):
     spec = EpisodeSpec(3, 9, 4, 4, 2, "presented")
     for split in SPLITS:
         episodes = draw_episodes(lengths, spec, 2, (0,))
-        write_index(tmp_path / f"{split}_indices.h5", episodes, ["film_0", "film_1"], lengths, spec, {})
+        write_index(EpisodeIndex(tmp_path / f"{split}_indices.h5", episodes, ["film_0", "film_1"], lengths, spec), {})
     for split in SPLITS:
         assert open_split(config_of(tmp_path, subsample=2), split).num_study_frames == 15
         assert open_split(config_of(tmp_path), split).num_study_frames == 15
