@@ -46,11 +46,11 @@ def main() -> None:
         "torch": torch.__version__,
         "platform": platform.platform(),
     }
-    results = {"machine": machine, "rows": [{**asdict(row), "ratio": row.ratio} for row in rows]}
+    measured = [{**asdict(row), "ratio": row.ratio} for row in rows]
     path = FOLDER / ("results.json" if args.device == "cpu" else "results-gpu.json")
-    path.write_text(json.dumps(results, indent=2) + "\n")
+    path.write_text(json.dumps({"machine": machine, "rows": measured}, indent=2) + "\n")
     page = DOCS / ("speed.md" if args.device == "cpu" else "speed-gpu.md")
-    page.write_text(describe(**results))
+    page.write_text(describe(machine, measured))
     print(f"written to {path} and {page}")
 
 

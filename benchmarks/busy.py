@@ -37,8 +37,10 @@ def _side_by_side(num: int, spins: int | None = None) -> list[float]:
         for _ in range(num)
     ]
     for run in runs:
+        assert run.stdout is not None
         run.stdout.readline()
     for run in runs:
+        assert run.stdin is not None
         run.stdin.write("go\n")
         run.stdin.flush()
     return [float(run.communicate()[0]) for run in runs]

@@ -76,6 +76,7 @@ def batch(device: str) -> Iterator[Row]:
     """A batch of 16 published episodes from a bank of 24 films of 20,000 frames, float16."""
     with tempfile.TemporaryDirectory() as folder:
         dataset = make_dataset(Path(folder), [FILM_LENGTH] * NUM_FILMS, 512, SPEC, 64)
+    assert dataset.bank._flat is not None  # held in memory
     films = [film.float() for film in dataset.bank._flat.split(FILM_LENGTH)]
     numbers = np.arange(16)
     features, _ = dataset[numbers]

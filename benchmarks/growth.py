@@ -113,7 +113,8 @@ def draw(found: dict[str, list[tuple[float, float]]], path: Path) -> None:
             axis.set_xticks(LENGTHS, [f"{length // 1024}k" for length in LENGTHS])
             axis.grid(alpha=0.3)
             axis.spines[["top", "right"]].set_visible(False)
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right", frameon=False)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right center", frameon=False)
         figure.savefig(path, metadata={"Date": None})
         plt.close(figure)
 

@@ -16,6 +16,7 @@ With --batch it ends with the time and memory that a batch takes from 1,072 made
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ LAGS = (1, 30, 150)  # frames
 NUM_FRAMES, NUM_PAIRS = 6_000, 20_000  # that are looked at
 CPU = torch.device("cpu")
 # Of a folder the first of these lengths for which there is room, with the most clips for which there is.
-LENGTHS = {"clip_length": 300, "clip_margin": 150}, {"clip_length": 60, "clip_margin": 30}
+LENGTHS = EpisodeSpec(clip_length=300, clip_margin=150), EpisodeSpec(clip_length=60, clip_margin=30)
 NUMS_CLIPS = (90, 60, 40, 30, 20, 15, 10, 7, 5, 3, 2, 1)
 FULL_SCALE, BATCH = "made-up:1072x20000", 16
 PUBLISHED = [EpisodeSpec(num_clips=num, num_tests=num) for num in (10, 90)]
@@ -89,7 +90,8 @@ class Films:
         if not is_made_up(folder) and not Path(folder).is_dir():
             raise InputError(f"--features {folder}: no such folder")
         names = MadeUpFilms(folder).video_ids if is_made_up(folder) else [p.stem for p in feature_files(folder)]
-        self.names = [name for name in names if find_header(folder, name).num_frames >= LEAST_FRAMES]
+        headers = {name: find_header(folder, name) for name in names}
+        self.names = [name for name, header in headers.items() if header and header.num_frames >= LEAST_FRAMES]
         if not self.names:
             raise InputError(f"--features {folder}: holds no features of a film of {LEAST_FRAMES} frames or more")
         self.bank = FeatureBank(folder, self.names, place="mapped")
@@ -146,7 +148,7 @@ class Films:
         """The largest episodes for which there is room."""
         for lengths in LENGTHS:
             for num in NUMS_CLIPS:
-                spec = EpisodeSpec(num_clips=num, num_tests=num, **lengths)
+                spec = replace(lengths, num_clips=num, num_tests=num)
                 if self.draw(spec, 1, 0):
                     return spec
         return None
@@ -163,20 +165,20 @@ class Films:
         rows = {}
         for spec in specs:
             row = f"nearest frame, {spec.num_clips} clips of {spec.clip_length} frames"
-            drawn = [self.draw(spec, num, seed) for seed in (1, 2)]
-            if all(drawn):
-                sets = [
-                    EpisodeDataset(
-                        EpisodeIndex(Path(), episodes, self.names, self.lengths, spec), self.bank, spec.subsample
-                    )
-                    for episodes in drawn
-                ]
-                scores = nearest_frame(*sets, CPU)
+            sets = [
+                EpisodeDataset(
+                    EpisodeIndex(Path(), episodes, self.names, self.lengths, spec), self.bank, spec.subsample
+                )
+                for seed in (1, 2)
+                if (episodes := self.draw(spec, num, seed))
+            ]
+            if len(sets) == 2:
+                scores = nearest_frame(sets[0], sets[1], CPU)
                 rows[row] = f"AUC {scores['auc']:.4f}, accuracy {scores['accuracy']:.3f}"
         return rows
 
 
-def prepare_batch(device: str, num_threads: int) -> Callable[[], object]:
+def prepare_batch(device: str, num_threads: int) -> Callable[[], torch.Tensor]:
     """A function that gathers a batch from films at full scale."""
     torch.set_num_threads(num_threads)
     names = MadeUpFilms(FULL_SCALE).video_ids

@@ -84,9 +84,11 @@ def pretrain(name: str, num_steps: int, seed: int, rate: float = RATE) -> nn.Seq
         one, two = (draw_clips(label, generator) for _ in range(2))
         with torch.no_grad():
             of_one, of_two = target(one), target(two)
-        losses = prediction_loss(predictor(network(one)), of_two), prediction_loss(predictor(network(two)), of_one)
+        first, second = (
+            prediction_loss(predictor(network(seen)), wanted) for seen, wanted in ((one, of_two), (two, of_one))
+        )
         optimizer.zero_grad()
-        (sum(losses) / 2).backward()
+        ((first + second) / 2).backward()
         optimizer.step()
         schedule.step()
         target.update_parameters(network)

@@ -95,7 +95,8 @@ def watch_all(folder: Path, config: Path, seconds: float) -> list[Watch]:
             training.memory_mb.append(memory)
             training.num_files.append(files)
             if evaluation and evaluation.poll() is None:
-                peak = tuple(map(max, peak, usage(evaluation.pid)))
+                memory, files = usage(evaluation.pid)
+                peak = max(peak[0], memory), max(peak[1], files)
             elif evaluation or (folder / "soak" / "checkpoints" / "best.safetensors").exists():
                 if evaluation:
                     if evaluation.returncode:

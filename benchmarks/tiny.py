@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Callable
 
-SIZES = {  # of modules of benchmarks/, by the names that they have there
+SIZES: dict[str, dict[str, object]] = {  # of modules of benchmarks/, by the names that they have there
     "busy": {"MEASURED_S": 0.1},
     "data": {
         **{"NUM_EPISODES": 256, "NUM_DRAWN_PLAINLY": 8, "NUM_FILMS": 12, "FILM_LENGTH": 6_000},

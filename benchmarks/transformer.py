@@ -25,13 +25,14 @@ def transformer(device: str) -> Iterator[Row]:
     ours, theirs = prepare_ours(device), prepare_torchs(device)
     close = 1e-4 if device == "cpu" else 0.05
     torch.testing.assert_close(ours(), theirs(), rtol=close, atol=close)
-    seconds = take_turns([ours, theirs], repeats=5)
+    ours_s, theirs_s = take_turns([ours, theirs], repeats=5)
     wanted = 3 if device == "cpu" else 6
     what = "transformer, T 9,180, forward and backward"
-    yield Row(what, "nn.TransformerEncoder, dense mask", *seconds, wanted, share, 0.5)
+    yield Row(what, "nn.TransformerEncoder, dense mask", ours_s, theirs_s, wanted, share, 0.5)
     if device != "cpu":
         share = peak_memory(prepare_ours, device) / peak_memory(prepare_pieces, device)
-        yield Row("  by FlexAttention", "the plain pieces", *take_turns([ours, prepare_pieces(device)]), 1, share, 1)
+        ours_s, pieces_s = take_turns([ours, prepare_pieces(device)])
+        yield Row("  by FlexAttention", "the plain pieces", ours_s, pieces_s, 1, share, 1)
 
 
 def prepare_ours(device: str) -> Callable[[], Tensor]:

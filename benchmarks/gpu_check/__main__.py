@@ -84,15 +84,16 @@ def measure_all(args: Namespace, results: Path) -> None:
 def run_part(name: str, args: Namespace, limit_s: float) -> dict[str, Any]:
     """Run a part in a process of its own, which appends its rows to the results; returns a row on how it ended."""
     # A CUDA context does not survive a fork; without one a fork spares the loading of torch.
-    context = multiprocessing.get_context("fork" if args.device == "cpu" else "spawn")
-    process = context.Process(target=measure, args=(name, args.device, limit_s, args.tiny, args.output))
+    fork, spawn = multiprocessing.get_context("fork").Process, multiprocessing.get_context("spawn").Process
+    kind = fork if args.device == "cpu" else spawn
+    process = kind(target=measure, args=(name, args.device, limit_s, args.tiny, args.output))
     started = time.monotonic()
     process.start()
     try:
         process.join(limit_s)
         is_cut = process.is_alive()
     finally:
-        if process.is_alive():
+        if process.is_alive() and process.pid:
             with contextlib.suppress(ProcessLookupError):  # it has no group of its own yet
                 os.killpg(process.pid, signal.SIGKILL)  # with all that it has started
             process.kill()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ class Allowed(NamedTuple):
 
 # By the words of training.precision. Several roundings follow each other, and where one opens a ReLU that should be
 # closed, a gradient moves by more than a rounding.
-ALLOWED = {
+ALLOWED: dict[str | int, Allowed] = {
     32: Allowed(output=2e-5, gradient=1e-3, lost=1e-6),
     "bf16": Allowed(output=8 * 2**-8, gradient=32 * 2**-8, lost=1e-3),
     16: Allowed(output=8 * 2**-11, gradient=64 * 2**-11, lost=1e-3),
@@ -117,7 +117,9 @@ def check(
     References that are in `references` are not computed again. What raises has None for errors, and says why in "note".
     """
     allowed = ALLOWED[precision]
-    output, gradient, note = None, None, ""
+    output: float | None = None
+    gradient: float | None = None
+    note, is_good = "", False
     try:
         config, references = _load(path, sizes), {} if references is None else references
         allowed = _allowed(config, device, precision)
@@ -128,7 +130,7 @@ def check(
         with _float32_in_full():
             step = training_step(model, episodes, config.training, device, precision)
         output, gradient, worst = errors(step, references[key], allowed)
-        note = worst + step.note
+        note, is_good = worst + step.note, output < allowed.output and gradient < allowed.gradient
     except Exception as error:
         note = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     return {
@@ -137,7 +139,7 @@ def check(
         "allowed output error": allowed.output,
         "gradient error": gradient,
         "allowed gradient error": allowed.gradient,
-        "is_good": output is not None and output < allowed.output and gradient < allowed.gradient,
+        "is_good": is_good,
         "note": note,
     }
 
@@ -169,11 +171,11 @@ def training_step(
     """The first step that the training loop makes; in float16 the first whose gradients do not overflow."""
     one_epoch = {"n_epochs": 1, "batch_size": len(episodes), "num_workers": 0, "gradient_clip": None}
     training = training.model_copy(update=one_epoch)
-    plugins = [LightningEnvironment(), precision_of(precision, device)]
-    fabric = Fabric(accelerator=device, devices=1, plugins=plugins)
+    fabric = Fabric(accelerator=device, devices=1, plugins=[LightningEnvironment(), precision_of(precision, device)])
+    sets: Any = episodes  # as much of an EpisodeDataset as a step asks for
     model, logits = copy.deepcopy(model), []
     model.register_forward_hook(lambda module, given, made: logits.append(made.detach().double().cpu()))
-    loop = Loop(EpisodeTask(model, episodes, episodes, fabric, training), fabric, training, show_bar=False)
+    loop = Loop(EpisodeTask(model, sets, sets, fabric, training), fabric, training, show_bar=False)
     for _ in range(1 + MOST_OVERFLOWS):
         loop.progress = Progress()
         loop.train_epoch()
@@ -209,7 +211,11 @@ def _allowed(config: RunConfig, device: str, precision: str | int) -> Allowed:
 
 
 def _gradients(model: Recogniser) -> dict[str, Tensor]:
-    return {name: parameter.grad.double().cpu() for name, parameter in model.named_parameters()}
+    gradients = {}
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, f"{name} has no gradient"
+        gradients[name] = parameter.grad.double().cpu()
+    return gradients
 
 
 @contextmanager

@@ -21,7 +21,7 @@ def gpu_tests(device: str, seconds: float) -> Iterator[dict[str, Any]]:
     with subprocess.Popen(
         [sys.executable, "-m", "pytest", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
-        for line in process.stdout:
+        for line in process.stdout or ():
             print(line, end="", file=sys.stderr)
             if found := RESULT.match(line):
                 name, outcome = found.groups()

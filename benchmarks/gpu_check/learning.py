@@ -27,7 +27,7 @@ from recognition.training.model import first_model, read_config
 ROOT = Path(__file__).parent.parent.parent
 FILMS = "made-up:1072x20000"
 CONFIGS = ["transformer", "mlstm", "mamba-one_layer", "lstm", "ur_lstm", "knn_memory"]
-EPISODE: dict[str, int] = {}  # of EpisodeSpec; the published protocol
+EPISODE: dict[str, Any] = {}  # of EpisodeSpec; the published protocol
 NUM_TRAINING, NUM_VALIDATION = 160, 64  # episodes between two scores, and of each
 VALIDATION_FILMS = 0.1
 D_EMBED: int | None = None  # for all, the configurations' own if None
@@ -57,11 +57,11 @@ def open_sets(device: str, place: Place | None = None) -> tuple[EpisodeDataset, 
     validation = draw_episodes(lengths[first:], spec, NUM_VALIDATION, (1,))
     validation.study[..., 0] += first
     validation.probes[..., 0] += first
-    training, validation = (
+    training_set, validation_set = (
         EpisodeDataset(EpisodeIndex(Path(FILMS), episodes, [], lengths, spec), bank, spec.subsample)
         for episodes in (training, validation)
     )
-    return training, validation
+    return training_set, validation_set
 
 
 def num_training_films(bank: FeatureBank) -> int:
@@ -75,10 +75,12 @@ def train(
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     loop = prepare(name, device, train_set, validation_set)
+    spec = train_set.index.spec
+    assert spec is not None  # of `open_sets`
     films = train_set.bank.num_frames[: num_training_films(train_set.bank)]
     epoch, spent = 0, 0.0
     while epoch == 0 or (time.monotonic() < until and epoch < MOST_SCORES):
-        train_set.episodes = draw_episodes(films, train_set.index.spec, NUM_TRAINING, (0, epoch))
+        train_set.episodes = draw_episodes(films, spec, NUM_TRAINING, (0, epoch))
         loop.progress = progress = Progress(epoch)
         metrics = loop.train_epoch()
         epoch, spent = epoch + 1, spent + progress.seconds

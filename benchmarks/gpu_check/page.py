@@ -99,12 +99,12 @@ def draw(rows: Rows, output: Path) -> dict[str, str]:
     return figures
 
 
-def series(rows: Rows, part: str, *columns: str) -> dict[str, list[tuple[float, ...]]]:
-    """The numbers of some columns, in order, by what they were measured of."""
-    found: dict[str, list[tuple[float, ...]]] = {}
+def series(rows: Rows, part: str, x: str, y: str) -> dict[str, list[tuple[float, float]]]:
+    """The numbers of two columns, in order, by what they were measured of."""
+    found: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        if row["part"] == part and all(column in row for column in columns) and row["what"] != "how it ended":
-            found.setdefault(row["what"], []).append(tuple(row[column] for column in columns))
+        if row["part"] == part and x in row and y in row and row["what"] != "how it ended":
+            found.setdefault(row["what"], []).append((row[x], row[y]))
     return found
 
 
@@ -124,6 +124,6 @@ def draw_learning(curves: dict[str, list[tuple[float, float]]], path: Path) -> N
         axis.set_title("Made-up features", loc="left", fontsize=10)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-        figure.legend(loc="outside right", frameon=False)
+        figure.legend(loc="outside right center", frameon=False)
         figure.savefig(path, metadata={"Date": None})
         plt.close(figure)
