@@ -40,9 +40,10 @@ bench-gpu: $(environment) ## the same of the models, on a GPU
 gpu-check: $(environment) ## all that only a GPU can tell, in 9 minutes: tests, correctness, speed, learning; docs/gpu.md
 	$(python) -m benchmarks.gpu_check $(if $(MINUTES),--minutes "$(MINUTES)") $(if $(OUTPUT),--output "$(OUTPUT)")
 
-lint: $(environment) ## mistakes and untidy code
+lint: $(environment) ## mistakes, untidy code and types that do not fit
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
+	$(python) -m mypy
 
 format: $(environment) ## tidy the code as lint wants it
 	$(python) -m ruff check --fix .

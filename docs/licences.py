@@ -34,7 +34,7 @@ Copyleft, of which one should know before passing on an environment or an image 
 - `av` is under a BSD licence, but its wheels hold FFmpeg, by its own word under LGPL 3 or later, and beside it the
   encoders x264 and x265 under GPL 2 or later. We decode through it, and encode made-up films and rendered episodes with
   x264. `opencv-python-headless` holds an FFmpeg too.
-- `certifi` and `tqdm` (MPL) ask for changes to their own files to be published; we make none.
+- `certifi`, `pathspec` and `tqdm` (MPL) ask for changes to their own files to be published; we make none.
 - ResMem's weights, which `recognition.memorability` takes, are for non-commercial research alone. They are no part
   of this project.
 

@@ -1,5 +1,6 @@
-"""What keeps the project in order over time: licences, lowest versions, the look for vulnerabilities."""
+"""What keeps the project in order over time: licences, lowest versions, known vulnerabilities, short functions."""
 
+import ast
 import importlib.metadata
 import re
 import runpy
@@ -16,6 +17,8 @@ KNOWN = {
     *("Zlib", "CC0-1.0", "BSL-1.0", "Unlicense", "LLVM-exception", "public domain"),
 }
 COPYLEFT = {"mutagen": "GPL-2.0-or-later"}
+MOST_LINES, MOST_PARAMETERS = 50, 6
+KERNELS = ("_compile", "triton.jit")  # what makes one of a function, by numba or Triton
 
 
 def pins(name: str) -> dict[str, list[str]]:
@@ -91,3 +94,58 @@ def test_ci_fails_for_a_vulnerability_and_goes_on_where_nobody_can_be_asked(comm
     assert result.returncode == status
     assert re.search(said, result.stdout)
     assert time.monotonic() - started < 30
+
+
+def wrongs(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """What makes a function too much to read: code of many lines, its docstring not counted, or many parameters.
+
+    A parser's arguments are a table, which may be long. A constructor's parameters are settings and a kernel's are
+    arrays, of which there may be many; nor do the tensors of any function count, which are letters of its formula.
+    """
+    found = []
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    num_lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+    if num_lines > MOST_LINES and function.name != "parse_arguments":
+        found.append(f"{num_lines} lines")
+    parameters = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    told = [(one.arg, ast.unparse(one.annotation) if one.annotation else "") for one in parameters]
+    num = sum(name not in ("self", "cls") and kind != "Tensor" for name, kind in told)
+    is_kernel = any(ast.unparse(decorator).startswith(KERNELS) for decorator in function.decorator_list)
+    if num > MOST_PARAMETERS and not is_kernel and function.name != "__init__":
+        found.append(f"{num} parameters")
+    return found
+
+
+def test_functions_are_short_and_take_few_parameters():
+    files = [
+        *ROOT.glob("*.py"),
+        *(path for part in ("models", "recognition", "benchmarks") for path in (ROOT / part).rglob("*.py")),
+    ]
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}: {wrong}"
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for wrong in wrongs(node)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("def f(a, b, c, d, e, f, g): ...", ["7 parameters"]),
+        ("def f(a, b, c, d, e, *, f=1, g=2): ...", ["7 parameters"]),
+        ("def f(self, a, b, c, d, e, f): ...", []),
+        ("def f(a, b, c, d, e, f, g: Tensor, h: Tensor): ...", []),
+        ("def __init__(self, a, b, c, d, e, f, g): ...", []),
+        ("@triton.jit\ndef f(a, b, c, d, e, f, g): ...", []),
+        ("def f():\n" + "    pass\n" * 51, ["51 lines"]),
+        ("def f():\n    '''" + "\n" * 9 + "    '''\n" + "    pass\n" * 50, []),
+        ("def f():\n    '''Nothing.'''\n", []),
+        ("def parse_arguments():\n" + "    pass\n" * 51, []),
+    ],
+)
+def test_too_much_is_told_from_what_may_be(code: str, found: list[str]):
+    [function] = ast.parse(code).body
+    assert wrongs(function) == found
