@@ -1,5 +1,6 @@
 """What the settings of every family of models have in common."""
 
+from abc import abstractmethod
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, Strict
@@ -16,9 +17,9 @@ class StackConfig(BaseModel):
     d_embed: Count = 512  # M, the width in which the stack works
     key_value_slots: int = Field(0, ge=0)  # of a key-value memory before each layer; 0 for none
 
+    @abstractmethod
     def layers_of(self, family: str) -> "list[tuple[str, MixerConfig]]":
         """The family and the settings of each layer of a stack that was asked for by the name `family`."""
-        raise NotImplementedError
 
 
 class MixerConfig(StackConfig):

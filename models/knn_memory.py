@@ -243,10 +243,10 @@ class KNNMemory(Mixer):
             return checkpoint(self._block, x, size, keys_values, entries, found.mask, use_reentrant=False)
         return self._block(x, size, keys_values, entries, found.mask)
 
-    def _block(self, x: Tensor, size: int, local: KeysValues, entries: "_Entries", mask: Tensor) -> Tensor:
+    def _block(self, x: Tensor, size: int, seen: KeysValues, entries: "_Entries", mask: Tensor) -> Tensor:
         stored = entries.taken()
         with torch.autocast(x.device.type, enabled=False):
-            mixed, familiarity = self._attend(self._queries(x), size, local, stored, mask)
+            mixed, familiarity = self._attend(self._queries(x), size, seen, stored, mask)
         y = self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))
         if self.familiarity is not None:
             y = y + self.familiarity(familiarity.transpose(1, 2))
@@ -255,38 +255,38 @@ class KNNMemory(Mixer):
         return x + self.dropout(self.contract(inner))
 
     def _attend(
-        self, queries: Tensor, size: int, local: KeysValues, stored: KeysValues, mask: Tensor
+        self, queries: Tensor, size: int, seen: KeysValues, stored: KeysValues, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What each head reads, (B, H, L N, D), and s (greatest similarity - 1), (B, H, L N). What is stored are the
         entries found, (B, H, L N, K, D)."""
-        (keys, values), (stored_keys, stored_values) = local, stored
+        (keys, values), (stored_keys, stored_values) = seen, stored
         temperature = self.log_temperature.exp()[:, None, None]  # (H, 1, 1)
         of_head = queries.shape[1] // keys.shape[1]
         segments = (queries.shape[2] // size, -1)
         scaled = temperature * queries  # (B, H, L N, D)
         local_keys, local_values = (x.repeat_interleave(of_head, 1).unflatten(2, segments) for x in (keys, values))
-        near = scaled.unflatten(2, segments) @ local_keys.mT  # (B, H, L, N, C)
-        num_seen = near.shape[4]  # of them the last are the segment's own
+        local = scaled.unflatten(2, segments) @ local_keys.mT  # (B, H, L, N, C)
+        num_seen = local.shape[4]  # of them the last are the segment's own
         if self.relative_bias is not None:
             buckets = relative_buckets(num_seen, self.config.causal, queries.device)[-size:]
             bias = math.sqrt(self.d_head) * self.relative_bias[buckets].movedim(2, 0)  # (H, N, C)
-            near = near + bias[:, None]
+            local = local + bias[:, None]
         if self.config.causal:
             is_later = torch.ones(size, num_seen, dtype=torch.bool, device=queries.device).triu(1 + num_seen - size)
-            near = near.masked_fill(is_later, -torch.inf)
+            local = local.masked_fill(is_later, -torch.inf)
         memory = torch.einsum("bhtd,bhtkd->bhtk", scaled, stored_keys)
         is_any = mask.any(3, keepdim=True)  # (B, H, L N, 1)
         similarity = torch.where(is_any, memory[..., :1], 0)
         memory = memory.masked_fill(~mask, torch.finfo(memory.dtype).min)  # finite: a row may have nothing else
         if self.gate is None:
             num_found = memory.shape[3]
-            weights = torch.cat([memory, near.flatten(2, 3)], 3).softmax(3)  # (B, H, L N, K + C)
-            memory, near = weights.split([num_found, num_seen], 3)
-            near = near.unflatten(2, segments)
+            weights = torch.cat([memory, local.flatten(2, 3)], 3).softmax(3)  # (B, H, L N, K + C)
+            memory, local = weights.split([num_found, num_seen], 3)
+            local = local.unflatten(2, segments)
         else:
             gate = torch.where(is_any, torch.sigmoid(self.gate)[:, None, None], 0)
-            memory, near = gate * memory.softmax(3), (1 - gate).unflatten(2, segments) * near.softmax(4)
-        mixed = torch.einsum("bhtk,bhtkd->bhtd", memory, stored_values) + (near @ local_values).flatten(2, 3)
+            memory, local = gate * memory.softmax(3), (1 - gate).unflatten(2, segments) * local.softmax(4)
+        mixed = torch.einsum("bhtk,bhtkd->bhtd", memory, stored_values) + (local @ local_values).flatten(2, 3)
         return mixed, (similarity - temperature).squeeze(3)
 
 

@@ -146,7 +146,7 @@ class _Worker:
                 raise Failure(f"a worker could not be started ({error.strerror}); {self._advice}") from None
 
     def fileno(self) -> int:
-        """Of what it is heard by."""
+        """Of the socket through which it is heard."""
         return self._socket.fileno()
 
     def begin(self, task: int, name: str) -> None:

@@ -114,7 +114,7 @@ def batches(
     With a seed the order is shuffled and a last batch that is not full is left out (unless it is the only one), so
     that all steps weigh the same; without, every episode comes once.
     """
-    order = np.arange(num_episodes)
+    order: np.ndarray = np.arange(num_episodes)
     if shuffle_seed is not None:
         order = np.random.default_rng(shuffle_seed).permutation(num_episodes)
         order = order[: num_episodes // batch_size * batch_size or num_episodes]
