@@ -84,7 +84,7 @@ def train(
         loop.progress = progress = Progress(epoch)
         metrics = loop.train_epoch()
         epoch, spent = epoch + 1, spent + progress.seconds
-        scores = loop.task.validate(loop.model).scores
+        scores = loop.task.validate(loop.model, loop.progress.epoch).scores
         yield {
             "what": name,
             "seconds": round(spent, 2),

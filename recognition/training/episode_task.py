@@ -58,7 +58,7 @@ class EpisodeTask:
     def learning_rate(self, step: int, num_steps: int) -> float:
         return learning_rate(step, num_steps, self.config)
 
-    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         features, is_old = batch
         logits = model(features)  # (B, P)
         loss = F.binary_cross_entropy_with_logits(logits.float(), is_old)
@@ -66,7 +66,7 @@ class EpisodeTask:
         count = torch.tensor(is_old.numel(), dtype=torch.float64, device=loss.device)
         return loss, {"loss": loss.detach() * count, "accuracy": num_correct.double(), "count": count}
 
-    def validate(self, model: nn.Module) -> Validation:
+    def validate(self, model: nn.Module, epoch: int) -> Validation:
         loss, accuracy = score(self.fabric, model, self.validation_set, self.config)
         return Validation({"loss": loss, "accuracy": accuracy}, [accuracy, -loss])
 

@@ -13,11 +13,12 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from recognition.common.command_line import Failure
+from recognition.common.command_line import Failure, InputError
 from recognition.common.stopping import Stopped, stopping_later
 from recognition.training.config import TrainingConfig
 from recognition.training.runs import Run
@@ -36,10 +37,12 @@ class Task(Protocol):
     """Something to train. Every process has one of its own, with its share of the batches.
 
     Attributes:
-        model: what the optimiser changes.
+        model: what the optimiser changes. Buffers that change too must do so alike in all processes, as those of
+            nn.SyncBatchNorm do: checkpoints have the first one's.
         optimizer: of its parameters; the loop sets its rates.
         others: further modules that change while training goes on, and so belong into a checkpoint, by name: an
-            average of the model, a memory that lives on between batches.
+            average of the model, a memory that lives on between batches. They are on the task's device already, and
+            each process has its own.
     """
 
     model: nn.Module
@@ -56,11 +59,13 @@ class Task(Protocol):
     def learning_rate(self, step: int, num_steps: int) -> float:
         """The rate at `step` of all `num_steps` of the training, counted from 0."""
 
-    def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch, and numbers to log: sums in float64, with the "count" of what was summed over."""
+    def loss(self, model: nn.Module, batch: Any, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of the batch of a step, which is counted as for the rate, and numbers to log: sums in float64, with
+        the "count" of what was summed over. Before it, an average takes in what the step before made of the model."""
 
-    def validate(self, model: nn.Module) -> Validation:
-        """How good the weights are, the same in all processes."""
+    def validate(self, model: nn.Module, epoch: int) -> Validation:
+        """How good the weights are after an epoch, the same in all processes. What is to be measured before, such as
+        the statistics of norms, may be set in the model: they are kept with the weights."""
 
 
 @dataclass
@@ -108,7 +113,9 @@ class Loop:
                 taken = f"{self.progress.seconds:.2f} s, of which {self.progress.waited:.2f} s waiting for data"
                 print(f"epoch {metrics['epoch']}/{self.config.n_epochs}: {taken}")
             started = time.perf_counter()
-            scores, merit = self.task.validate(self.model)
+            # So that it is the same after a stop, also where something is drawn.
+            torch.manual_seed(_seed(self.config.seed, self.progress.epoch, self.fabric.global_rank, 1))
+            scores, merit = self.task.validate(self.model, self.progress.epoch)
             seconds = self.progress.seconds + time.perf_counter() - started
             metrics |= {f"validation_{name}": score for name, score in scores.items()} | {"seconds": seconds}
             is_best = self.progress.best is None or merit > self.progress.best
@@ -164,13 +171,17 @@ class Loop:
                 if stops:
                     raise Stopped(f"a signal after step {before + progress.step}")
                 waiting = time.perf_counter()
+        assert progress.step == num_steps, f"{progress.step} batches, where the task has said {num_steps}"
         rate = self.optimizer.param_groups[0]["lr"]
         means = {f"train_{name}": mean for name, mean in _means(progress.totals).items()}
         return {"epoch": epoch + 1, "step": before + num_steps, "learning_rate": rate, **means}
 
     def keep(self) -> None:
-        """Write a checkpoint of all that `restore` needs to go on from here."""
-        if not (self.run and self.fabric.is_global_zero):
+        """Write a checkpoint of all that `restore` needs to go on from here; for all processes to call."""
+        if not self.run:
+            return
+        others = self._others_of_all()
+        if not self.fabric.is_global_zero:
             return
         scaler = _scaler(self.fabric)  # float16 scales its losses by what it has seen
         state = {
@@ -180,11 +191,14 @@ class Loop:
             "progress": asdict(self.progress),
         }
         if self.task.others:
-            state["others"] = {name: module.state_dict() for name, module in self.task.others.items()}
+            state["others"] = others
         self.run.save_last(state)
 
     def restore(self) -> None:
-        """Take up the newest checkpoint of the run that is whole, if there is one."""
+        """Take up the newest checkpoint of the run that is whole, if there is one.
+
+        Raises InputError if each process is to have a module of its own back and there are more of them, or fewer.
+        """
         assert self.run is not None
         if self.fabric.is_global_zero:
             self.run.drop_damaged_checkpoint()
@@ -197,8 +211,12 @@ class Loop:
             scaler = _scaler(self.fabric)
             assert scaler is not None, "another precision than that of the checkpoint"
             scaler.load_state_dict(state["scaler"])
+        if self.task.others and (num := len(state["others"])) != self.fabric.world_size:
+            raise InputError(
+                f"{self.run.path} was trained by {num} processes, not {self.fabric.world_size}; use as many"
+            )
         for name, module in self.task.others.items():
-            module.load_state_dict(state["others"][name])
+            module.load_state_dict(state["others"][self.fabric.global_rank][name])
         progress = state["progress"]
         if isinstance(progress["totals"], list):  # of episodes, in checkpoints from before there were other tasks
             progress["totals"] = dict(zip(("loss", "accuracy", "count"), progress["totals"], strict=True))
@@ -210,7 +228,7 @@ class Loop:
         torch.manual_seed(_seed(config.seed, step, fabric.global_rank))
         for group in self.optimizer.param_groups:
             group["lr"] = self.task.learning_rate(step, self.num_steps)
-        loss, numbers = self.task.loss(self.model, batch)
+        loss, numbers = self.task.loss(self.model, batch, step)
         shared = _of_all(fabric, torch.stack([loss.detach(), *loss.new_tensor(wishes)]), "mean").double()
         # One transfer, as the processor waits for it.
         mean_loss, stops, keeps, *values = torch.cat([shared, torch.stack(list(numbers.values()))]).tolist()
@@ -234,6 +252,16 @@ class Loop:
                 )
         self.optimizer.step()
         return dict(zip(numbers, values, strict=True)), bool(stops), bool(keeps)
+
+    def _others_of_all(self) -> list[dict[str, Any]]:
+        """The states of the task's other modules in each process, in the first process; empty in the others."""
+        states = {name: module.state_dict() for name, module in self.task.others.items()}
+        if not states or self.fabric.world_size == 1:
+            return [states]
+        states = move_data_to_device(states, "cpu")  # where each process may read what another one sends
+        gathered = [None] * self.fabric.world_size if self.fabric.is_global_zero else None
+        torch.distributed.gather_object(states, gathered)
+        return gathered or []
 
     def _sum(self, totals: Mapping[str, float]) -> dict[str, float]:
         """The totals of all processes together."""

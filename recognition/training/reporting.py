@@ -79,9 +79,13 @@ def start_wandb(run: Run, config: RunConfig) -> Any:
 
 
 def write_table(path: Path, metrics: list[dict[str, Any]]) -> None:
-    """The epochs as plain rows of numbers, as the published study wrote them."""
-    columns = ["epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"]
+    """The epochs as plain rows of numbers, as the published study wrote them; nan where one was not measured.
+
+    The columns of episodes are epoch train_loss train_accuracy validation_loss validation_accuracy.
+    """
+    names = dict.fromkeys(name for line in metrics for name in line if name.startswith(("train_", "validation_")))
+    columns = ["epoch", *sorted(names, key=lambda name: name.startswith("validation_"))]
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as part:
-        rows = [" ".join(columns), *(" ".join(str(line.get(c, "")) for c in columns) for line in metrics)]
+        rows = [" ".join(columns), *(" ".join(str(line.get(c, "nan")) for c in columns) for line in metrics)]
         part.write_text("\n".join(rows) + "\n", encoding="utf-8")
