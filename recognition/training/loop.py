@@ -157,8 +157,8 @@ class Loop:
                 progress.waited += time.perf_counter() - waiting
                 # All processes stop after the same step, whichever was asked to, and keep when the first's clock says.
                 is_due = time.perf_counter() - kept > 60 * self.config.checkpoint_minutes
-                wishes = is_stop_asked(), is_due and fabric.is_global_zero
-                numbers, stops, keeps = self._step(before + progress.step, batch, wishes)
+                is_due &= fabric.is_global_zero
+                numbers, stops, keeps = self._step(before + progress.step, batch, is_stop_asked, is_due)
                 totals = {name: totals.get(name, 0.0) + number for name, number in numbers.items()}
                 progress.step += 1
                 bar.set_postfix({name: f"{mean:.4f}" for name, mean in _means(totals).items()}, refresh=False)
@@ -222,14 +222,18 @@ class Loop:
             progress["totals"] = dict(zip(("loss", "accuracy", "count"), progress["totals"], strict=True))
         self.progress = Progress(**progress)
 
-    def _step(self, step: int, batch: Any, wishes: tuple[bool, bool]) -> tuple[dict[str, float], bool, bool]:
-        """One step; returns the batch's numbers, and which of the wishes any process has."""
+    def _step(
+        self, step: int, batch: Any, is_stop_asked: IsStopAsked, is_due: bool
+    ) -> tuple[dict[str, float], bool, bool]:
+        """One step; returns the batch's numbers, and whether in any process a stop is asked for or a checkpoint due."""
         fabric, config = self.fabric, self.config
         torch.manual_seed(_seed(config.seed, step, fabric.global_rank))
         for group in self.optimizer.param_groups:
             group["lr"] = self.task.learning_rate(step, self.num_steps)
         loss, numbers = self.task.loss(self.model, batch, step)
-        shared = _of_all(fabric, torch.stack([loss.detach(), *loss.new_tensor(wishes)]), "mean").double()
+        # Asked late, as a signal may come while the loss is computed.
+        wishes = loss.new_tensor([is_stop_asked(), is_due])
+        shared = _of_all(fabric, torch.stack([loss.detach(), *wishes]), "mean").double()
         # One transfer, as the processor waits for it.
         mean_loss, stops, keeps, *values = torch.cat([shared, torch.stack(list(numbers.values()))]).tolist()
         if not math.isfinite(mean_loss):

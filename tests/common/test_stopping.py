@@ -16,7 +16,7 @@ import torch
 from conftest import ROOT, assert_same_run, config_text, metrics_of, run_script
 
 from recognition.common.stopping import Stopped, stopping_at_once, stopping_later
-from recognition.training import loop as training
+from recognition.training import episode_task as training
 from recognition.training.runs import Run
 
 LAST_STEP = 17  # of three epochs of six

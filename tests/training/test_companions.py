@@ -55,7 +55,7 @@ def test_what_is_wrong_for_all_processes_is_told_once(small_bank: Path, tmp_path
 )
 def test_process_that_waits_in_a_library_ends_when_another_is_lost(other: str, status: int, told: str):
     code = (
-        "import ctypes, sys; from subprocess import Popen; from recognition import companions\n"
+        "import ctypes, sys; from subprocess import Popen; from recognition.training import companions\n"
         "companions.GRACE_S = 0.1\n"
         "companions.watch([Popen(['sh', '-c', sys.argv[1]]), Popen(['sleep', '60'])])\n"
         "ctypes.CDLL(None).sleep(60)"
@@ -85,7 +85,7 @@ def test_process_that_waits_in_a_library_ends_when_the_first_is_killed():
 
 def test_processes_end_in_silence_with_the_first():
     code = (
-        "import sys; from subprocess import Popen; from recognition import companions\n"
+        "import sys; from subprocess import Popen; from recognition.training import companions\n"
         "companions.watch([Popen(['sleep', '60'])]); sys.exit(75)"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=50)
