@@ -3,6 +3,7 @@
 python -m benchmarks.growth          writes docs/growth.svg and docs/growth.md
 """
 
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,11 +22,7 @@ NUM_PROBES = 180
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--output_dir", type=folder_path, default=ROOT / "docs", help="folder for the figure and the table"
-    )
-    args = parser.parse_args()
+    args = parse_arguments()
     from tqdm import tqdm
 
     found: dict[str, list[tuple[float, float]]] = {}
@@ -117,6 +114,14 @@ def draw(found: dict[str, list[tuple[float, float]]], path: Path) -> None:
         figure.legend(handles, labels, loc="outside right center", frameon=False)
         figure.savefig(path, metadata={"Date": None})
         plt.close(figure)
+
+
+def parse_arguments() -> Namespace:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--output_dir", type=folder_path, default=ROOT / "docs", help="folder for the figure and the table"
+    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

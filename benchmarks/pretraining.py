@@ -18,6 +18,8 @@ the projector too it had 0.894 and the memory 0.909 (four seeds). The source fin
 Shapes: B clips, T frames, S pixels a side, Y width of the features, M of the projections.
 """
 
+from argparse import Namespace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,11 +47,7 @@ TARGET_MOMENTUM = 0.98  # 0.996 and more are for a hundred times as many steps
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=whole_number(1), default=1500, help="of training, 128 pairs of clips each")
-    parser.add_argument("--seeds", type=whole_number(1), default=3, help="train so many encoders each way")
-    parser.add_argument("--rate", type=number_between(0, 10), default=RATE, help="greatest learning rate")
-    args = parser.parse_args()
+    args = parse_arguments()
     print(f"{'seed':>4}" + "".join(f"{name:>28}" for name in PREDICTORS))
     accuracies = []
     for seed in range(args.seeds):
@@ -150,6 +148,14 @@ def draw_clips(label: Tensor, generator: torch.Generator, noise: float = 0.1) ->
     contrast = 0.8 + 0.4 * torch.rand(len(label), 1, 1, 1, generator=generator)
     brightness = 0.1 * torch.randn(len(label), 1, 1, 1, generator=generator)
     return (contrast * clips + brightness + noise * torch.randn(clips.shape, generator=generator))[:, None]
+
+
+def parse_arguments() -> Namespace:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=whole_number(1), default=1500, help="of training, 128 pairs of clips each")
+    parser.add_argument("--seeds", type=whole_number(1), default=3, help="train so many encoders each way")
+    parser.add_argument("--rate", type=number_between(0, 10), default=RATE, help="greatest learning rate")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

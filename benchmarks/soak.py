@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,11 +52,7 @@ class Watch:
 
 
 def main() -> int:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=number_between(1, 10_000), default=60, help="length of the run")
-    parser.add_argument("--demo", type=Path, default=ROOT / "demo-run", help="folder of an earlier demo")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "soak.md", help="where the table goes")
-    args = parser.parse_args()
+    args = parse_arguments()
     [*configs] = args.demo.glob("*/runs/transformer/config.yaml")
     if not configs:
         raise InputError(f"--demo {args.demo}: holds no run of the transformer; run `make demo` first")
@@ -148,6 +145,14 @@ def family(process_id: int) -> Iterator[int]:
         return
     for child in {int(number) for numbers in children for number in numbers}:
         yield from family(child)
+
+
+def parse_arguments() -> Namespace:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=number_between(1, 10_000), default=60, help="length of the run")
+    parser.add_argument("--demo", type=Path, default=ROOT / "demo-run", help="folder of an earlier demo")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "soak.md", help="where the table goes")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
