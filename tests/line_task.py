@@ -23,8 +23,26 @@ CONFIG = TrainingConfig(n_epochs=3, seed=5, device="cpu", num_devices=1)
 NUM_STEPS = [2, 3, 1]  # of the epochs
 
 
+class Memory(nn.Module):
+    """Keeps all points that it has seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.points = torch.empty(0, 1)
+
+    def forward(self, points):
+        self.points = torch.cat([self.points, points])
+        return self.points.mean()
+
+    def get_extra_state(self):
+        return self.points
+
+    def set_extra_state(self, points):
+        self.points = points
+
+
 class Line:
-    """Fits y = 3x - 1, drawn towards an average of its own weights. Each process has its points, noise and statistics.
+    """Fits y = 3x - 1, drawn towards an average of its own weights. Each process has its points, noise and memory.
 
     At given steps it asks for a stop, or its loss is infinite. The best epoch is that with a slope nearest to `wanted`.
     """
@@ -32,7 +50,7 @@ class Line:
     def __init__(self, fabric: Fabric, stop_at: int = -1, infinite_at: int = -1, wanted: float = 3):
         torch.manual_seed(CONFIG.seed)
         self.fabric, self.stop_at, self.infinite_at, self.wanted = fabric, stop_at, infinite_at, wanted
-        self.model, self.average, self.memory = nn.Linear(1, 1), nn.Linear(1, 1), nn.BatchNorm1d(1, affine=False)
+        self.model, self.average, self.memory = nn.Linear(1, 1), nn.Linear(1, 1), Memory()
         self.optimizer = torch.optim.SGD(self.model.parameters(), momentum=0.5)
         self.others = {"average": self.average, "memory": self.memory}
 
@@ -53,8 +71,7 @@ class Line:
         with torch.no_grad():
             for mean, weight in zip(self.average.parameters(), self.model.parameters(), strict=True):
                 mean.lerp_(weight, 1 - 0.9 / (step + 1))
-        self.memory(x)  # changes its mean
-        error = model(x) - (3 * x - 1) + 0.01 * torch.randn_like(x) + 0.1 * self.memory.running_mean
+        error = model(x) - (3 * x - 1) + 0.01 * torch.randn_like(x) + 0.1 * self.memory(x)
         pull = (model(x) - self.average(x)).square()
         loss = (error.square() + 0.1 * pull).mean() / (step != self.infinite_at)
         sums = {"distance": error.abs().sum().double(), "pull": pull.sum().double()}

@@ -141,7 +141,7 @@ def test_best_weights_are_those_the_task_finds_best(epoch: int, fabric: Fabric, 
 
 @pytest.mark.parametrize("stops", [*([step] for step in range(sum(NUM_STEPS))), list(range(sum(NUM_STEPS)))])
 def test_task_stopped_after_any_step_goes_on_to_the_last_bit(stops: list[int], fabric: Fabric, tmp_path: Path):
-    """Also what it has beside its model: an average of its weights, statistics of its batches."""
+    """Also what it has beside its model: an average of its weights, a memory that grows."""
     whole, stopped = (
         line_task.train(fabric, tmp_path / name, which) for name, which in (("whole", []), ("run", stops))
     )
@@ -154,7 +154,7 @@ def test_task_stopped_after_any_step_goes_on_to_the_last_bit(stops: list[int], f
 
 
 def test_two_processes_stopped_go_on_each_with_what_it_had(tmp_path: Path):
-    """The second one's statistics are of its own batches, and no other process has them."""
+    """The second one's memory is of its own points, and no other process has them."""
     code = subprocess.run(
         [sys.executable, ROOT / "tests/line_task.py", tmp_path],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -165,7 +165,7 @@ def test_two_processes_stopped_go_on_each_with_what_it_had(tmp_path: Path):
     assert without_seconds(told["whole"]) == without_seconds(told["stopped"])
     states = [Run(tmp_path / name).load_last() for name in told]
     torch.testing.assert_close(*states, rtol=0, atol=0)
-    one, two = (others["memory"]["running_mean"] for others in states[0]["others"])
+    one, two = (others["memory"]["_extra_state"] for others in states[0]["others"])
     assert not torch.equal(one, two)
 
 
