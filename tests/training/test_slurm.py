@@ -98,7 +98,7 @@ def test_only_stopped_tasks_of_an_array_are_requeued(sbatch: Callable, stand_in:
     """Stopped with status 75, or by the signal itself, which the last two cannot answer yet."""
     python = stand_in(
         '[ -n "${SLURM_RESTART_COUNT:-}" ] && exit\n'
-        "case $3 in 1) exit 1;; 2) exit 2;; 3) exit 75;; 4) kill -USR1 $$;; 5) kill -TERM $$;; esac"
+        "case $4 in 1) exit 1;; 2) exit 2;; 3) exit 75;; 4) kill -USR1 $$;; 5) kill -TERM $$;; esac"
     )
     job = sbatch("--array=1-5", "jobs/slurm-sweep.sh", "a.yaml", PYTHON=python)
     failed = [("FAILED", f"{status}:0", 0) for status in (1, 2)]
