@@ -1,5 +1,7 @@
 """What several test files share: small films, made-up features, and the scripts run as a user runs them."""
 
+import importlib
+import io
 import json
 import os
 import random
@@ -8,8 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,6 +45,18 @@ def run_script(script: str, *words: object, cwd: Path, **options) -> subprocess.
     return subprocess.run(
         [*started, *map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True, **options
     )
+
+
+def run_here(script: str, *words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """As `run_script`, but in this process, which spares Python's start and torch's, of seconds each."""
+    main = importlib.import_module(script.removesuffix(".py")).main
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", [script, *map(str, words)])
+        patch.chdir(cwd)
+        with pytest.raises(SystemExit) as ended:
+            command_line.run(main)
+        return subprocess.CompletedProcess(sys.argv, ended.value.code, out.getvalue(), err.getvalue())
 
 
 def command(script: str) -> tuple[list[str], dict[str, str]]:
@@ -133,7 +147,7 @@ def small_bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with twelve films' made-up features and the index files of small episodes. Read only."""
     folder = write_features(tmp_path_factory.mktemp("bank"), [60 + 7 * k for k in range(12)])
     words = (*SMALL_EPISODES, *SMALL_SPLITS, f"--input_dir={folder}", f"--output_dir={folder}")
-    assert run_script("generate_dataset.py", *words, cwd=folder).returncode == 0
+    assert run_here("generate_dataset.py", *words, cwd=folder).returncode == 0
     return folder
 
 
@@ -148,18 +162,9 @@ def colour_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def preprocess(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
-    """Run step 2 in this process, which spares its start; decoding has no process of its own."""
-    import preprocess_videos  # not before the number of threads is set
-
-    def call(*words: object) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["preprocess_videos.py", "--workers=0", *map(str, words)])
-        with pytest.raises(SystemExit) as exit_info:
-            command_line.run(preprocess_videos.main)
-        out, err = capsys.readouterr()
-        return SimpleNamespace(returncode=exit_info.value.code, stdout=out, stderr=err)
-
-    return call
+def preprocess() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run step 2 in this process; decoding has no process of its own."""
+    return lambda *words: run_here("preprocess_videos.py", "--workers=0", *words, cwd=Path.cwd())
 
 
 @pytest.fixture(scope="session")

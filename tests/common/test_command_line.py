@@ -7,7 +7,7 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, refusal, run_script
+from conftest import ROOT, refusal, run_here
 
 from recognition.common.command_line import (
     LARGEST_NUMBER,
@@ -248,7 +248,7 @@ def test_file_where_a_folder_is_due_is_refused_by_name(tmp_path: Path, place: st
 def test_script_refuses_a_file_where_its_folder_is_due(command: str, tmp_path: Path):
     (tmp_path / "file").write_text("kept")
     script, *words = command.split()
-    assert "file: is not a folder" in refusal(run_script(script, *words, cwd=tmp_path))
+    assert "file: is not a folder" in refusal(run_here(script, *words, cwd=tmp_path))
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "kept")]
 
 

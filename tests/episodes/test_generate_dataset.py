@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import SMALL_EPISODES, SMALL_SPLITS, refusal, run_script, run_with_kills, write_features
+from conftest import SMALL_EPISODES, SMALL_SPLITS, refusal, run_here, run_script, run_with_kills, write_features
 
 from recognition.episodes.episode_spec import PROBE_KINDS
 from recognition.episodes.index_file import read_index
@@ -24,8 +24,8 @@ def words(bank: Path, output: Path, *more: object) -> list[object]:
     return ["--input_dir", bank, "--output_dir", output, *SMALL_EPISODES, *SMALL_SPLITS, *more]
 
 
-def generate(bank: Path, output: Path, *more: object, **options) -> Path:
-    result = run_script("generate_dataset.py", *words(bank, output, *more), cwd=bank.parent, **options)
+def generate(bank: Path, output: Path, *more: object) -> Path:
+    result = run_here("generate_dataset.py", *words(bank, output, *more), cwd=bank.parent)
     assert result.returncode == 0, result.stderr
     return output
 
@@ -43,7 +43,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def written(bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that a first run wrote; its output is in it as `log`. Read only."""
     output = tmp_path_factory.mktemp("written") / "new" / "folder"
-    result = run_script("generate_dataset.py", *words(bank, output), cwd=bank.parent)
+    result = run_here("generate_dataset.py", *words(bank, output), cwd=bank.parent)
     assert result.returncode == 0, result.stderr
     (output.parent / "log").write_text(result.stdout)
     return output
@@ -137,7 +137,7 @@ def test_audit_follows_the_files_and_names_films_that_two_splits_share(tmp_path,
     for name in ("film_3", "film_4", "film_5", "film_6"):  # one film under five names is in two splits at least
         with h5py.File(folder / "film_2.h5") as file, h5py.File(folder / f"{name}.h5", "r+") as other:
             other.attrs["video_sha256"] = file.attrs["video_sha256"]
-    result = run_script("generate_dataset.py", *words(folder, tmp_path), cwd=tmp_path)
+    result = run_here("generate_dataset.py", *words(folder, tmp_path), cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "video files in two splits under two names: " in result.stdout
     assert "no clips overlap, old probes lie in studied clips and new ones do not, in 24 episodes" in result.stdout
@@ -162,7 +162,7 @@ def test_audit_follows_the_files_and_names_films_that_two_splits_share(tmp_path,
     ],
 )
 def test_probes_that_cannot_be_had_are_refused(tmp_path, bank, more, complaint):
-    result = run_script("generate_dataset.py", *words(bank, tmp_path / "out", *more), cwd=tmp_path)
+    result = run_here("generate_dataset.py", *words(bank, tmp_path / "out", *more), cwd=tmp_path)
     assert complaint in refusal(result)
     assert not (tmp_path / "out").exists()
 
@@ -310,13 +310,13 @@ def test_wrong_input_ends_in_one_line_and_touches_nothing(tmp_path, damage, more
     if damage:
         damage(folder)
     before = contents(tmp_path)
-    result = run_script("generate_dataset.py", *words(folder, folder, *more), cwd=tmp_path)
+    result = run_here("generate_dataset.py", *words(folder, folder, *more), cwd=tmp_path)
     assert named in refusal(result)
     assert contents(tmp_path) == before
 
 
 def test_wrong_input_makes_no_folder(tmp_path, bank):
-    refusal(run_script("generate_dataset.py", *words(bank, tmp_path / "new", "--n_clips=1000"), cwd=tmp_path))
+    refusal(run_here("generate_dataset.py", *words(bank, tmp_path / "new", "--n_clips=1000"), cwd=tmp_path))
     assert not (tmp_path / "new").exists()
 
 

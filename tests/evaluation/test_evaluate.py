@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMALL_SPLITS, refusal, run_script, write_features
+from conftest import SMALL_SPLITS, refusal, run_here, write_features
 
 import evaluate
 import train
@@ -45,7 +45,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = (f"--input_dir={bank}", f"--output_dir={bank}", "--clip_length=8", "--clip_margin=4", *SMALL_SPLITS)
     kinds = ("--n_tests=4", "--subsample=2", "--seed=1")
     for more in (("--n_clips", 3, 5, 1), ("--n_clips=3", "--new_probes=far,other_film", "--suffix=_lures")):
-        assert run_script("generate_dataset.py", *words, *kinds, *more, cwd=folder).returncode == 0
+        assert run_here("generate_dataset.py", *words, *kinds, *more, cwd=folder).returncode == 0
     (folder / "run.yaml").write_text(f"""
 dataset:
   train_indices_file: {bank}/train_indices.h5
@@ -130,7 +130,7 @@ def test_scores_of_a_single_episode_have_no_interval_and_the_report_says_so(
     bank = shutil.copytree(runs / "bank", tmp_path / "bank", ignore=shutil.ignore_patterns("*_indices_*"))
     words = (f"--input_dir={bank}", f"--output_dir={bank}", "--clip_length=8", "--clip_margin=4", *SMALL_SPLITS)
     few = "--n_clips=3", "--n_tests=4", "--subsample=2", "--n_samples_test=1"
-    assert run_script("generate_dataset.py", *words, *few, cwd=tmp_path).returncode == 0
+    assert run_here("generate_dataset.py", *words, *few, cwd=tmp_path).returncode == 0
     run = shutil.copytree(runs / "one", tmp_path / "one")
     (run / "environment.json").unlink()  # or the run would know that these are other episodes
     (run / "config.yaml").write_text((run / "config.yaml").read_text().replace(str(runs / "bank"), str(bank)))
@@ -312,10 +312,10 @@ def test_folder_without_scores_of_the_probes_is_refused(runs: Path, tmp_path: Pa
 
 
 def test_what_is_not_a_finished_run_is_refused(runs: Path, tmp_path: Path, evaluated: Callable):
-    assert "absent: not a run" in refusal(run_script("evaluate.py", "absent", cwd=tmp_path))
-    lures = refusal(run_script("evaluate.py", runs / "one", "--episodes", "absent.h5", cwd=tmp_path))
+    assert "absent: not a run" in refusal(run_here("evaluate.py", "absent", cwd=tmp_path))
+    lures = refusal(run_here("evaluate.py", runs / "one", "--episodes", "absent.h5", cwd=tmp_path))
     assert "--episodes absent.h5: no such file" in lures
-    films = refusal(run_script("evaluate.py", runs / "one", "--videos", "films", cwd=tmp_path))
+    films = refusal(run_here("evaluate.py", runs / "one", "--videos", "films", cwd=tmp_path))
     assert "--videos films: no such folder" in films
     shutil.copytree(runs / "one", tmp_path / "untrained")
     (tmp_path / "untrained/checkpoints/best.safetensors").unlink()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_EPISODES, SMALL_SPLITS, run_script
+from conftest import SMALL_EPISODES, SMALL_SPLITS, run_here
 
 from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import Episodes, study_frames
@@ -30,7 +30,7 @@ def presented(small_bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         "--output_dir",
         folder,
     )
-    assert run_script("generate_dataset.py", *words, cwd=folder).returncode == 0
+    assert run_here("generate_dataset.py", *words, cwd=folder).returncode == 0
     return folder
 
 

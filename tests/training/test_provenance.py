@@ -1,15 +1,13 @@
 """The chain from a run back to its films: told whole, and every link that has changed named."""
 
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import pytest
-from conftest import ROOT, SMALL_EPISODES, SMALL_SPLITS, config_text, run_script, write_features
+from conftest import ROOT, SMALL_EPISODES, SMALL_SPLITS, config_text, run_here, run_script, write_features
 
 from recognition.common.command_line import InputError
 from recognition.training.provenance import Link, chain
@@ -22,7 +20,7 @@ def evaluated(small_bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     shutil.copytree(small_bank, folder / "bank")
     (folder / "run.yaml").write_text(config_text(Path("bank"), n_epochs=1))
     for words in (("train.py", "-f", "run.yaml"), ("evaluate.py", "runs/run")):
-        result = run_script(*words, cwd=folder)
+        result = run_here(*words, cwd=folder)
         assert result.returncode == 0, result.stderr
     return folder
 
@@ -47,7 +45,7 @@ def broken(path: Path) -> list[str]:
 
 def redraw(bank: Path, *words: str) -> None:
     folders = f"--input_dir={bank}", f"--output_dir={bank}"
-    script = run_script("generate_dataset.py", *SMALL_EPISODES, *SMALL_SPLITS, *folders, *words, cwd=Path.cwd())
+    script = run_here("generate_dataset.py", *SMALL_EPISODES, *SMALL_SPLITS, *folders, *words, cwd=Path.cwd())
     assert script.returncode == 0
 
 
@@ -125,7 +123,7 @@ def test_changed_episodes_are_named_and_stop_the_run_that_knew_others(run: Path,
     assert f"evaluation.json is of {bank / 'test_indices.h5'}: CHANGED" in broken(run)
     with pytest.raises(InputError, match=r"train_indices\.h5 has changed since .*runs/run was trained on its episodes"):
         train_here("--resume", text=config_text(bank, n_epochs=1))
-    result = run_script("evaluate.py", run, cwd=Path.cwd())
+    result = run_here("evaluate.py", run, cwd=Path.cwd())
     assert result.returncode == 2
     assert "test_indices.h5 has changed since" in result.stderr
 
@@ -167,11 +165,9 @@ def test_run_and_index_from_before_inputs_were_kept_say_so(run: Path, bank: Path
 
 def test_command_prints_the_chain_and_tells_by_its_status(run: Path, bank: Path):
     def ask(*words: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "recognition.training.provenance", *map(str, words)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(command, env=environment, capture_output=True, text=True)
+        return run_here("recognition.provenance", *words, cwd=Path.cwd())
 
-    whole = ask(run)
+    whole = run_script("recognition.provenance", run, cwd=Path.cwd())
     assert (whole.returncode, whole.stderr) == (0, "")
     assert whole.stdout.count("unchanged") == 8
     remake(bank, "film_3")
