@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import refusal, run_script
+from conftest import refusal, run_here
 
 from recognition import memorability as command
 from recognition.common.command_line import InputError
@@ -227,7 +227,7 @@ def test_damaged_file_of_scores_is_refused(score, folder: Path):
 
 def test_bad_input_is_refused_before_anything_is_written(score, folder: Path):
     assert "absent.h5: no such index file" in refusal(
-        run_script("recognition.memorability", "absent.h5", "--weights=random:0", cwd=folder)
+        run_here("recognition.memorability", "absent.h5", "--weights=random:0", cwd=folder)
     )
     for words, weights, message in (
         ((), "absent.pt", "--weights absent.pt: no such file"),
