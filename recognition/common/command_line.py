@@ -128,6 +128,11 @@ def _silence_unheard() -> bool:
     return bool(unheard)
 
 
+def first_line(error: Exception) -> str:
+    """What a library says of an error, without what it says further; the error's kind if it says nothing."""
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
 def one_line(message: str) -> str:
     """A message on one line, cut if it is very long, with control characters spelled out: it may quote a file."""
     if len(message) > LONGEST_MESSAGE:

@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from recognition.common.command_line import InputError, shown
+from recognition.common.command_line import InputError, first_line, shown
 from recognition.common.files import is_of_system, is_there, read_whole
 from recognition.common.hdf5 import new_hdf5, opened_hdf5
 from recognition.episodes.drawing import Episodes
@@ -72,8 +72,7 @@ def read_index(path: str | Path) -> EpisodeIndex:
     except Exception as error:  # h5py, zipfile, zlib and numpy raise many kinds for a damaged file
         if is_of_system(error):
             raise
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"{path}: not an index file ({reason})") from error
+        raise InputError(f"{path}: not an index file ({first_line(error)})") from error
 
 
 def _read_h5(path: Path) -> EpisodeIndex:

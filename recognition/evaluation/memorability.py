@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recognition.common.command_line import InputError, nearest
+from recognition.common.command_line import InputError, first_line, nearest
 from recognition.common.files import is_of_system
 from recognition.evaluation.activations import record
 from recognition.features.backbone import state_digest, torchvision
@@ -105,8 +105,7 @@ class MemorabilityNet(nn.Module):
         except Exception as error:  # torch.load raises many kinds for a damaged file
             if is_of_system(error):
                 raise
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise InputError(f"--weights {path}: cannot be read as weights: {reason}") from None
+            raise InputError(f"--weights {path}: cannot be read as weights: {first_line(error)}") from None
         try:
             self.load_state_dict(state)
         except (RuntimeError, TypeError) as error:

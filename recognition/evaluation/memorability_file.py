@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recognition.common.command_line import InputError
+from recognition.common.command_line import InputError, first_line
 from recognition.common.files import is_of_system, is_there, written_whole
 from recognition.common.hdf5 import new_hdf5, opened_hdf5
 from recognition.episodes.dataset import alterations_of
@@ -90,8 +90,7 @@ def read_scores(path: Path) -> tuple[Scores, dict[str, str]]:
     except Exception as error:  # h5py raises many kinds for a damaged file
         if is_of_system(error):
             raise
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"{path}: not a file of memorability ({reason}); remove it") from None
+        raise InputError(f"{path}: not a file of memorability ({first_line(error)}); remove it") from None
     if version != FORMAT_VERSION:
         raise InputError(f"{path}: format {version}, this program reads {FORMAT_VERSION}")
     return scores, settings

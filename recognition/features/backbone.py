@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from recognition.common.command_line import InputError, nearest
+from recognition.common.command_line import InputError, first_line, nearest
 from recognition.common.files import is_of_system
 
 
@@ -161,7 +161,7 @@ def choose_device(name: str) -> torch.device:
         torch.empty(0, device=device)
         return device
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
+        raise InputError(f"--device {name}: {first_line(error)}") from None
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
@@ -245,8 +245,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # both readers raise many kinds for a damaged file
         if is_of_system(error):
             raise
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"--weights {path}: cannot be read as weights: {reason}") from None
+        raise InputError(f"--weights {path}: cannot be read as weights: {first_line(error)}") from None
 
 
 def _cut_last_linear(network: nn.Module, name: str) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from recognition.common.command_line import InputError
+from recognition.common.command_line import InputError, first_line
 from recognition.common.files import is_of_system, is_there, sha256
 from recognition.common.machine import granted_memory
 from recognition.features.feature_file import DamagedFile, FeatureHeader, map_features, read_header, read_shots
@@ -247,8 +247,7 @@ def _map_film(folder: Path, video_id: str) -> tuple[np.ndarray, str | None]:
             if is_of_system(error):
                 raise
             sha256(published)  # torch has no number of the system's errors; this raises them
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise InputError(f"{published}: cannot be read as a tensor: {reason}") from None
+            raise InputError(f"{published}: cannot be read as a tensor: {first_line(error)}") from None
         if features.ndim != 2 or 0 in features.shape:
             raise InputError(f"{published}: must be of shape (num_frames, num_features), found {features.shape}")
         if features.dtype.kind != "f":

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
-from recognition.common.command_line import shown
+from recognition.common.command_line import first_line, shown
 from recognition.common.files import is_of_system, naming, part_of, written_whole
 from recognition.common.hdf5 import new_hdf5, opened_hdf5
 from recognition.common.mapped_file import map_file
@@ -145,8 +145,7 @@ def read_header(path: str | Path) -> FeatureHeader:
     except Exception as error:  # h5py raises many kinds for a damaged file
         if is_of_system(error):
             raise
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DamagedFile(f"{path}: not a whole feature file ({reason})") from error
+        raise DamagedFile(f"{path}: not a whole feature file ({first_line(error)})") from error
     return header
 
 
@@ -198,8 +197,7 @@ def read_shots(path: str | Path) -> np.ndarray | None:
     except Exception as error:  # as in read_header
         if is_of_system(error):
             raise
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DamagedFile(f"{path}: its shots cannot be read ({reason})") from error
+        raise DamagedFile(f"{path}: its shots cannot be read ({first_line(error)})") from error
     if shots.ndim != 1 or len(shots) == 0 or shots[0] != 0 or shots[-1] >= num_frames or (np.diff(shots) <= 0).any():
         raise DamagedFile(f"{path}: its shots do not ascend from 0 to its last frame")
     return shots

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from recognition.common.command_line import InputError
+from recognition.common.command_line import InputError, first_line
 from recognition.common.files import is_there, written_whole
 from recognition.training.config import RunConfig
 from recognition.training.runs import Run
@@ -71,10 +71,9 @@ def start_wandb(run: Run, config: RunConfig) -> Any:
     try:
         return wandb.init(project=config.logging.wandb_project, name=config.name, config=settings, **earlier)
     except wandb.Error as error:
-        reason = str(error).splitlines()[0]
         raise InputError(
-            f"logging.wandb: Weights & Biases did not start ({reason}); log in with `wandb login`, set the variable "
-            f"WANDB_MODE=offline to keep its files here, or set logging.wandb=false"
+            f"logging.wandb: Weights & Biases did not start ({first_line(error)}); log in with `wandb login`, set the "
+            f"variable WANDB_MODE=offline to keep its files here, or set logging.wandb=false"
         ) from None
 
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from recognition.common.command_line import InputError, nearest
+from recognition.common.command_line import InputError, first_line, nearest
 from recognition.common.files import is_there, read_whole, sha256, written_whole
 from recognition.training.config import RunConfig, dump_config, load_config
 from recognition.training.data import index_path
@@ -178,7 +178,7 @@ class Run:
             with np.load(content, allow_pickle=False) as file:
                 return file["answers"]
         except Exception as error:  # zipfile, zlib and numpy raise many kinds for a damaged file
-            raise InputError(f"{self.answers_file}: cannot be read ({str(error).splitlines()[0]})") from None
+            raise InputError(f"{self.answers_file}: cannot be read ({first_line(error)})") from None
 
     def save_last(self, state: dict[str, Any]) -> None:
         """Keep all that resuming needs, and what was kept before as the previous checkpoint."""
@@ -204,12 +204,12 @@ class Run:
         except MemoryError:
             raise
         except Exception as error:  # zipfile and zlib raise many kinds
-            raise DamagedCheckpoint(f"{file}: cannot be read ({_first_line(error)}); remove it to start over") from None
+            raise DamagedCheckpoint(f"{file}: cannot be read ({first_line(error)}); remove it to start over") from None
         try:
             content.seek(0)
             state = torch.load(content, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load raises many kinds
-            raise InputError(f"{file}: cannot be read ({_first_line(error)}); remove it to start over") from None
+            raise InputError(f"{file}: cannot be read ({first_line(error)}); remove it to start over") from None
         if "progress" not in state:
             raise InputError(f"{file}: from an earlier version of train.py; train anew, under another name=...")
         return state
@@ -318,10 +318,6 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _git_revision() -> str | None:
