@@ -17,10 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recognition.common.command_line import InputError, first_line, nearest
-from recognition.common.files import is_of_system
+from recognition.common.command_line import InputError, nearest
 from recognition.evaluation.activations import record
-from recognition.features.backbone import state_digest, torchvision
+from recognition.features.backbone import load_weights, read_seed, state_digest, torchvision
 from recognition.films.alterations import ALTERATIONS
 from recognition.films.video import DECODER, DecodeError, decode
 
@@ -28,7 +27,6 @@ RESIZED, CROPPED = 256, 227  # pixels: frames are squeezed into a square, of whi
 CHANNELS = (48, 256, 384, 384, 256)  # of the perceptual branch's convolutions
 WIDTHS = (4096, 4096, 2048, 1024, 512, 256)  # of the layers that read both branches
 PICTURES = f"{DECODER}, resized by Pillow"  # how a frame comes to the network, for files to say
-LFS_POINTER = b"version https://git-lfs"  # what such a file begins with
 Fit = Literal["squeeze", "letterbox"]
 
 
@@ -94,23 +92,7 @@ class MemorabilityNet(nn.Module):
 
     def load_weights(self, path: str | Path) -> None:
         """Take all weights from a file with a state dict; no code in it is run. Raises InputError."""
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(f"--weights {path}: no such file, and not random:SEED")
-        with open(path, "rb") as file:
-            if file.read(len(LFS_POINTER)) == LFS_POINTER:
-                raise InputError(f"--weights {path}: is a pointer of Git LFS, not the weights; fetch with git lfs pull")
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load raises many kinds for a damaged file
-            if is_of_system(error):
-                raise
-            raise InputError(f"--weights {path}: cannot be read as weights: {first_line(error)}") from None
-        try:
-            self.load_state_dict(state)
-        except (RuntimeError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"--weights {path}: does not fit the network of ResMem: {reason[:200]}") from None
+        load_weights(self, Path(path), "the network of ResMem", "not random:SEED")
 
 
 def memorability_transform(fit: Fit = "squeeze") -> Callable[[Tensor], Tensor]:
@@ -190,14 +172,9 @@ def load_network(weights: str) -> tuple[MemorabilityNet, str]:
     """Build the network with its weights; returns it and what to call the weights. Raises InputError."""
     if not weights.startswith("random:"):
         return MemorabilityNet(weights), Path(weights).name
+    seed = read_seed(weights)
     with torch.random.fork_rng(devices=[]):
-        try:
-            seed = int(weights.removeprefix("random:"))
-            torch.manual_seed(seed)
-        except (ValueError, RuntimeError):  # the second is torch's for more than 64 bits
-            raise InputError(
-                f"--weights {weights}: the seed after 'random:' must be a whole number of at most 64 bits"
-            ) from None
+        torch.manual_seed(seed)
         return MemorabilityNet(), f"random:{seed}"
 
 

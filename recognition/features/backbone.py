@@ -38,6 +38,7 @@ def _import_torchvision() -> Any:
 
 torchvision = _import_torchvision()
 F, F2 = torchvision.transforms.functional, torchvision.transforms.v2.functional
+LFS_POINTER = b"version https://git-lfs"  # what such a file begins with
 CLIP_FRAMES = 16  # as torchvision's networks for videos are trained and tested with
 
 
@@ -190,7 +191,7 @@ def _load(name: str, weights: str, change: Callable[[nn.Module], object] | None)
     """Build the classifier, change it and give it its weights; returns it and what to call the weights."""
     default, seed = default_weights(name), 0
     if weights.startswith("random:"):
-        seed = _read_seed(weights)
+        seed = read_seed(weights)
 
     def build(**options: Any) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
@@ -212,15 +213,11 @@ def _load(name: str, weights: str, change: Callable[[nn.Module], object] | None)
     network = build(weights=None, **options)
     if weights.startswith("random:"):
         return network, f"random:{seed}"
-    try:
-        network.load_state_dict(_read_state(Path(weights)))
-    except (RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"--weights {weights}: does not fit {name}: {reason[:200]}") from None
+    load_weights(network, Path(weights), name, "neither DEFAULT nor random:SEED")
     return network, Path(weights).name
 
 
-def _read_seed(weights: str) -> int:
+def read_seed(weights: str) -> int:
     """The seed in "random:SEED". Raises InputError."""
     try:
         seed = int(weights.removeprefix("random:"))
@@ -232,10 +229,25 @@ def _read_seed(weights: str) -> int:
     return seed
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def load_weights(network: nn.Module, path: Path, name: str, others: str) -> None:
+    """Give a network all its weights from a file with a state dict; no code in it is run.
+
+    Raises InputError, for which `name` says what they are to fit, and `others` what else weights may be called.
+    """
+    try:
+        network.load_state_dict(_read_state(path, others))
+    except (RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"--weights {path}: does not fit {name}: {reason[:200]}") from None
+
+
+def _read_state(path: Path, others: str) -> dict[str, Tensor]:
     """Read a state dict without unpickling code. Raises InputError."""
     if not path.is_file():
-        raise InputError(f"--weights {path}: no such file, and neither DEFAULT nor random:SEED")
+        raise InputError(f"--weights {path}: no such file, and {others}")
+    with open(path, "rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise InputError(f"--weights {path}: is a pointer of Git LFS, not the weights; fetch with git lfs pull")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
