@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import pytest
 import torch
-from conftest import ROOT, SMALL_FEATURES, refusal, run_script, run_with_kills
+from conftest import ROOT, SMALL_FEATURES, kill_at_random, refusal
 from on_disk import contents, rows, truncate
 from torch import nn
 
@@ -141,11 +141,11 @@ def test_damaged_feature_file_whose_film_is_gone_is_named(tmp_path, films, earli
 
 
 @pytest.mark.parametrize("pattern", [".*.features.*.part", "film_*.h5"], ids=["in_first_film", "after_first_film"])
-def test_killed_at_a_chosen_moment_then_run_again_gives_the_same_files(tmp_path, films, finished, pattern):
+def test_killed_at_a_chosen_moment_then_run_again_gives_the_same_files(tmp_path, films, finished, preprocess, pattern):
     features = tmp_path / "features"
-    words = [*SMALL_FEATURES, "--input_dir", str(films), "--output_dir", "features", "--workers", "1"]
+    words = [*SMALL_FEATURES, f"--input_dir={films}", f"--output_dir={features}"]
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "preprocess_videos.py"), *words],
+        [sys.executable, str(ROOT / "preprocess_videos.py"), "--workers=1", *words],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -159,13 +159,14 @@ def test_killed_at_a_chosen_moment_then_run_again_gives_the_same_files(tmp_path,
     process.wait()
     assert {name: finished.joinpath(name).read_bytes() for name in contents(features)} == contents(features)
 
-    assert run_script("preprocess_videos.py", *words, cwd=tmp_path).returncode == 0
+    assert preprocess(*words).returncode == 0
     assert contents(features) == contents(finished)
 
 
-def test_killed_at_random_moments_then_run_again_gives_the_same_files(tmp_path, films, finished):
-    words = ("preprocess_videos.py", *SMALL_FEATURES, "--input_dir", films, "--output_dir", "features")
-    run_with_kills(words, cwd=tmp_path, num_kills=2, longest_s=8)
+def test_killed_at_random_moments_then_run_again_gives_the_same_files(tmp_path, films, finished, preprocess):
+    words = (*SMALL_FEATURES, f"--input_dir={films}", f"--output_dir={tmp_path / 'features'}")
+    kill_at_random(("preprocess_videos.py", *words), tmp_path, num_kills=2, longest_s=2, once_it_speaks=True)
+    assert preprocess(*words).returncode == 0
     assert contents(tmp_path / "features") == contents(finished)
 
 

@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, assert_same_run, config_text, metrics_of, refusal, run_script, run_with_kills, write_features
+from conftest import ROOT, assert_same_run, config_text, kill_at_random, metrics_of, refusal, run_script, write_features
 from safetensors.torch import load_file
 
 from models import MODELS
@@ -79,16 +79,15 @@ def test_resumed_run_equals_uninterrupted_run(num_lines: int, train_here: Callab
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "runs/killed/test.json").exists()
-    result = run_script("train.py", "-f", "killed.yaml", "--resume", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert_same_run(whole, tmp_path / "runs/killed")
+    assert_same_run(whole, train_here("--resume", name="killed"))
 
 
 def test_kills_at_random_moments_leave_the_same_run(train_here: Callable, small_bank: Path, tmp_path: Path):
     whole = train_here(name="whole")
     (tmp_path / "killed.yaml").write_text(config_text(small_bank))
-    run_with_kills(["train.py", "-f", "killed.yaml", "--resume"], tmp_path, num_kills=4, longest_s=6)
-    assert_same_run(whole, tmp_path / "runs/killed")
+    command = "train.py", "-f", "killed.yaml", "--resume"
+    kill_at_random(command, tmp_path, num_kills=3, longest_s=0.5, once_it_speaks=True)
+    assert_same_run(whole, train_here("--resume", name="killed"))
 
 
 def test_resuming_a_finished_run_changes_nothing(train_here: Callable, small_bank: Path, tmp_path: Path):
