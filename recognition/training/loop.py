@@ -263,7 +263,7 @@ class Loop:
         if not states or self.fabric.world_size == 1:
             return [states]
         states = move_data_to_device(states, "cpu")  # where each process may read what another one sends
-        gathered = [None] * self.fabric.world_size if self.fabric.is_global_zero else None
+        gathered: list[Any] | None = [None] * self.fabric.world_size if self.fabric.is_global_zero else None
         torch.distributed.gather_object(states, gathered)
         return gathered or []
 
