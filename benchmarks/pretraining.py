@@ -27,7 +27,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.key_value_memory import MemoryPredictor, prediction_loss
 from models.perceptron import perceptron
-from recognition.common.command_line import ArgumentParser, number_between, run, whole_number
+from recognition.common.command_line import ArgumentParser, run, whole_number
 
 NUM_FRAMES, SIDE, SHAPE_SIDE = 8, 16, 5
 FEATURES, HIDDEN, PROJECTION = 32, 128, 32
@@ -51,7 +51,7 @@ def main() -> None:
     print(f"{'seed':>4}" + "".join(f"{name:>28}" for name in PREDICTORS))
     accuracies = []
     for seed in range(args.seeds):
-        networks = [pretrain(name, args.steps, seed, args.rate) for name in PREDICTORS]
+        networks = [pretrain(name, args.steps, seed) for name in PREDICTORS]
         found = [probe(network, seed) for network in networks]
         accuracies.append([accuracy for accuracy, _ in found])
         cells = [f"{accuracy:.3f}, deviation {deviation:.2f}" for accuracy, deviation in found]
@@ -60,7 +60,7 @@ def main() -> None:
     print(f"accuracy of guessing {1 / num_classes():.3f}")
 
 
-def pretrain(name: str, num_steps: int, seed: int, rate: float = RATE) -> nn.Sequential:
+def pretrain(name: str, num_steps: int, seed: int) -> nn.Sequential:
     """Train an encoder and a projector with one of PREDICTORS; "random" gets the statistics of its norms alone.
 
     As in the memory's source by SGD with momentum, one rate for all and a warm-up, but without LARS.
@@ -75,8 +75,8 @@ def pretrain(name: str, num_steps: int, seed: int, rate: float = RATE) -> nn.Seq
         return network.eval()
     target = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(TARGET_MOMENTUM), use_buffers=True)
     parameters = [*network.parameters(), *predictor.parameters()]
-    optimizer = torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, num_steps, pct_start=0.07, cycle_momentum=False)
+    optimizer = torch.optim.SGD(parameters, RATE, momentum=0.9, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, num_steps, pct_start=0.07, cycle_momentum=False)
     for _ in range(num_steps):
         label = draw_labels(BATCH_SIZE, generator)
         one, two = (draw_clips(label, generator) for _ in range(2))
@@ -154,7 +154,6 @@ def parse_arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=whole_number(1), default=1500, help="of training, 128 pairs of clips each")
     parser.add_argument("--seeds", type=whole_number(1), default=3, help="train so many encoders each way")
-    parser.add_argument("--rate", type=number_between(0, 10), default=RATE, help="greatest learning rate")
     return parser.parse_args()
 
 
