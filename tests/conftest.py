@@ -52,7 +52,7 @@ def run_here(script: str, *words: object, cwd: Path) -> subprocess.CompletedProc
     main = importlib.import_module(script.removesuffix(".py")).main
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", [script, *map(str, words)])
+        patch.setattr(sys, "argv", [str(ROOT / script), *map(str, words)])
         patch.chdir(cwd)
         with pytest.raises(SystemExit) as ended:
             command_line.run(main)

@@ -16,7 +16,17 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, assert_same_run, config_text, kill_at_random, metrics_of, refusal, run_script, write_features
+from conftest import (
+    ROOT,
+    assert_same_run,
+    config_text,
+    kill_at_random,
+    metrics_of,
+    refusal,
+    run_here,
+    run_script,
+    write_features,
+)
 from safetensors.torch import load_file
 
 from models import MODELS
@@ -45,7 +55,7 @@ def test_training_learns_the_task_on_films_it_has_not_seen(train_here: Callable,
     words = "--n_clips=2 --clip_length=6 --clip_margin=3 --n_tests=4 --subsample=1 --validation_set_fraction=0.25"
     numbers = "--n_samples_train=256 --n_samples_validation=64 --n_samples_test=64"
     folders = f"--input_dir={bank} --output_dir={bank}"
-    assert run_script("generate_dataset.py", *f"{words} {numbers} {folders}".split(), cwd=tmp_path).returncode == 0
+    assert run_here("generate_dataset.py", *f"{words} {numbers} {folders}".split(), cwd=tmp_path).returncode == 0
     text = config_text(bank, args="{d_embed: 32}", n_epochs=12, batch_size=16, learning_rate=5e-3)
     run = train_here(text=text)
     assert json.loads((run / "test.json").read_text())["test_accuracy"] > 0.9
