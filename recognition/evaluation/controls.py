@@ -54,41 +54,28 @@ def nearest_frame_similarity(
     return _similarities(dataset, device, [lookup], batch_size, seed)[0]
 
 
-def nearest_frame(
-    validation_set: EpisodeDataset,
-    test_set: EpisodeDataset,
-    device: torch.device,
-    lookup: Lookup = Lookup(),
-    batch_size: int = 4,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Scores on test of "old if a remembered frame is near enough", the threshold being the best one on validation.
-
-    `state_bytes` is the size of the memory. Raises ValueError as `nearest_frame_similarity` does.
-    """
-    return _scores(validation_set, test_set, device, [lookup], batch_size, seed)[0]
-
-
-def nearest_frame_at(
-    threshold: float, dataset: EpisodeDataset, device: torch.device, batch_size: int = 4
-) -> dict[str, Any]:
+def nearest_frame_at(threshold: float, dataset: EpisodeDataset, device: torch.device) -> dict[str, Any]:
     """Scores of the nearest-frame control with a threshold found before, for other episodes of the same films."""
-    similarity = nearest_frame_similarity(dataset, device, batch_size=batch_size)
+    similarity = nearest_frame_similarity(dataset, device)
     scores = summarise_with_intervals(similarity, dataset.episodes.is_old, resample_episodes(len(dataset)), threshold)
     return {"threshold": threshold, **scores, "state_bytes": Lookup().state_bytes(dataset)}
 
 
 def all_controls(
-    validation_set: EpisodeDataset, test_set: EpisodeDataset, device: torch.device, batch_size: int = 4, seed: int = 0
+    validation_set: EpisodeDataset, test_set: EpisodeDataset, device: torch.device
 ) -> dict[str, dict[str, Any]]:
-    """Scores on test of every control by its name. The episodes of each set are gathered once."""
+    """Scores on test of every control by its name. The episodes of each set are gathered once.
+
+    Those that look frames up say "old" if a remembered frame is near enough, the threshold being the best one on
+    validation; `state_bytes` is the size of their memory.
+    """
     num_study_frames = test_set.num_study_frames
     lookups = {"nearest_frame": Lookup()}
     for share in KEPT_SHARES:
         num_kept = max(1, round(share * num_study_frames))
         lookups[f"nearest_of_{num_kept}_frames"] = Lookup(num_kept=num_kept)
     lookups[f"nearest_in_{NUM_DIMENSIONS}_dimensions"] = Lookup(num_dimensions=NUM_DIMENSIONS)
-    scores = _scores(validation_set, test_set, device, list(lookups.values()), batch_size, seed)
+    scores = _scores(validation_set, test_set, device, list(lookups.values()))
     is_old = test_set.episodes.is_old
     return {"chance": chance(is_old), "always_old": always_old(is_old), **dict(zip(lookups, scores, strict=True))}
 
@@ -120,11 +107,9 @@ def _scores(
     test_set: EpisodeDataset,
     device: torch.device,
     lookups: Sequence[Lookup],
-    batch_size: int,
-    seed: int,
 ) -> list[dict[str, Any]]:
     """Scores on test of each lookup, with its best threshold on validation and the size of its memory."""
-    given = [_similarities(dataset, device, lookups, batch_size, seed) for dataset in (validation_set, test_set)]
+    given = [_similarities(dataset, device, lookups) for dataset in (validation_set, test_set)]
     is_old, resamples = test_set.episodes.is_old, resample_episodes(len(test_set))
     scores = []
     for lookup, on_validation, on_test in zip(lookups, *given, strict=True):
@@ -135,7 +120,7 @@ def _scores(
 
 
 def _similarities(
-    dataset: EpisodeDataset, device: torch.device, lookups: Sequence[Lookup], batch_size: int, seed: int
+    dataset: EpisodeDataset, device: torch.device, lookups: Sequence[Lookup], batch_size: int = 4, seed: int = 0
 ) -> list[np.ndarray]:
     """Similarity of every probe to the nearest remembered frame, (N, P) for each lookup, gathering batches once."""
     for lookup in lookups:

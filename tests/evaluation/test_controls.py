@@ -15,10 +15,14 @@ from recognition.evaluation.controls import (
     all_controls,
     always_old,
     chance,
-    nearest_frame,
     nearest_frame_similarity,
 )
-from recognition.evaluation.signal_detection import summarise
+from recognition.evaluation.signal_detection import (
+    best_threshold,
+    resample_episodes,
+    summarise,
+    summarise_with_intervals,
+)
 from recognition.features.feature_bank import FeatureBank
 
 SCORES = "accuracy", "hit_rate", "false_alarm_rate", "d_prime", "criterion", "auc"
@@ -58,7 +62,7 @@ def test_shown_frames_are_as_similar_as_can_be(tmp_path):
 
 
 def test_nearest_frame_is_perfect_where_old_probes_were_shown(tmp_path):
-    scores = nearest_frame(dataset_of(tmp_path / "a", seed=1), dataset_of(tmp_path / "b", seed=2), CPU)
+    scores = all_controls(dataset_of(tmp_path / "a", seed=1), dataset_of(tmp_path / "b", seed=2), CPU)["nearest_frame"]
     assert scores["accuracy"] == scores["auc"] == scores["hit_rate"] == 1
     assert scores["false_alarm_rate"] == 0
     assert 0 < scores["threshold"] < 1
@@ -66,12 +70,21 @@ def test_nearest_frame_is_perfect_where_old_probes_were_shown(tmp_path):
 
 def test_threshold_comes_from_validation_alone(tmp_path):
     validation, test = dataset_of(tmp_path / "a", "any", 1), dataset_of(tmp_path / "b", "any", 2)
-    scores = nearest_frame(validation, test, CPU)
-    swapped = nearest_frame(validation, validation, CPU)
+    scores = all_controls(validation, test, CPU)["nearest_frame"]
+    swapped = all_controls(validation, validation, CPU)["nearest_frame"]
     assert scores["threshold"] == swapped["threshold"]
     similarity = nearest_frame_similarity(test, CPU)
     expected = summarise(similarity, test.episodes.is_old, scores["threshold"])
     assert {**scores, **expected, "state_bytes": 4 * 15 * 16} == scores
+
+
+def alone(validation: EpisodeDataset, test: EpisodeDataset, lookup: Lookup) -> dict:
+    """Scores of one control, put together from its similarities."""
+    on_validation, on_test = (nearest_frame_similarity(dataset, CPU, lookup) for dataset in (validation, test))
+    threshold = best_threshold(on_validation, validation.episodes.is_old)
+    is_old, resamples = test.episodes.is_old, resample_episodes(len(test))
+    scores = summarise_with_intervals(on_test, is_old, resamples, threshold)
+    return {"threshold": threshold, **scores, "state_bytes": lookup.state_bytes(test)}
 
 
 def test_each_control_of_the_one_pass_equals_the_control_alone(tmp_path):
@@ -80,10 +93,10 @@ def test_each_control_of_the_one_pass_equals_the_control_alone(tmp_path):
     expected = {
         "chance": chance(test.episodes.is_old),
         "always_old": always_old(test.episodes.is_old),
-        "nearest_frame": nearest_frame(validation, test, CPU),
-        "nearest_of_1_frames": nearest_frame(validation, test, CPU, Lookup(num_kept=1)),
-        "nearest_of_4_frames": nearest_frame(validation, test, CPU, Lookup(num_kept=4)),
-        "nearest_in_16_dimensions": nearest_frame(validation, test, CPU, Lookup(num_dimensions=16)),
+        "nearest_frame": alone(validation, test, Lookup()),
+        "nearest_of_1_frames": alone(validation, test, Lookup(num_kept=1)),
+        "nearest_of_4_frames": alone(validation, test, Lookup(num_kept=4)),
+        "nearest_in_16_dimensions": alone(validation, test, Lookup(num_dimensions=16)),
     }
     assert controls == expected
     assert [control.get("state_bytes") for control in controls.values()] == [None, None, 960, 64, 256, 960]

@@ -9,7 +9,7 @@ from conftest import SMALL_EPISODES, SMALL_SPLITS, run_here
 
 from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import Episodes, study_frames
-from recognition.evaluation.controls import nearest_frame
+from recognition.evaluation.controls import all_controls
 from recognition.evaluation.signal_detection import summarise
 from recognition.training.config import DatasetConfig
 from recognition.training.data import batches, loader, open_split
@@ -103,7 +103,7 @@ def test_answering_always_alike_gives_chance_and_zero_d_prime(small_bank, answer
 
 def test_nearest_frame_solves_the_task_where_old_probes_were_shown(small_bank, presented):
     datasets = (opened(presented, small_bank, split) for split in ("validation", "test"))
-    assert nearest_frame(*datasets, torch.device("cpu"))["accuracy"] == 1
+    assert all_controls(*datasets, torch.device("cpu"))["nearest_frame"]["accuracy"] == 1
 
 
 @pytest.mark.parametrize("kind", ["film", "frame", "position"])
