@@ -17,7 +17,11 @@ def test_films_become_scores(tmp_path: Path):
     """Films too short for the demo's episodes, one of them damaged: smaller episodes are drawn from the others."""
     films = list(write_films(tmp_path / "films", 9, 4, fps=12))
     films[8].write_bytes(films[8].read_bytes()[:2000])
-    result = run_script("demo.py", "--videos=films", "--seeds=1", cwd=tmp_path)
+    text = (ROOT / "config-files/demo/transformer.yaml").read_text()
+    assert "n_epochs: 12\n" in text
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/transformer.yaml").write_text(text.replace("n_epochs: 12\n", "n_epochs: 5\n"))
+    result = run_script("demo.py", "--videos=films", "--seeds=1", "--configs=runs", cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     features = tmp_path / "demo-run/films/video-features"
     assert len(list(features.glob("film_*.h5"))) == 8
