@@ -29,7 +29,7 @@ from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import Episodes, draw_episodes
 from recognition.episodes.episode_spec import EpisodeSpec, TooFewFrames
 from recognition.episodes.index_file import EpisodeIndex
-from recognition.evaluation.controls import nearest_frame
+from recognition.evaluation.controls import all_controls
 from recognition.features.feature_bank import FeatureBank, find_header, read_all_shots
 from recognition.features.feature_file import feature_files
 from recognition.features.made_up import MadeUpFilms, is_made_up
@@ -173,7 +173,7 @@ class Films:
                 if (episodes := self.draw(spec, num, seed))
             ]
             if len(sets) == 2:
-                scores = nearest_frame(sets[0], sets[1], CPU)
+                scores = all_controls(sets[0], sets[1], CPU)["nearest_frame"]
                 rows[row] = f"AUC {scores['auc']:.4f}, accuracy {scores['accuracy']:.3f}"
         return rows
 

@@ -22,7 +22,7 @@ from recognition.common.command_line import Failure, InputError
 from recognition.episodes.dataset import EpisodeDataset
 from recognition.training.config import DatasetConfig, RunConfig, TrainingConfig
 from recognition.training.data import open_split
-from recognition.training.devices import _SYNC_BUFFERS, precision_of
+from recognition.training.devices import _CONSTANT_BUFFERS, precision_of
 from recognition.training.episode_task import EpisodeTask
 from recognition.training.loop import Loop
 from recognition.training.reporting import Reporter, write_table
@@ -106,7 +106,7 @@ def test_torch_has_nothing_to_say_of_how_buffers_are_kept(tmp_path: Path):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            model = nn.parallel.DistributedDataParallel(nn.BatchNorm1d(3), **{_SYNC_BUFFERS: False})
+            model = nn.parallel.DistributedDataParallel(nn.BatchNorm1d(3), **_CONSTANT_BUFFERS)
         assert not model.will_sync_module_buffers()
     finally:
         torch.distributed.destroy_process_group()
