@@ -54,7 +54,7 @@ def project(tmp_path: Path) -> Path:
 
 def project_in(folder: Path) -> Path:
     """Make a folder look like the project's, so that what jobs write there stays out of ours."""
-    for path in (ROOT / "jobs", *ROOT.glob("*.py")):
+    for path in (*(ROOT / name for name in ("jobs", "models", "recognition")), *ROOT.glob("*.py")):
         (folder / path.name).symlink_to(path)
     return folder
 
