@@ -84,7 +84,7 @@ def page(lines: list[str]) -> str:
 
 
 def parse_arguments() -> Namespace:
-    parser = ArgumentParser(description=__doc__, prog="python -m benchmarks.full_scale")
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("configs", nargs="*", help=f"which to measure, all if none is named: {', '.join(CONFIGS)}")
     args = parser.parse_args()
     for name in args.configs:

@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def parse_arguments() -> Namespace:
-    parser = ArgumentParser(description=__doc__, prog="python -m benchmarks.made_up")
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument(
         "--features", nargs="*", type=path_or_word, default=[], metavar="FOLDER", help="folders with feature files"
     )

@@ -12,6 +12,7 @@ from conftest import ROOT
 
 from benchmarks import tiny
 from benchmarks.gpu_check import __main__ as gpu_check
+from benchmarks.gpu_check import parts
 from benchmarks.gpu_check.page import INTRODUCTION, page
 
 ELSEWHERE_MISSING = ["av", "scenedetect", "wandb", "yt_dlp", "cv2", "matplotlib", "numba"]
@@ -78,7 +79,8 @@ def test_page_and_figures_can_be_made_later_from_the_numbers(rehearsal):
 
 def found(limit_s: float, output: Path, part, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """The rows of a run of nothing but `part`, on the CPU."""
-    monkeypatch.setattr(gpu_check, "PARTS", {"this": (part, 1)})
+    for module in (gpu_check, parts):
+        monkeypatch.setattr(module, "PARTS", {"this": (part, 1)})
     words = ["--device=cpu", f"--minutes={limit_s / 60}", f"--output={output}"]
     monkeypatch.setattr(sys, "argv", ["gpu_check", *words])
     try:
@@ -86,6 +88,20 @@ def found(limit_s: float, output: Path, part, monkeypatch: pytest.MonkeyPatch) -
     except gpu_check.Failure as failure:
         return [*rows_of(output), {"what": str(failure)}]
     return rows_of(output)
+
+
+def test_part_that_is_started_afresh_as_beside_cuda_runs_as_a_forked_one(tmp_path):
+    """What stands in __main__.py is not found by such a process; on the CPU, where parts are forked, nobody notices."""
+    code = (
+        "import runpy, sys; from benchmarks.gpu_check import parts; parts.PROCESSES['cpu'] = parts.PROCESSES['cuda']; "
+        "runpy.run_module('benchmarks.gpu_check', run_name='__main__', alter_sys=True)"
+    )
+    words = ["machine", "growth", "--device=cpu", "--tiny", f"--output={tmp_path / 'gpu'}"]
+    result = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = rows_of(tmp_path / "gpu")
+    assert [row["value"] for row in rows if row["what"] == "how it ended"] == ["done", "done"]
+    assert [row["frames"] for row in rows if "frames" in row] == tiny.SIZES["growth"]["LENGTHS"]
 
 
 def test_part_that_takes_too_long_is_cut_and_keeps_what_it_had_found(tmp_path, monkeypatch):
