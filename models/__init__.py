@@ -35,11 +35,13 @@ def build_model(
     num_probes: int,
     repeat_test: int = 1,
     clip_frames: int | None = None,
+    probes_write: bool = True,
 ) -> Recogniser:
     """Build a recogniser of the layers that `config`, one of CONFIGS[name], asks for; torch's generator draws weights.
 
     With key-value slots each layer follows a key-value memory of its own. `clip_frames`, the study frames of a clip, is
-    for layers that look at clips and whose settings do not say it.
+    for layers that look at clips and whose settings do not say it. `probes_write` says whether probes are frames like
+    others, which later ones remember.
     """
     mixers: list[Mixer] = []
     residual = []
@@ -49,4 +51,14 @@ def build_model(
             residual.append(True)
         mixers.append(MODELS[family](settings))
         residual.append(settings.residual)
-    return Recogniser(mixers, num_features, config.d_embed, num_probes, residual, repeat_test, clip_frames)
+    return Recogniser(
+        mixers,
+        num_features,
+        config.d_embed,
+        num_probes,
+        residual,
+        repeat_test,
+        clip_frames,
+        probes_write,
+        config.match_init,
+    )

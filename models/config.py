@@ -16,6 +16,7 @@ class StackConfig(BaseModel):
 
     d_embed: Count = 512  # M, the width in which the stack works
     key_value_slots: int = Field(0, ge=0)  # of a key-value memory before each layer; 0 for none
+    match_init: bool = False  # start as a comparison of frames as they are: identity for a projection, tied queries
 
     @abstractmethod
     def layers_of(self, family: str) -> "list[tuple[str, MixerConfig]]":

@@ -8,6 +8,8 @@ the episodic one. With an input cut into one query x_h for each head h,
 Shapes: B clips or episodes, T frames, M width, H heads, S slots, shared among the heads, V width of the values.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -73,6 +75,12 @@ class KeyValueMixer(Mixer):
         """x (B, T, M) to (B, T, M), or to the last `num_last` frames alone."""
         x = x if num_last is None else x[:, x.shape[1] - num_last :]
         return self.output(self.memory(x))
+
+    def study(self, x: Tensor, ends: Sequence[int], is_read: bool = True) -> tuple[Tensor | None, list[None]]:
+        return self(x) if is_read else None, [None] * len(ends)
+
+    def read(self, queries: Tensor, state: None) -> Tensor:
+        return self(queries)
 
     def state_size(self, num_frames: int) -> int:
         return 0

@@ -1,11 +1,13 @@
 """What all mixers have in common. Whoever asks a layer something asks all of them, and none of which family it is.
 
-Shapes: B episodes, T frames, P probes (each showing counted), M model width.
+Shapes: B episodes, T frames, S study frames, P probes (each showing counted), Q of them asked together, M model width.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from models.config import MixerConfig
@@ -17,14 +19,20 @@ class Mixer(nn.Module, ABC):
     A layer that has something of its own to tell names the page of an evaluation that tells it, and gives it in
     `tell`, call by call, and in `describe`. What it does not define says that there is nothing special about it.
 
+    Where probes write, they are frames like others, and `forward` has all. Where they do not, `study` takes in the
+    study frames and `read` answers probes from the state that is left after some of them.
+
     Attributes:
         is_causal: whether what it says of a probe depends on earlier frames alone.
+        looks_ahead: whether what it says of a study frame depends on later ones, so that a layer above it can only
+            answer at the end of study.
         page: the module of recognition/evaluation/pages/ that tells of this layer.
     """
 
     Config: type[MixerConfig]  # of a family of MODELS
 
     is_causal = True
+    looks_ahead = False
     page: str | None = None
 
     @abstractmethod
@@ -34,6 +42,19 @@ class Mixer(nn.Module, ABC):
     @abstractmethod
     def state_size(self, num_frames: int) -> int:
         """Floats that it carries from `num_frames` study frames to the probes."""
+
+    def study(self, x: Tensor, ends: Sequence[int], is_read: bool = True) -> tuple[Tensor | None, list[Any]]:
+        """Take in study frames: x (B, S, M) to what it says of them, (B, S, M), and its state after the first n, for
+        each n of `ends`, ascending. Without `is_read` nothing is said, which may be cheaper.
+
+        As it stands here, the plain reference for others: the state is all frames so far.
+        """
+        return self(x) if is_read else None, [x[:, :end] for end in ends]
+
+    def read(self, queries: Tensor, state: Any) -> Tensor:
+        """What each probe gets to know, by itself, from a state that it leaves as it is: (B, Q, M) to (B, Q, M)."""
+        seen = state.repeat_interleave(queries.shape[1], 0)
+        return self(torch.cat([seen, queries.flatten(0, 1)[:, None]], 1), 1).view_as(queries)
 
     def place(self, num_probes: int, clip_frames: int | None) -> None:
         """Hear once where it stands: the last `num_probes` frames are probes, `clip_frames` study frames are a clip.

@@ -1,10 +1,14 @@
 """The shell that all families share: project features in, mix them through a stack of layers, read out the probes.
 
-Shapes: B episodes, S study frames, P probes, T = S + P * repeat_test, D features, M model width.
+Shapes: B episodes, S study frames, P probes, T = S + P * repeat_test, Q probes asked together, D features, W whitened
+axes, M model width.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.mixer import Mixer
@@ -16,20 +20,25 @@ class Recogniser(nn.Module):
 
     Args:
         mixers: the layers, from the frames to the read-out. Each is told where it stands.
-        num_features: D.
+        num_features: D, or W of features that are whitened.
         d_embed: M.
         num_probes: P.
         residual: for each of them, whether it computes x + mixer(norm(x)) instead of mixer(x). A norm follows the last
             layer if this is so there: what has been added up has no scale of its own.
         repeat_test: how often each probe is shown in a row; its last showing is read.
         clip_frames: how many study frames a clip has, if that is known.
+        probes_write: whether probes are frames like others, which later ones remember. If not, each is asked by itself,
+            and probes can be asked in the midst of study too.
+        match_init: start from frames as they are: the projection is the identity, so far as it has room.
 
     Attributes:
         mixers: the layers, to ask them what they have to tell; their weights are in `blocks`.
     """
 
-    feature_mean: Tensor | None  # (D,), of training, once `standardise` was called
-    feature_deviation: Tensor | None
+    feature_mean: Tensor | None  # (D,), of training, once `standardise` or `whiten` was called
+    feature_deviation: Tensor | None  # (D,), once `standardise` was called
+    whitening: Tensor | None  # (D, W), once `whiten` was called
+    threshold: Tensor | None  # the logit from which on "old" is best on validation, if it was looked for
 
     def __init__(
         self,
@@ -40,32 +49,51 @@ class Recogniser(nn.Module):
         residual: Sequence[bool],
         repeat_test: int = 1,
         clip_frames: int | None = None,
+        probes_write: bool = True,
+        match_init: bool = False,
     ):
         super().__init__()
-        self.num_probes, self.repeat_test = num_probes, repeat_test
+        self.num_probes, self.repeat_test, self.probes_write = num_probes, repeat_test, probes_write
         self.mixers = tuple(mixers)
         for mixer in mixers:
-            mixer.place(num_probes * repeat_test, clip_frames)
+            mixer.place(num_probes * repeat_test if probes_write else 0, clip_frames)
         self.embed = nn.Linear(num_features, d_embed)
+        if match_init:
+            nn.init.eye_(self.embed.weight)
+            nn.init.zeros_(self.embed.bias)
         self.blocks = nn.ModuleList(
             ResidualBlock(mixer, d_embed) if is_residual else mixer
             for mixer, is_residual in zip(mixers, residual, strict=True)
         )
         self.norm = LayerNorm(d_embed) if residual[-1] else nn.Identity()
         self.read_out = nn.Linear(d_embed, 1)
-        self.register_buffer("feature_mean", None)
-        self.register_buffer("feature_deviation", None)
+        for name in ("feature_mean", "feature_deviation", "whitening", "threshold"):
+            self.register_buffer(name, None)
 
     def standardise(self, mean: Tensor, deviation: Tensor) -> None:
         """From now on scale each frame's features to unit length, then each feature by these statistics, (D,) each."""
         self.feature_mean, self.feature_deviation = mean, deviation.clamp(min=1e-6)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """features (B, T, D) of any floating type to logits (B, P), positive for old."""
-        features = features.to(self.embed.weight.dtype)
-        if self.feature_mean is not None and self.feature_deviation is not None:
-            features = (nn.functional.normalize(features, dim=2) - self.feature_mean) / self.feature_deviation
-        x = self.embed(features)
+    def whiten(self, mean: Tensor, whitening: Tensor) -> None:
+        """From now on scale each frame's features to unit length, subtract the mean (D,), map them by `whitening`
+        (D, W), and scale what comes out to unit length."""
+        self.feature_mean, self.whitening = mean, whitening
+
+    def forward(
+        self, features: Tensor, asked: Sequence[tuple[int, int]] | None = None, signs: Tensor | None = None
+    ) -> Tensor:
+        """features (B, T, D) of any floating type to logits (B, P), positive for old.
+
+        Args:
+            features: study frames, then probes.
+            asked: of probes that do not write, (study frames shown before, probes) for each group that is asked
+                together, in order. All after all study frames if not given.
+            signs: (B, T, W), 1 or -1, by which whitened features are multiplied.
+        """
+        x = self.embed(self._prepare(features.to(self.embed.weight.dtype), signs))
+        if not self.probes_write:
+            x = self._ask(x, asked or [(x.shape[1] - self.num_probes, self.num_probes)])
+            return self.read_out(self.norm(x)).squeeze(2)
         for block in self.blocks[:-1]:
             x = block(x)
         # Only the probes are read, so the last layer need not compute anything else.
@@ -75,6 +103,28 @@ class Recogniser(nn.Module):
     def state_size(self, num_frames: int) -> int:
         """Floats that all layers together carry from `num_frames` study frames to the probes."""
         return sum(mixer.state_size(num_frames) for mixer in self.mixers)
+
+    def _prepare(self, features: Tensor, signs: Tensor | None) -> Tensor:
+        """Features as training statistics want them: (B, T, D) to (B, T, D or W)."""
+        if self.feature_mean is None:
+            return features
+        features = F.normalize(features, dim=2) - self.feature_mean
+        if self.feature_deviation is not None:
+            features = features / self.feature_deviation
+        if self.whitening is not None:
+            features = F.normalize(features @ self.whitening, dim=2)
+        return features if signs is None else features * signs
+
+    def _ask(self, x: Tensor, asked: Sequence[tuple[int, int]]) -> Tensor:
+        """Study frames, then probes that do not write, (B, T, M), to what the layers make of the probes, (B, P, M)."""
+        ends, sizes = zip(*asked, strict=True)
+        x, probes = x.split([x.shape[1] - sum(sizes), sum(sizes)], 1)
+        groups = probes.split(sizes, 1)
+        block: Any  # a mixer, or one in a residual block
+        for block in self.blocks:
+            x, states = block.study(x, ends, is_read=block is not self.blocks[-1])
+            groups = [block.read(group, state) for group, state in zip(groups, states, strict=True)]
+        return torch.cat(groups, 1)
 
 
 class ResidualBlock(nn.Module):
@@ -87,3 +137,10 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
         first = 0 if num_last is None else x.shape[1] - num_last
         return x[:, first:] + self.mixer(self.norm(x), num_last)
+
+    def study(self, x: Tensor, ends: Sequence[int], is_read: bool = True) -> tuple[Tensor | None, list[Any]]:
+        y, states = self.mixer.study(self.norm(x), ends, is_read)
+        return None if y is None else x + y, states
+
+    def read(self, queries: Tensor, state: Any) -> Tensor:
+        return queries + self.mixer.read(self.norm(queries), state)

@@ -152,7 +152,8 @@ class TemporalGate(Mixer):
             read no study frames, as in a stack's last layer.
     """
 
-    is_causal = True  # in what the probes are answered; a gate looks at whole clips of the study
+    is_causal = True  # in what the probes are answered
+    looks_ahead = True  # a gate looks at whole clips of the study
     page = "temporal_gates"
 
     class Config(MixerConfig):
@@ -204,6 +205,12 @@ class TemporalGate(Mixer):
             parts.append(self._each(probes, 1, has_gate=False))
         y = torch.cat(parts, 1)
         return y[:, y.shape[1] - num_read :]
+
+    def study(self, x: Tensor, ends: Sequence[int], is_read: bool = True) -> tuple[Tensor | None, list[None]]:
+        return self(x) if is_read else None, [None] * len(ends)
+
+    def read(self, queries: Tensor, state: None) -> Tensor:
+        return self._each(queries, 1, has_gate=False)
 
     def state_size(self, num_frames: int) -> int:
         return 0

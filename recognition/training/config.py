@@ -52,11 +52,25 @@ class DatasetConfig(Section):
     standardise: bool = Field(
         False, description="scale features to unit length, then each to mean 0 and deviation 1 over the training films"
     )
+    whiten: Count | None = Field(
+        None, description="standardise, keep so many principal axes of the training films, each scaled to deviation 1"
+    )
+    reflect_films: bool = Field(
+        False, description="turn the sign of half of the whitened axes in each film of each training episode, at random"
+    )
+    train_probes: Count | None = Field(
+        None, description="ask so many probes in a training episode; as the index says if not given"
+    )
+    probe_times: Literal["end", "clip_ends"] = Field(
+        "end", description="when training episodes ask: after all clips, or some after clips in between too"
+    )
+    at_end: float = Field(0.3, ge=0, le=1, description="share of the probes asked after all clips, with clip_ends")
 
 
 class ModelConfig(Section):
     model: str = Field(description="the family: a name in models.MODELS, mixed, or a name of the published study")
     args: dict[str, Any] = Field(default_factory=dict, description="the family's own settings, see its Config class")
+    probes_write: bool = Field(True, description="whether later probes remember earlier ones, as in the published study")
     load: bool = Field(False, description="start from the weights in load_path")
     load_path: PathText = ""
     save: bool = Field(False, description="also save the weights to save_path after every epoch")
@@ -79,6 +93,9 @@ class TrainingConfig(Section):
     num_devices: Count = Field(1, description="GPUs, or processes on the CPU")
     checkpoint_minutes: float = Field(
         15, ge=0, description="longest time within an epoch without a checkpoint; there is one after every epoch"
+    )
+    calibrate: bool = Field(
+        False, description="at the end find the threshold for old that is best on validation, and score with it too"
     )
     precision: Literal["auto", "bf16", 16, 32] = Field("auto", description="of the matrix products")
 
