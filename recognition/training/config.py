@@ -70,7 +70,7 @@ class DatasetConfig(Section):
 class ModelConfig(Section):
     model: str = Field(description="the family: a name in models.MODELS, mixed, or a name of the published study")
     args: dict[str, Any] = Field(default_factory=dict, description="the family's own settings, see its Config class")
-    probes_write: bool = Field(True, description="whether later probes remember earlier ones, as in the published study")
+    probes_write: bool = Field(True, description="whether a probe remembers earlier ones, as in the published study")
     load: bool = Field(False, description="start from the weights in load_path")
     load_path: PathText = ""
     save: bool = Field(False, description="also save the weights to save_path after every epoch")

@@ -115,7 +115,7 @@ def test_dumped_mixed_stack_loads_back_equal(args: str, write_yaml: Callable):
 def test_dumped_mixed_stack_holds_all_settings_of_its_families_and_those_of_no_other(write_yaml: Callable):
     path = write_yaml(MIXED.format(args="layers: [mamba2, transformer], transformer: {n_heads: 2}"))
     args = yaml.safe_load(dump_config(load(path)))["model"]["args"]
-    assert args.keys() == {"d_embed", "key_value_slots", "layers", "mamba2", "transformer"}
+    assert args.keys() == {"d_embed", "key_value_slots", "match_init", "layers", "mamba2", "transformer"}
     for family in ("mamba2", "transformer"):
         own = CONFIGS[family].model_fields.keys() - {"d_embed", "key_value_slots", "n_layers"}
         assert args[family].keys() == own
