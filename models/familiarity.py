@@ -1,4 +1,4 @@
-"""How familiar a memory finds a frame, told to the layers above in numbers of its own.
+"""Matching a frame with what is remembered: how familiar it is, and weights that start as a plain comparison.
 
 Shapes: B episodes, Q probes, H heads, V value width, N further numbers, M model width.
 """
@@ -23,3 +23,31 @@ class Familiarity(nn.Module):
         """read and written (B, H, Q, V), and further numbers (B, H, Q) each, to (B, Q, M)."""
         cosine = F.cosine_similarity(read, written, dim=3)
         return self.output(torch.cat([cosine, *further], 1).transpose(1, 2))
+
+
+def match(weight: Tensor, scale: float = 1.0) -> None:
+    """Fill a matrix so that it maps frames without loss, as far as it has room: the identity where it has rows enough,
+    else orthonormal rows, drawn by torch's generator; times `scale`."""
+    if weight.shape[0] >= weight.shape[1]:
+        nn.init.eye_(weight)
+    else:
+        nn.init.orthogonal_(weight)
+    with torch.no_grad():
+        weight.mul_(scale)
+
+
+def match_signed(weight: Tensor, scale: float = 1.0) -> None:
+    """As `match`, for a matrix before a SiLU, which shuts negative numbers out: one half of the rows is the other one
+    with its sign turned."""
+    half = weight.shape[0] // 2
+    match(weight[:half], scale)
+    with torch.no_grad():
+        weight[half : 2 * half] = -weight[:half]
+
+
+def pass_on(conv: nn.Conv1d) -> None:
+    """Make a causal convolution of each channel by itself start as one that gives what comes in."""
+    assert conv.bias is not None
+    nn.init.zeros_(conv.weight[..., :-1])
+    nn.init.ones_(conv.weight[..., -1])
+    nn.init.zeros_(conv.bias)

@@ -6,7 +6,8 @@ Shapes: B episodes, H heads, T frames, K key width, V value width, N chunks, L f
 """
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,25 +25,30 @@ _path = GPUPath("Linear attention runs as it is written, not compiled", level="a
 State = tuple[Tensor, Tensor]  # the memory divided by exp(scale), (B, H, K, V), and the scale, (B, H)
 
 
-def in_segments(project: Callable, step: Callable, x: Tensor, num_last: int | None, size: int) -> Tensor:
-    """Run a causal layer over `size` frames at a time: x (B, T, M) to (B, num_last, M).
+def in_segments(
+    project: Callable, step: Callable, x: Tensor, num_last: int | None, size: int, ends: Sequence[int] = ()
+) -> tuple[Tensor, list[Any]]:
+    """Run a causal layer over up to `size` frames at a time: x (B, T, M) to (B, num_last, M), and its states after the
+    first n frames for each n of `ends`, ascending.
 
     `step(project(x), num_last, state) -> (y, state)` does one segment; the first gets None for a state. Gradients keep
     the projected inputs of each segment alone and compute the step again, which is cheap beside the projection: so
     memory grows little with T, and caches serve better.
     """
-    num_unread = 0 if num_last is None else x.shape[1] - num_last
-    outputs, state = [], None
-    for segment in x.split(size, 1):
-        num_read = min(max(segment.shape[1] - num_unread, 0), segment.shape[1])
-        num_unread -= segment.shape[1] - num_read
-        projected = project(segment)
-        if torch.is_grad_enabled() and x.shape[1] > size:
+    num_frames = x.shape[1]
+    num_unread = 0 if num_last is None else num_frames - num_last
+    cuts = sorted({*range(0, num_frames, size), *ends, num_frames})
+    outputs, states, state = [], {}, None
+    for first, stop in itertools.pairwise(cuts):
+        num_read = min(max(stop - num_unread, 0), stop - first)
+        projected = project(x[:, first:stop])
+        if torch.is_grad_enabled() and num_frames > size:
             y, state = checkpoint(step, projected, num_read, state, use_reentrant=False, preserve_rng_state=False)
         else:
             y, state = step(projected, num_read, state)
         outputs.append(y)
-    return torch.cat(outputs, 1)
+        states[stop] = state
+    return torch.cat(outputs, 1), [states[end] for end in ends]
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -58,6 +64,12 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, past: Tensor | None) 
     num_frames, num_past = x.shape[1], weight.shape[2] - 1
     x = F.pad(x, (0, 0, num_past, 0)) if past is None else torch.cat([past, x], 1)
     return _Conv1d.apply(x, weight[:, 0], bias), x[:, num_frames:].clone()  # a view would keep all of x
+
+
+def conv1d_next(x: Tensor, weight: Tensor, bias: Tensor, past: Tensor) -> Tensor:
+    """What `causal_conv1d` makes of each frame of x (B, Q, C) if it alone came next, after `past` (B, K - 1, C)."""
+    before = torch.einsum("bkc,ck->bc", past, weight[:, 0, :-1].to(past.dtype))
+    return torch.addcmul(before[:, None] + bias, x, weight[:, 0, -1])
 
 
 class _Conv1d(torch.autograd.Function):
@@ -100,6 +112,7 @@ def gated_linear_attention(
     state: State | None = None,
     chunk_size: int = 128,
     is_stabilised: bool = True,
+    is_written: bool = True,
 ) -> tuple[Tensor, Tensor, State]:
     """Read a state S_t = exp(log_decay_t) S_{t-1} + exp(log_input_t) k_t v_t^T with queries: y_t = S_t^T q_t.
 
@@ -117,6 +130,7 @@ def gated_linear_attention(
         state: what earlier frames left, None for nothing.
         chunk_size: L. Changes speed and rounding only.
         is_stabilised: False where input weights cannot be enormous: nothing is divided, m is 0.
+        is_written: whether a frame is read after it was written; if not, y_t = exp(log_decay_t) S_{t-1}^T q_t.
 
     Returns:
         y exp(-m), (B, H, num_last, V); m, (B, H, num_last); and the state after the last frame. m is a constant to
@@ -139,9 +153,22 @@ def gated_linear_attention(
         state = _advance(*state, after[..., 0], gain, peak, is_stabilised)
     if num_last == 0:
         return v, log_decay, state
-    args = q[:, :, sizes[0] :], k, v, log_decay, log_input, *state, chunk_size, is_stabilised
+    args = q[:, :, sizes[0] :], k, v, log_decay, log_input, *state, chunk_size, is_stabilised, is_written
     y, m, memory, log_scale = _path(_read_compiled, _read, args)
     return y, m, (memory, log_scale)
+
+
+def read_next(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, log_input: Tensor, state: State, is_written: bool = True
+) -> tuple[Tensor, Tensor]:
+    """What each frame reads if it alone came next, after `state`: as `gated_linear_attention`, y exp(-m) and m."""
+    memory, log_scale = state
+    before = log_decay + log_scale[..., None]  # (B, H, Q)
+    if not is_written:
+        return q @ memory, before
+    m = torch.maximum(before, log_input).detach()
+    own = torch.exp(log_input - m) * torch.linalg.vecdot(q, k)
+    return torch.exp(before - m)[..., None] * (q @ memory) + own[..., None] * v, m
 
 
 def _read(
@@ -154,6 +181,7 @@ def _read(
     log_scale: Tensor,
     chunk_size: int,
     is_stabilised: bool,
+    is_written: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y exp(-m) and m of all frames, and the state after them."""
     num_frames = v.shape[2]
@@ -179,7 +207,8 @@ def _read(
 
     # In this order: differences of decays are small where the sums are large.
     within = decay[..., :, None] - decay[..., None, :] + log_input[..., None, :]  # (B, H, N, L, L)
-    is_past = torch.ones(chunk_size, chunk_size, dtype=torch.bool, device=q.device).tril()
+    is_past = torch.ones(chunk_size, chunk_size, dtype=torch.bool, device=q.device)
+    is_past = is_past.tril(0 if is_written else -1)
     within = within.masked_fill(~is_past, -torch.inf)
     before = decay + log_scale[..., None]  # (B, H, N, L)
     if is_stabilised:

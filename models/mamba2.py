@@ -1,10 +1,12 @@
 """Mamba2, a selective state-space layer (Dao and Gu 2024, arXiv:2405.21060).
 
-Shapes: B episodes, T frames, R of them read, M model width, I = expand * M, H = I / headdim heads, S = d_state.
+Shapes: B episodes, T frames, R of them read, Q probes, M model width, I = expand * M, H = I / headdim heads,
+S = d_state.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +14,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from models.config import Count, MixerConfig, Range
-from models.linear_attention import State, at_least_float32, causal_conv1d, gated_linear_attention, in_segments
+from models.familiarity import Familiarity, match_signed, pass_on
+from models.linear_attention import (
+    at_least_float32,
+    causal_conv1d,
+    conv1d_next,
+    gated_linear_attention,
+    in_segments,
+    read_next,
+)
 from models.mixer import Mixer
 from models.optional import MAMBA2, load
 
@@ -28,6 +38,10 @@ class Mamba2(Mixer):
     What decides retention is where decays start: a head keeps its memory for about 1 / (dt |A|) frames, with |A|
     drawn uniformly from `A_init_range` and dt log-uniformly from [`dt_min`, `dt_max`]. The source's ranges mean from
     less than one frame to a thousand, tens of frames for most heads.
+
+    With `familiarity` a frame is read before it is written, so that it does not find itself, and the cosine of C h with
+    x is told for each head; mamba-ssm's kernel does not do that. `match_init` starts B, C and x as the frame itself, by
+    positive and negative parts.
     """
 
     segment, chunk = 512, 64  # frames at a time; these change speed, memory and rounding only
@@ -42,6 +56,7 @@ class Mamba2(Mixer):
         dt_min: float = Field(0.001, gt=0)
         dt_max: float = Field(0.1, gt=0)
         dt_init_floor: float = Field(1e-4, ge=0)
+        familiarity: bool = False
 
         @model_validator(mode="after")
         def _check(self) -> "Mamba2.Config":
@@ -68,51 +83,88 @@ class Mamba2(Mixer):
         self.D = nn.Parameter(torch.ones(num_heads))
         self.norm = GatedRMSNorm(self.d_inner)
         self.out_proj = nn.Linear(self.d_inner, config.d_embed, bias=False)
+        self.familiarity = Familiarity(num_heads, config.d_embed) if config.familiarity else None
+        if config.match_init:
+            _, x, b, c, _ = self.in_proj.weight.split([self.d_inner] * 2 + [self.d_state] * 2 + [num_heads])
+            match_signed(x)
+            match_signed(b)
+            with torch.no_grad():
+                c.copy_(b)
+            pass_on(self.conv1d)
 
     def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
         """x (B, T, M) to (B, T, M), or to the last `num_last` frames alone."""
-        size = self.segment if _kernel(x) is None else x.shape[1]
-        return in_segments(self.in_proj, self._step, x, num_last, size)
+        scan = None if self.familiarity else _kernel(x)
+        if scan is None:
+            return in_segments(self.in_proj, self._step, x, num_last, self.segment)[0]
+        return self._run_kernel(scan, x, x.shape[1] if num_last is None else num_last)
+
+    def study(self, x: Tensor, ends: Sequence[int], is_read: bool = True) -> tuple[Tensor | None, list[Any]]:
+        y, states = in_segments(self.in_proj, self._step, x, None if is_read else 0, self.segment, ends)
+        return y if is_read else None, states
+
+    def read(self, queries: Tensor, state: tuple) -> Tensor:
+        past, memory = state
+        assert self.conv1d.bias is not None
+        z, mixed, dt = self._split(self.in_proj(queries))
+        mixed = conv1d_next(mixed, self.conv1d.weight, self.conv1d.bias, past)
+        with torch.autocast(queries.device.type, enabled=False):
+            c, b, values, decay, log_dt = self._recurrence(mixed, dt)
+            y, _ = read_next(c, b, values, decay, log_dt, memory, self.familiarity is None)
+        return self._output(y, values, z)
+
+    def _split(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """z (B, T, I), then x, b and c together before their convolution, and dt (B, T, H)."""
+        z, mixed, dt = projected.split([self.d_inner, self.conv1d.in_channels, len(self.D)], dim=2)
+        return z, mixed, dt
 
     def _step(self, projected: Tensor, num_last: int, state: tuple | None) -> tuple[Tensor, tuple]:
         """One segment; the state is the convolution's past and the heads' memory."""
         past, memory = state or (None, None)
         assert self.conv1d.bias is not None
         num_unread = projected.shape[1] - num_last
-        sizes = [self.d_inner, self.conv1d.in_channels, len(self.D)]
-        z, mixed, dt = projected.split(sizes, dim=2)
+        z, mixed, dt = self._split(projected)
         mixed, past = causal_conv1d(mixed, self.conv1d.weight, self.conv1d.bias, past)
-        values, b, c = F.silu(mixed).split([self.d_inner, self.d_state, self.d_state], dim=2)
-        values = values.unflatten(2, (-1, self.headdim))  # (B, T, H, headdim)
-        y, memory = self._scan(values, dt, b, c, num_last, memory)  # (B, R, I)
-        return self.out_proj(self.norm(y, z[:, num_unread:])), (past, memory)
+        with torch.autocast(projected.device.type, enabled=False):
+            c, b, values, decay, log_dt = self._recurrence(mixed, dt)
+            args = c, b, values, decay, log_dt, num_last, memory, self.chunk
+            y, _, memory = gated_linear_attention(*args, is_stabilised=False, is_written=self.familiarity is None)
+        return self._output(y, values[:, :, num_unread:], z[:, num_unread:]), (past, memory)
 
     def state_size(self, num_frames: int) -> int:
         """Floats kept from study to probe: per head a headdim x S matrix; and the convolution's past."""
         return self.d_inner * self.d_state + (self.conv1d.kernel_size[0] - 1) * self.conv1d.in_channels
 
-    def _scan(
-        self, values: Tensor, dt: Tensor, b: Tensor, c: Tensor, num_read: int, memory: State | None
-    ) -> tuple[Tensor, State | None]:
-        """The state-space recurrence: values (B, T, H, headdim), dt (B, T, H), b and c (B, T, S) to (B, R, I)."""
+    def _recurrence(self, mixed: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """From what the convolution gives and dt (B, T, H): c and b (B, 1, T, S), values (B, H, T, headdim), dt A and
+        log dt (B, H, T)."""
         A = -torch.exp(at_least_float32(self.A_log))
-        num_unread = values.shape[1] - num_read
-        if scan := _kernel(values):
-            # Whatever the precision, values, b and c are float32 here, as the convolution leaves them, and dt is what
-            # the projection gives: the kernel reads each as float32 and multiplies in TF32.
-            b, c = b[:, :, None], c[:, :, None]  # one group for all heads
-            y = scan(values, dt, A, b, c, chunk_size=256, D=self.D, dt_bias=self.dt_bias, dt_softplus=True)
-            return y[:, num_unread:].flatten(2), None
-        with torch.autocast(values.device.type, enabled=False):
-            dt = F.softplus(at_least_float32(dt) + self.dt_bias).transpose(1, 2)  # (B, H, T)
-            values = at_least_float32(values).transpose(1, 2)  # (B, H, T, headdim)
-            b, c = at_least_float32(b)[:, None], at_least_float32(c)[:, None]
-            log_dt = dt.clamp(min=torch.finfo(dt.dtype).tiny).log()  # dt can round to 0
-            y, _, memory = gated_linear_attention(
-                c, b, values, dt * A[:, None], log_dt, num_read, memory, self.chunk, is_stabilised=False
-            )
-            y = torch.addcmul(y, self.D[:, None, None], values[:, :, num_unread:])
-            return y.transpose(1, 2).flatten(2), memory
+        values, b, c = at_least_float32(F.silu(mixed)).split([self.d_inner, self.d_state, self.d_state], dim=2)
+        values = values.unflatten(2, (-1, self.headdim)).transpose(1, 2)
+        dt = F.softplus(at_least_float32(dt) + self.dt_bias).transpose(1, 2)
+        log_dt = dt.clamp(min=torch.finfo(dt.dtype).tiny).log()  # dt can round to 0
+        return c[:, None], b[:, None], values, dt * A[:, None], log_dt
+
+    def _output(self, y: Tensor, values: Tensor, z: Tensor) -> Tensor:
+        """From what is read, y and values (B, H, R, headdim), to (B, R, M)."""
+        with torch.autocast(y.device.type, enabled=False):
+            mixed = torch.addcmul(y, self.D[:, None, None], values).transpose(1, 2).flatten(2)
+        output = self.out_proj(self.norm(mixed, z))
+        return output if self.familiarity is None else output + self.familiarity(y, values)
+
+    def _run_kernel(self, scan: Callable, x: Tensor, num_read: int) -> Tensor:
+        """All frames at once by mamba-ssm's kernel: x (B, T, M) to (B, R, M)."""
+        assert self.conv1d.bias is not None
+        num_unread = x.shape[1] - num_read
+        z, mixed, dt = self._split(self.in_proj(x))
+        mixed, _ = causal_conv1d(mixed, self.conv1d.weight, self.conv1d.bias, None)
+        values, b, c = F.silu(mixed).split([self.d_inner, self.d_state, self.d_state], dim=2)
+        # Whatever the precision, values, b and c are float32 here, as the convolution leaves them, and dt is what
+        # the projection gives: the kernel reads each as float32 and multiplies in TF32.
+        values, b, c = values.unflatten(2, (-1, self.headdim)), b[:, :, None], c[:, :, None]  # one group for all heads
+        A = -torch.exp(at_least_float32(self.A_log))
+        y = scan(values, dt, A, b, c, chunk_size=256, D=self.D, dt_bias=self.dt_bias, dt_softplus=True)
+        return self.out_proj(self.norm(y[:, num_unread:].flatten(2), z[:, num_unread:]))
 
 
 def _kernel(x: Tensor) -> Callable | None:

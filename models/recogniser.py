@@ -4,6 +4,7 @@ Shapes: B episodes, S study frames, P probes, T = S + P * repeat_test, Q probes 
 axes, M model width.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.familiarity import match
 from models.mixer import Mixer
 from models.norm import LayerNorm
 
@@ -29,7 +31,7 @@ class Recogniser(nn.Module):
         clip_frames: how many study frames a clip has, if that is known.
         probes_write: whether probes are frames like others, which later ones remember. If not, each is asked by itself,
             and probes can be asked in the midst of study too.
-        match_init: start from frames as they are: the projection is the identity, so far as it has room.
+        match_init: start from frames as they are: the projection is the identity, or orthonormal where M is smaller.
 
     Attributes:
         mixers: the layers, to ask them what they have to tell; their weights are in `blocks`.
@@ -59,7 +61,7 @@ class Recogniser(nn.Module):
             mixer.place(num_probes * repeat_test if probes_write else 0, clip_frames)
         self.embed = nn.Linear(num_features, d_embed)
         if match_init:
-            nn.init.eye_(self.embed.weight)
+            match(self.embed.weight)
             nn.init.zeros_(self.embed.bias)
         self.blocks = nn.ModuleList(
             ResidualBlock(mixer, d_embed) if is_residual else mixer
@@ -76,7 +78,7 @@ class Recogniser(nn.Module):
 
     def whiten(self, mean: Tensor, whitening: Tensor) -> None:
         """From now on scale each frame's features to unit length, subtract the mean (D,), map them by `whitening`
-        (D, W), and scale what comes out to unit length."""
+        (D, W), and scale what comes out to length sqrt(W), so that each axis has a mean square of 1."""
         self.feature_mean, self.whitening = mean, whitening
 
     def forward(
@@ -112,7 +114,7 @@ class Recogniser(nn.Module):
         if self.feature_deviation is not None:
             features = features / self.feature_deviation
         if self.whitening is not None:
-            features = F.normalize(features @ self.whitening, dim=2)
+            features = math.sqrt(self.whitening.shape[1]) * F.normalize(features @ self.whitening, dim=2)
         return features if signs is None else features * signs
 
     def _ask(self, x: Tensor, asked: Sequence[tuple[int, int]]) -> Tensor:

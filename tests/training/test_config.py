@@ -117,7 +117,7 @@ def test_dumped_mixed_stack_holds_all_settings_of_its_families_and_those_of_no_o
     args = yaml.safe_load(dump_config(load(path)))["model"]["args"]
     assert args.keys() == {"d_embed", "key_value_slots", "match_init", "layers", "mamba2", "transformer"}
     for family in ("mamba2", "transformer"):
-        own = CONFIGS[family].model_fields.keys() - {"d_embed", "key_value_slots", "n_layers"}
+        own = CONFIGS[family].model_fields.keys() - {"d_embed", "key_value_slots", "match_init", "n_layers"}
         assert args[family].keys() == own
     assert args["transformer"]["n_heads"] == 2
 
@@ -127,7 +127,7 @@ def test_settings_of_a_family_in_a_mixed_stack_can_be_changed_on_the_command_lin
     assert load(path, "model.args.transformer.n_heads=4").model.args["transformer"]["n_heads"] == 4
     assert load(path, "model.args.mamba2.d_state=8").model.args["mamba2"]["d_state"] == 8
     args = load(path, "model.args.layers=[mlstm]", "model.args.transformer=null").model.args
-    assert args.keys() == {"d_embed", "key_value_slots", "layers", "mlstm"}
+    assert args.keys() == {"d_embed", "key_value_slots", "match_init", "layers", "mlstm"}
 
 
 @pytest.mark.parametrize(
