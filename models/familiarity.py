@@ -28,12 +28,9 @@ class Familiarity(nn.Module):
 def match(weight: Tensor, scale: float = 1.0) -> None:
     """Fill a matrix so that it maps frames without loss, as far as it has room: the identity where it has rows enough,
     else orthonormal rows, drawn by torch's generator; times `scale`."""
-    if weight.shape[0] >= weight.shape[1]:
-        nn.init.eye_(weight)
-    else:
-        nn.init.orthogonal_(weight)
+    start = nn.init.eye_ if weight.shape[0] >= weight.shape[1] else nn.init.orthogonal_
     with torch.no_grad():
-        weight.mul_(scale)
+        weight.copy_(scale * start(torch.empty_like(weight)))
 
 
 def match_signed(weight: Tensor, scale: float = 1.0) -> None:

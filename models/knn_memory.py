@@ -6,6 +6,7 @@ D width of a head, K neighbours, L segments read at once of N frames each, which
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -90,7 +91,7 @@ class KNNMemory(Mixer):
 
     def __init__(self, config: Config):
         super().__init__()
-        self.config = config
+        self.config, self.looks_ahead = config, not config.causal
         self.num_probes: int | None = None
         self.retrieved: Tensor | None = None
         width, heads, kv_heads = config.d_embed, config.n_heads, config.kv_heads
@@ -150,6 +151,16 @@ class KNNMemory(Mixer):
             outputs.append(self.probe(probes, memory, graph))
         y = torch.cat(outputs, 1)
         return y[:, y.shape[1] - num_read :]
+
+    def study(self, x: Tensor, ends: Sequence[int], is_read: bool = True) -> tuple[Tensor | None, list[Tensor]]:
+        return self(x) if is_read else None, [x[:, :end] for end in ends]
+
+    def read(self, queries: Tensor, state: Tensor) -> Tensor:
+        memory = self.build_memory(len(state), state.shape[1], state.device)
+        graph = self._keys_values(state) if self._trains_memory else None
+        with torch.no_grad():
+            memory.add(*(graph or self._keys_values(state)))
+        return self.probe(queries, memory, graph)
 
     def state_size(self, num_frames: int) -> int:
         """Floats kept from study to probe: keys and values of the frames in the store."""

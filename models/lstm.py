@@ -1,13 +1,19 @@
 """LSTM (Hochreiter and Schmidhuber 1997; forget gates: Gers et al. 2000), torch's own kernels.
 
-Shapes: B episodes, T frames, M model width.
+Shapes: B episodes, T frames, Q probes, M model width.
 """
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import Count, MixerConfig, Range
-from models.mixer import Mixer
+from models.familiarity import Familiarity, match
+from models.mixer import Mixer, in_pieces
+
+SMALL = 0.1  # what match_init multiplies frames by, so that tanh hardly bends them
 
 
 class LSTM(Mixer):
@@ -17,6 +23,9 @@ class LSTM(Mixer):
     exp(b) frames: `forget_bias_range` [low, high] spreads the units' biases evenly from low to high, and
     `input_bias_range` does so for the input gates; with the negated range these start as shut as the forget gates
     are open (chrono initialisation, Tallec and Ollivier 2018, arXiv:1804.11188). None leaves torch's values.
+
+    With `familiarity`, which is for probes that do not write, the cosine of the cell with what the probe would add to
+    it is told. `match_init` starts the cell as a sum of the frames themselves, which no hidden state disturbs.
     """
 
     class Config(MixerConfig):
@@ -24,6 +33,7 @@ class LSTM(Mixer):
         residual: bool = False
         forget_bias_range: Range | None = None
         input_bias_range: Range | None = None
+        familiarity: bool = False
 
     def __init__(self, config: Config):
         super().__init__()
@@ -35,11 +45,33 @@ class LSTM(Mixer):
                 with torch.no_grad():  # torch orders the gates i, f, g, o and adds two biases
                     of_input[first : first + width] = torch.linspace(*bias_range, width)
                     of_hidden[first : first + width] = 0
+        self.familiarity = Familiarity(1, width) if config.familiarity else None
+        self.only_reads = config.familiarity
+        if config.match_init:
+            of_frame, of_hidden = (self.lstm.get_parameter(f"weight_{name}_l0") for name in ("ih", "hh"))
+            match(of_frame[2 * width : 3 * width], SMALL)
+            nn.init.zeros_(of_hidden[: 3 * width])
 
     def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
         """x (B, T, M) to (B, T, M), or to the last `num_last` frames alone."""
         x = self.lstm(x)[0]
         return x if num_last is None else x[:, x.shape[1] - num_last :]
+
+    def study(
+        self, x: Tensor, ends: Sequence[int], is_read: bool = True
+    ) -> tuple[Tensor | None, list[tuple[Tensor, Tensor]]]:
+        return in_pieces(self.lstm, x, ends, is_read)
+
+    def read(self, queries: Tensor, state: tuple[Tensor, Tensor]) -> Tensor:
+        h, c = (part.transpose(0, 1) for part in state)  # (B, 1, M)
+        of_frame, of_hidden, frame_bias, hidden_bias = self.lstm.all_weights[0]
+        gates = F.linear(queries, of_frame, frame_bias) + F.linear(h.to(queries.dtype), of_hidden, hidden_bias)
+        i, f, g, o = gates.chunk(4, dim=2)  # (B, Q, M)
+        added = torch.sigmoid(i) * torch.tanh(g)
+        y = torch.sigmoid(o) * torch.tanh(torch.sigmoid(f) * c + added)
+        if self.familiarity is None:
+            return y
+        return y + self.familiarity(c[:, None].expand(-1, -1, queries.shape[1], -1), added[:, None])
 
     def state_size(self, num_frames: int) -> int:
         """Floats kept from study to probe: hidden and cell."""

@@ -85,11 +85,10 @@ class Mamba2(Mixer):
         self.out_proj = nn.Linear(self.d_inner, config.d_embed, bias=False)
         self.familiarity = Familiarity(num_heads, config.d_embed) if config.familiarity else None
         if config.match_init:
-            _, x, b, c, _ = self.in_proj.weight.split([self.d_inner] * 2 + [self.d_state] * 2 + [num_heads])
+            _, x, b, c, _ = self.in_proj.weight.detach().split([self.d_inner] * 2 + [self.d_state] * 2 + [num_heads])
             match_signed(x)
             match_signed(b)
-            with torch.no_grad():
-                c.copy_(b)
+            c.copy_(b)
             pass_on(self.conv1d)
 
     def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
@@ -110,7 +109,8 @@ class Mamba2(Mixer):
         mixed = conv1d_next(mixed, self.conv1d.weight, self.conv1d.bias, past)
         with torch.autocast(queries.device.type, enabled=False):
             c, b, values, decay, log_dt = self._recurrence(mixed, dt)
-            y, _ = read_next(c, b, values, decay, log_dt, memory, self.familiarity is None)
+            y, m = read_next(c, b, values, decay, log_dt, memory, self.familiarity is None)
+            y = torch.exp(m)[..., None] * y
         return self._output(y, values, z)
 
     def _split(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,8 +3,9 @@
 Shapes: B episodes, T frames, S study frames, P probes (each showing counted), Q of them asked together, M model width.
 """
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ class Mixer(nn.Module, ABC):
         is_causal: whether what it says of a probe depends on earlier frames alone.
         looks_ahead: whether what it says of a study frame depends on later ones, so that a layer above it can only
             answer at the end of study.
+        only_reads: whether it is of use only where probes do not write.
         page: the module of recognition/evaluation/pages/ that tells of this layer.
     """
 
@@ -33,6 +35,7 @@ class Mixer(nn.Module, ABC):
 
     is_causal = True
     looks_ahead = False
+    only_reads = False
     page: str | None = None
 
     @abstractmethod
@@ -73,3 +76,18 @@ class Mixer(nn.Module, ABC):
     def change(self, **settings: Any) -> None:
         """Go on with these settings and the same weights. Raises ValueError for those that cannot be changed."""
         raise ValueError(f"{type(self).__name__} cannot change {', '.join(settings)}")
+
+
+def in_pieces(read: Callable, x: Tensor, ends: Sequence[int], is_read: bool) -> tuple[Tensor | None, list[Any]]:
+    """`Mixer.study` of a recurrent layer: x (B, S, M), a piece up to each of `ends`, and the rest where it is read.
+
+    `read(piece, state) -> (y, state)` does one piece; the first gets None for a state.
+    """
+    outputs, states, state = [], [], None
+    for first, stop in itertools.pairwise([0, *ends]):
+        y, state = read(x[:, first:stop], state)
+        outputs.append(y)
+        states.append(state)
+    if is_read and ends[-1] < x.shape[1]:
+        outputs.append(read(x[:, ends[-1] :], state)[0])
+    return torch.cat(outputs, 1) if is_read else None, states

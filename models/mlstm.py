@@ -39,8 +39,8 @@ class MLSTM(Mixer):
     evenly. The source's range, 3 to 6, means 20 to 400 frames.
 
     With `familiarity` a frame is read before it is written, so that it does not find itself, and the cosine of C q with
-    v and log |n . q| are told for each head. `match_init` starts q and k as the frame itself, by positive and negative
-    parts, and v too.
+    v and log(1 + |n . q|) are told for each head. `match_init` starts q and k as the frame itself, by positive and
+    negative parts, and v too.
     """
 
     segment, chunk = 1024, 128  # frames at a time; these change speed, memory and rounding only
@@ -155,7 +155,7 @@ class MLSTM(Mixer):
             mixed = h.transpose(1, 2).flatten(2) * self.norm_weight  # (B, R, I)
         output = self.proj_down((mixed + self.skip * convolved) * F.silu(gate))
         if self.familiarity is not None:
-            log_normaliser = torch.log(normaliser.abs() + 1e-6) + m
+            log_normaliser = torch.log(normaliser.abs() + torch.exp(-m)) + m  # log(1 + |n . q|), whatever m
             output = output + self.familiarity(y[..., :-1], v[..., :-1], log_normaliser)
         return output
 

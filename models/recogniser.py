@@ -33,6 +33,8 @@ class Recogniser(nn.Module):
             and probes can be asked in the midst of study too.
         match_init: start from frames as they are: the projection is the identity, or orthonormal where M is smaller.
 
+    Raises ValueError if probes write and a layer is of no use then.
+
     Attributes:
         mixers: the layers, to ask them what they have to tell; their weights are in `blocks`.
     """
@@ -58,6 +60,8 @@ class Recogniser(nn.Module):
         self.num_probes, self.repeat_test, self.probes_write = num_probes, repeat_test, probes_write
         self.mixers = tuple(mixers)
         for mixer in mixers:
+            if probes_write and mixer.only_reads:
+                raise ValueError(f"familiarity of {type(mixer).__name__} is for probes that do not write")
             mixer.place(num_probes * repeat_test if probes_write else 0, clip_frames)
         self.embed = nn.Linear(num_features, d_embed)
         if match_init:

@@ -1,9 +1,10 @@
 """Transformer encoder layer (Vaswani et al. 2017, arXiv:1706.03762) that can hide each frame from itself.
 
-Shapes: B episodes, T frames, R of them read, M model width, H heads, D = M / H.
+Shapes: B episodes, T frames, R of them read, Q probes, M model width, H heads, D = M / H.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,16 +13,21 @@ from torch import Tensor, nn
 
 from models import flex_attention
 from models.config import Count, MixerConfig
+from models.familiarity import Familiarity, match
 from models.mixer import Mixer
 from models.norm import LayerNorm
 
 ROWS = 1024  # queries that are masked at a time
+TEMPERATURE = 20.0  # of the softmax of cosines that match_init starts with
 
 
 class Transformer(Mixer):
     """Post-norm encoder layer as `torch.nn.TransformerEncoderLayer` with ReLU, plus the masks this task needs.
 
     Holds on to the keys and values of all frames: state_size grows with their number.
+
+    With `familiarity` the cosine of what each head reads with the frame's own value is told. `match_init` starts
+    queries, keys and values as the frame itself, compared at a temperature so high that the nearest frame is read.
     """
 
     class Config(MixerConfig):
@@ -33,6 +39,7 @@ class Transformer(Mixer):
         dropout: float = Field(0.0, ge=0, lt=1)
         no_self: bool = True  # hide each frame from itself, so that a probe finds only its earlier showing
         causal: bool = False  # hide later frames
+        familiarity: bool = False
 
         @model_validator(mode="after")
         def _check_heads(self) -> "Transformer.Config":
@@ -44,6 +51,7 @@ class Transformer(Mixer):
         super().__init__()
         width, inner = config.d_embed, config.d_feedforward or 2 * config.d_embed
         self.n_heads, self.no_self, self.is_causal = config.n_heads, config.no_self, config.causal
+        self.looks_ahead = not config.causal
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
         self.expand, self.contract = nn.Linear(width, inner), nn.Linear(inner, width)
@@ -53,21 +61,64 @@ class Transformer(Mixer):
         nn.init.xavier_uniform_(self.query_key_value.weight)
         nn.init.zeros_(self.query_key_value.bias)
         nn.init.zeros_(self.output.bias)
+        self.familiarity = Familiarity(config.n_heads, width) if config.familiarity else None
+        if config.match_init:
+            # Frames come with a mean square of 1, and cosines are divided by sqrt(D): this makes the scores of a layer
+            # TEMPERATURE times the cosine.
+            scale = math.sqrt(TEMPERATURE / math.sqrt(width / config.n_heads))
+            for weight, factor in zip(self.query_key_value.weight.split(width), (scale, scale, 1.0), strict=True):
+                match(weight, factor)
 
     def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
         """x (B, T, M) to (B, T, M), or to the last `num_last` frames alone: the others are then only keys."""
         num_read = x.shape[1] if num_last is None else num_last
-        weight_q, weight_kv = self.query_key_value.weight.split([x.shape[2], 2 * x.shape[2]])
-        bias_q, bias_kv = self.query_key_value.bias.split([x.shape[2], 2 * x.shape[2]])
-        keys, values = F.linear(x, weight_kv, bias_kv).unflatten(2, (2, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        keys, values = self._keys_values(x)
         x = x[:, x.shape[1] - num_read :]
-        queries = F.linear(x, weight_q, bias_q).unflatten(2, (self.n_heads, -1)).transpose(1, 2)  # (B, H, R, D)
+        queries = self._queries(x)
         if num_read > ROWS and (self.no_self or self.is_causal):
             mixed = flex_attention.attend(self._attend, queries, keys, values, self.no_self, self.is_causal)
         else:  # one mask, of which there is little
             mixed = self._attend(queries, keys, values)
-        mixed = mixed.transpose(1, 2).flatten(2)  # (B, R, M)
-        x = self.norm_attention(x + self.dropout(self.output(mixed)))
+        return self._finish(x, mixed, values[:, :, values.shape[2] - num_read :])
+
+    def study(
+        self, x: Tensor, ends: Sequence[int], is_read: bool = True
+    ) -> tuple[Tensor | None, list[tuple[Tensor, Tensor]]]:
+        keys, values = self._keys_values(x)
+        return self(x) if is_read else None, [(keys[:, :, :end], values[:, :, :end]) for end in ends]
+
+    def read(self, queries: Tensor, state: tuple[Tensor, Tensor]) -> Tensor:
+        keys, values = state
+        own_keys, own_values = self._keys_values(queries)
+        asked = self._queries(queries)
+        if self.no_self:
+            mixed = F.scaled_dot_product_attention(asked, keys, values)
+        else:  # a probe sees itself too, and no other one
+            scores = torch.cat([asked @ keys.mT, torch.linalg.vecdot(asked, own_keys)[..., None]], 3)
+            weights = (scores / math.sqrt(asked.shape[3])).softmax(3)
+            mixed = weights[..., :-1] @ values + weights[..., -1:] * own_values
+        return self._finish(queries, mixed, own_values)
+
+    def _queries(self, x: Tensor) -> Tensor:
+        """x (B, R, M) to (B, H, R, D)."""
+        width = x.shape[2]
+        queries = F.linear(x, self.query_key_value.weight[:width], self.query_key_value.bias[:width])
+        return queries.unflatten(2, (self.n_heads, -1)).transpose(1, 2)
+
+    def _keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, T, M) to keys and values, (B, H, T, D) each."""
+        width = x.shape[2]
+        both = F.linear(x, self.query_key_value.weight[width:], self.query_key_value.bias[width:])
+        keys, values = both.unflatten(2, (2, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        return keys, values
+
+    def _finish(self, x: Tensor, mixed: Tensor, values: Tensor) -> Tensor:
+        """What follows attention: x (B, R, M), what it has read and the frames' own values (B, H, R, D) to
+        (B, R, M)."""
+        y = self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))
+        if self.familiarity is not None:
+            y = y + self.familiarity(mixed, values)
+        x = self.norm_attention(x + y)
         inner = self.dropout(F.relu(self.expand(x)))
         return self.norm_feedforward(x + self.dropout(self.contract(inner)))
 

@@ -1,17 +1,27 @@
 """UR-LSTM as a sequence mixer; the layer itself, with its equations, is the standalone file ur_lstm.py.
 
-Shapes: B episodes, T frames, M model width.
+Shapes: B episodes, T frames, Q probes, M model width.
 """
 
-from torch import Tensor
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from models.config import Count, MixerConfig
-from models.mixer import Mixer
-from ur_lstm import URLSTM
+from models.familiarity import Familiarity, match
+from models.lstm import SMALL
+from models.mixer import Mixer, in_pieces
+from ur_lstm import URLSTM, URLSTMCell
 
 
 class URLSTMMixer(Mixer):
-    """One layer of UR-LSTM. Its gates start with time scales from 1 to M / 2 frames and reach further as they learn."""
+    """One layer of UR-LSTM. Its gates start with time scales from 1 to M / 2 frames and reach further as they learn.
+
+    With `familiarity`, which is for probes that do not write, the cosine of the cell with what the probe would write is
+    told. `match_init` starts the cell as a running mean of the frames themselves, which no hidden state disturbs.
+    """
 
     class Config(MixerConfig):
         n_layers: Count = 2
@@ -20,6 +30,7 @@ class URLSTMMixer(Mixer):
         refine: bool = True
         learn_forget_bias: bool = False
         checkpoint_every: Count | None = 256  # frames between kept states; None keeps all of them
+        familiarity: bool = False
 
     def __init__(self, config: Config):
         super().__init__()
@@ -31,11 +42,40 @@ class URLSTMMixer(Mixer):
             learn_forget_bias=config.learn_forget_bias,
             checkpoint_every=config.checkpoint_every,
         )
+        self.familiarity = Familiarity(1, config.d_embed) if config.familiarity else None
+        self.only_reads = config.familiarity
+        if config.match_init:
+            cell, width = self._cell, config.d_embed
+            match(cell.weight_ih[2 * width : 3 * width], SMALL)
+            nn.init.zeros_(cell.weight_ih[: 2 * width])
+            nn.init.zeros_(cell.weight_hh[: 3 * width])
 
     def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
         """x (B, T, M) to (B, T, M), or to the last `num_last` frames alone."""
         x = self.ur_lstm(x)[0]
         return x if num_last is None else x[:, x.shape[1] - num_last :]
+
+    def study(
+        self, x: Tensor, ends: Sequence[int], is_read: bool = True
+    ) -> tuple[Tensor | None, list[tuple[Tensor, Tensor]]]:
+        return in_pieces(self.ur_lstm, x, ends, is_read)
+
+    def read(self, queries: Tensor, state: tuple[Tensor, Tensor]) -> Tensor:
+        cell, x = self._cell, queries.flatten(0, 1)
+        h, c = (part[0].repeat_interleave(queries.shape[1], 0) for part in state)  # (B Q, M)
+        y = cell(x, (h, c))[0].view_as(queries)
+        if self.familiarity is None:
+            return y
+        rows = slice(2 * cell.hidden_size, 3 * cell.hidden_size)  # of the update
+        update = F.linear(x, cell.weight_ih[rows], cell.bias[rows]) + F.linear(h.to(x.dtype), cell.weight_hh[rows])
+        remembered, written = (part.view_as(queries)[:, None] for part in (c, torch.tanh(update)))
+        return y + self.familiarity(remembered, written)
+
+    @property
+    def _cell(self) -> URLSTMCell:
+        cell = self.ur_lstm.layers[0]
+        assert isinstance(cell, URLSTMCell)
+        return cell
 
     def state_size(self, num_frames: int) -> int:
         """Floats kept from study to probe: hidden and cell."""
