@@ -46,7 +46,7 @@ def train(args: Namespace) -> None:
     from recognition.training.devices import launch
     from recognition.training.episode_task import EpisodeTask
     from recognition.training.loop import Loop
-    from recognition.training.model import check_clips, first_model
+    from recognition.training.model import check_clips, check_probe_times, first_model
     from recognition.training.reporting import Reporter
     from recognition.training.runs import Run, check_folder, describe_environment, describe_inputs, input_files
 
@@ -68,7 +68,8 @@ def train(args: Namespace) -> None:
     if not run.config_file.exists():
         check_clips(config, sets)
     model = first_model(config, sets[0])
-    task = EpisodeTask(model, sets[0], sets[1], fabric, config.training, config.dataset.fresh_episodes)
+    check_probe_times(config, model)
+    task = EpisodeTask(model, sets[0], sets[1], fabric, config.training, config.dataset)
     reporter = None
     if fabric.is_global_zero:  # fabric.print would tell it once a node
         describe(config, model, sets, fabric)

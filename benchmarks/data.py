@@ -79,7 +79,7 @@ def batch(device: str) -> Iterator[Row]:
     assert dataset.bank._flat is not None  # held in memory
     films = [film.float() for film in dataset.bank._flat.split(FILM_LENGTH)]
     numbers = np.arange(16)
-    features, _ = dataset[numbers]
+    features = dataset[numbers].features
     plain = gather_plainly(films, dataset.episodes, numbers)
     torch.testing.assert_close(features.float(), plain)
     ours, slices = take_turns(
@@ -118,12 +118,12 @@ def epoch(device: str) -> Iterator[Row]:
     batches = [fabric.to_device(dataset[np.arange(k, k + 16)]) for k in range(0, len(dataset), 16)]
 
     def passes() -> None:
-        for features, is_old in batches:
+        for batch in batches:
             with fabric.autocast():
-                logits = plain(features)
-            F.binary_cross_entropy_with_logits(logits.float(), is_old).backward()
+                logits = plain(batch.features)
+            F.binary_cross_entropy_with_logits(logits.float(), batch.is_old).backward()
 
-    num_operations = operations(plain, *batches[0][0].shape) * len(batches)
+    num_operations = operations(plain, *batches[0].features.shape) * len(batches)
 
     def train() -> None:
         loop.progress = Progress()

@@ -187,7 +187,7 @@ def prepare_batch(device: str, num_threads: int) -> Callable[[], torch.Tensor]:
     index = EpisodeIndex(Path(), episodes, names, bank.num_frames, EpisodeSpec())
     dataset = EpisodeDataset(index, bank, EpisodeSpec().subsample)
     dataset[np.arange(1)]  # what is made once is there
-    return lambda: dataset[np.arange(BATCH)][0]
+    return lambda: dataset[np.arange(BATCH)].features
 
 
 def batch_cost(device: str, num_threads: int) -> str:

@@ -22,6 +22,7 @@ from benchmarks import tiny
 from models import CONFIGS, PUBLISHED_NAMES, build_model
 from models.optional import MAMBA2, find_module
 from models.recogniser import Recogniser
+from recognition.episodes.dataset import Batch
 from recognition.training.config import RunConfig, TrainingConfig, check_model, load_config
 from recognition.training.data import batches
 from recognition.training.devices import precision_of
@@ -78,6 +79,7 @@ class MadeUpEpisodes:
     """One batch of episodes, as data sets give them: old probes are studied frames, new ones are not."""
 
     bank = SimpleNamespace(device=torch.device("cpu"))
+    asked = None
 
     def __init__(self, sizes: Sizes):
         draw = torch.Generator().manual_seed(0)
@@ -95,8 +97,9 @@ class MadeUpEpisodes:
     def __len__(self) -> int:
         return len(self.features)
 
-    def __getitem__(self, number: np.ndarray) -> tuple[Tensor, Tensor]:
-        return self.features[number], self.is_old[number]
+    def __getitem__(self, number: np.ndarray) -> Batch:
+        features = self.features[number]
+        return Batch(features, self.is_old[number], torch.zeros(features.shape[:2], dtype=torch.int64))
 
 
 def correctness(device: str, seconds: float) -> Iterator[dict]:
@@ -159,9 +162,9 @@ def reference(model: Recogniser, episodes: MadeUpEpisodes, training: TrainingCon
     """The step in float64 on the CPU, without any of the training loop's code."""
     model = copy.deepcopy(model).double().train()
     [order] = batches(len(episodes), len(episodes), (training.seed, 0))
-    features, is_old = episodes[order]
-    logits = model(features.double())
-    F.binary_cross_entropy_with_logits(logits, is_old.double()).backward()
+    batch = episodes[order]
+    logits = model(batch.features.double())
+    F.binary_cross_entropy_with_logits(logits, batch.is_old.double()).backward()
     return Step(logits.detach(), _gradients(model))
 
 

@@ -3,11 +3,13 @@
 Shapes: B episodes, S study frames, P probes, R showings of each probe, T = S + P * R, D features.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from recognition.episodes.drawing import draw_episodes, study_frames
+from recognition.episodes.drawing import Episodes, Group, draw_episodes, draw_groups, study_frames
 from recognition.episodes.episode_spec import ALTERATIONS, PROBE_KINDS
 from recognition.episodes.index_file import EpisodeIndex
 from recognition.features.feature_bank import FeatureBank, read_all_shots
@@ -15,13 +17,36 @@ from recognition.features.feature_bank import FeatureBank, read_all_shots
 FIRST_ALTERED = PROBE_KINDS.index(ALTERATIONS[0])
 
 
-class EpisodeDataset:
-    """The episodes of one split. Indexed with an array of episode numbers (B,), it gives a batch:
-    features (B, T, D) as stored and is_old (B, P) float32."""
+class Batch(NamedTuple):
+    """B episodes. Films are counted as in the index."""
 
-    def __init__(self, index: EpisodeIndex, bank: FeatureBank, subsample: int, repeat_test: int = 1):
+    features: Tensor  # (B, T, D) as stored
+    is_old: Tensor  # (B, P) float32
+    film: Tensor  # (B, T) int64, of each frame
+
+
+class Asking(NamedTuple):
+    """How many probes a training episode asks, and when: see `draw_groups`."""
+
+    num_probes: int
+    at_end: float
+
+
+class EpisodeDataset:
+    """The episodes of one split. Indexed with an array of episode numbers (B,), it gives a `Batch`.
+
+    Attributes:
+        asking: how fresh episodes ask otherwise than those of the index, if they do.
+        asked: of episodes that were drawn so, (study frames shown before, probes) for each group of probes that is
+            asked together, in order. None where the probes of the index's spec are asked after all study frames.
+    """
+
+    def __init__(
+        self, index: EpisodeIndex, bank: FeatureBank, subsample: int, repeat_test: int = 1, asking: Asking | None = None
+    ):
         self.index, self.bank, self.subsample, self.repeat_test = index, bank, subsample, repeat_test
-        self.episodes = index.episodes
+        self.asking, self.episodes = asking, index.episodes
+        self.asked: list[tuple[int, int]] | None = None
         self._shots: list[np.ndarray] | None = None
 
     def __len__(self) -> int:
@@ -48,22 +73,35 @@ class EpisodeDataset:
         """Study frames of a clip."""
         return self.num_study_frames // self.num_clips
 
-    def __getitem__(self, number: np.ndarray) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, number: np.ndarray) -> Batch:
         study, probes, is_old, kind = (field[number] for field in self.episodes)
         shown = [study_frames(study, self.subsample), probes.repeat(self.repeat_test, axis=1)]
         video, frame = np.moveaxis(np.concatenate(shown, axis=1), -1, 0)  # (B, T) each
         alteration = alterations_of(kind).repeat(self.repeat_test, axis=1)
         alteration = np.pad(alteration, ((0, 0), (frame.shape[1] - alteration.shape[1], 0)))
         features = self.bank.gather(video, frame, alteration if alteration.any() else None)
-        return features, torch.from_numpy(is_old.astype(np.float32))
+        film = torch.from_numpy(video.astype(np.int64))
+        return Batch(features, torch.from_numpy(is_old.astype(np.float32)), film)
 
     def draw_fresh(self, seed: tuple[int, ...]) -> None:
-        """Replace the episodes by as many new ones of the same kind, drawn from the same films."""
+        """Replace the episodes by as many new ones of the same kind, drawn from the same films, which ask as `asking`
+        says."""
+        self.episodes, groups = self.fresh(len(self), seed)
+        if self.asking:
+            self.asked = [(group.num_clips * self.clip_frames, 2 * group.spec.num_tests) for group in groups]
+
+    def fresh(self, num_episodes: int, seed: tuple[int, ...]) -> tuple[Episodes, list[Group]]:
+        """So many new episodes, and when they ask where `asking` says that.
+
+        Raises ValueError if `asking` leaves no probe for a kind of lures, and TooFewFrames, which is one, if the films
+        have no room for so many probes.
+        """
         spec = self.index.spec
         assert spec is not None  # or `open_split` has refused
         if spec.needs_shots and self._shots is None:
             self._shots = read_all_shots(self.bank.folder, self.index.video_ids)
-        self.episodes = draw_episodes(self.bank.num_frames, spec, len(self), seed, self._shots)
+        groups = draw_groups(spec, *self.asking, seed) if self.asking else []
+        return draw_episodes(self.bank.num_frames, spec, num_episodes, seed, self._shots, groups), groups
 
 
 def alterations_of(kind: np.ndarray) -> np.ndarray:

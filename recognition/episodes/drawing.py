@@ -29,6 +29,7 @@ Shape letters: N episodes, C clips, R rows (a row is a clip or half of one, if d
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +42,7 @@ from recognition.episodes.probes import draw_probes
 BLOCK = 1024  # episodes drawn together; changing it changes the episodes of a seed
 NUM_THREADS = 2  # more of them wait for Python's lock
 EPISODE_ROUNDS = 20  # attempts where the films barely have room
+TIMES = 2**32 - 1  # draws when probes are asked; no block has this number
 
 
 class Episodes(NamedTuple):
@@ -52,16 +54,50 @@ class Episodes(NamedTuple):
     kind: np.ndarray  # (N, P) uint8, places in PROBE_KINDS; 0 is old
 
 
+class Group(NamedTuple):
+    """Probes of an episode that are asked together, after the first of its clips. They are drawn as if there were no
+    later ones: a new one may be studied yet."""
+
+    num_clips: int  # before them
+    spec: EpisodeSpec  # of the episode, but with their number and kinds
+
+
+def draw_groups(spec: EpisodeSpec, num_probes: int, at_end: float, seed: tuple[int, ...]) -> list[Group]:
+    """Draw when episodes ask their probes, `num_probes` in all and even, half of them old.
+
+    They go in pairs of an old and a new one. A share `at_end` of the pairs is asked after all clips, each other one
+    after a number of clips that is uniform among 1 to C - 1. Groups ascend by their clips. Lures of all kinds, in the
+    shares of `spec`, are dealt to them at random.
+
+    Raises ValueError if so few probes leave none for a kind of lures.
+    """
+    rng = np.random.default_rng((*seed, TIMES))
+    num_pairs = num_probes // 2
+    num_clips = np.full(num_pairs, spec.num_clips)
+    if num_between := num_pairs - round(at_end * num_pairs):
+        num_clips[:num_between] = rng.integers(1, spec.num_clips, num_between)
+    lures = replace(spec, num_tests=num_pairs).lures
+    dealt = rng.permutation(np.repeat(np.arange(len(lures)), [*lures.values()]))
+    groups = []
+    for number in np.unique(num_clips):
+        counts = np.bincount(dealt[num_clips == number], minlength=len(lures)).tolist()
+        kinds = [f"{kind}={count}" for kind, count in zip(lures, counts, strict=True) if count]
+        groups.append(Group(int(number), replace(spec, num_tests=sum(counts), new_probes=",".join(kinds))))
+    return groups
+
+
 def draw_episodes(
     num_frames: np.ndarray,
     spec: EpisodeSpec,
     num_episodes: int,
     seed: tuple[int, ...],
     shots: Sequence[np.ndarray] | None = None,
+    groups: Sequence[Group] = (),
 ) -> Episodes:
     """Draw `num_episodes` episodes from films with `num_frames` (V,) frames each.
 
-    `shots`, where `spec.needs_shots`, gives the first frames of every film's shots, ascending from 0.
+    `shots`, where `spec.needs_shots`, gives the first frames of every film's shots, ascending from 0. `groups`, if
+    given, says when which probes are asked; else those of `spec` are, after all clips. They come group by group.
 
     Equal arguments give equal episodes, and a longer draw begins with the shorter one. Reads no global random state.
 
@@ -69,6 +105,7 @@ def draw_episodes(
         TooFewFrames: the films are too few or too short for `spec`.
     """
     num_frames = np.asarray(num_frames, np.int64)
+    groups = groups or [Group(spec.num_clips, spec)]
     check_room(num_frames, spec)
     of_films = None
     if spec.needs_shots:
@@ -77,7 +114,7 @@ def draw_episodes(
     with ThreadPoolExecutor(NUM_THREADS) as pool:  # numpy computes beside other threads
         blocks = list(
             pool.map(
-                lambda block: _draw_block(num_frames, spec, of_films, np.random.default_rng((*seed, block))),
+                lambda block: _draw_block(num_frames, spec, groups, of_films, np.random.default_rng((*seed, block))),
                 range(-(-num_episodes // BLOCK)),
             )
         )
@@ -112,28 +149,44 @@ def clip_kinds(study: np.ndarray, num_frames: np.ndarray, shots: Sequence[np.nda
     return np.where(first[..., 0] == second[..., 0], kind, CLIP_KINDS.index("other_film")).astype(np.uint8)
 
 
-def _draw_block(num_frames: np.ndarray, spec: EpisodeSpec, shots: Shots | None, rng: np.random.Generator) -> Episodes:
+def _draw_block(
+    num_frames: np.ndarray, spec: EpisodeSpec, groups: Sequence[Group], shots: Shots | None, rng: np.random.Generator
+) -> Episodes:
     """Draw BLOCK episodes, drawing those anew that came out without room for all their clips and probes."""
     parts, wanted = [], BLOCK
-    codes = [PROBE_KINDS.index(kind) for kind in ("old", *spec.lures)]
-    kinds = np.repeat(np.array(codes, np.uint8), [spec.num_tests, *spec.lures.values()])
     for _ in range(EPISODE_ROUNDS):
-        video, start, has_clips = draw_clips(num_frames, spec, shots, wanted, rng)
-        probes, has_probes = draw_probes(num_frames, spec, shots, video, start, rng)
-        shuffle = rng.permuted(np.tile(np.arange(2 * spec.num_tests), (wanted, 1)), axis=1)
-        probes = np.take_along_axis(probes, shuffle[..., None], 1)
-        study = np.stack([video, start, start + spec.row_length], -1)
-        is_whole = has_clips & has_probes
-        fields = study.astype(np.int32), probes.astype(np.int32), (shuffle < spec.num_tests).astype(np.uint8)
-        parts.append([field[is_whole] for field in (*fields, kinds[shuffle])])
+        video, start, is_whole = draw_clips(num_frames, spec, shots, wanted, rng)
+        asked = []
+        for group in groups:
+            rows = slice(group.num_clips * spec.rows_per_clip)
+            probes, has_probes = draw_probes(num_frames, group.spec, shots, video[:, rows], start[:, rows], rng)
+            is_whole &= has_probes
+            asked.append(_shuffled(probes, group.spec, rng))
+        study = np.stack([video, start, start + spec.row_length], -1).astype(np.int32)
+        fields = study, *(np.concatenate(field, 1) for field in zip(*asked, strict=True))
+        parts.append([field[is_whole] for field in fields])
         wanted -= int(is_whole.sum())
         if wanted == 0:
             return Episodes(*map(np.concatenate, zip(*parts, strict=True)))
-    raise TooFewFrames(_say_what_is_missing(num_frames, spec))
+    raise TooFewFrames(_say_what_is_missing(num_frames, spec, groups))
 
 
-def _say_what_is_missing(num_frames: np.ndarray, spec: EpisodeSpec) -> str:
+def _shuffled(
+    probes: np.ndarray, spec: EpisodeSpec, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `draw_probes` drew in random order, each episode's another: probes, is_old and kind of `Episodes`."""
+    codes = [PROBE_KINDS.index(kind) for kind in ("old", *spec.lures)]
+    kinds = np.repeat(np.array(codes, np.uint8), [spec.num_tests, *spec.lures.values()])
+    shuffle = rng.permuted(np.tile(np.arange(2 * spec.num_tests), (len(probes), 1)), axis=1)
+    probes = np.take_along_axis(probes, shuffle[..., None], 1).astype(np.int32)
+    return probes, (shuffle < spec.num_tests).astype(np.uint8), kinds[shuffle]
+
+
+def _say_what_is_missing(num_frames: np.ndarray, spec: EpisodeSpec, groups: Sequence[Group]) -> str:
     films = f"the films ({len(num_frames)}, {num_frames.sum()} frames in all)"
+    if groups[0].spec != spec:
+        asked = ", ".join(f"{group.spec.num_tests} after {group.num_clips}" for group in groups)
+        return f"{films} seldom have room for {spec.num_clips} clips and so many old and as many new probes: {asked}"
     if list(spec.lures) == ["far"] and spec.study_clips == "any":
         needed = spec.num_clips * (spec.clip_length + 2 * spec.clip_margin) + spec.num_tests
         return (

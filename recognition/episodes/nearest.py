@@ -37,7 +37,7 @@ def unit_batches(
     with _full_precision():
         for first in tqdm(range(0, len(episode_numbers), batch_size), "nearest frame", unit="batch", leave=False):
             number = episode_numbers[first : first + batch_size]
-            features = F.normalize(dataset[number][0].to(device).float(), dim=2)  # (B, T, D)
+            features = F.normalize(dataset[number].features.to(device).float(), dim=2)  # (B, T, D)
             num_study_frames = dataset.num_study_frames
             yield number, features[:, :num_study_frames], features[:, num_study_frames :: dataset.repeat_test]
 

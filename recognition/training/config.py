@@ -130,7 +130,27 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         _apply(tree, override)
     if tree.get("name") is None:
         tree["name"] = _default_name(path)
-    return validate(RunConfig, tree, str(path), ())
+    config = validate(RunConfig, tree, str(path), ())
+    if fault := find_conflict(config):
+        raise InputError(f"{path}: {fault}")
+    return config
+
+
+def find_conflict(config: RunConfig) -> str | None:
+    """What two keys together ask for that there is not, with what to do: "key: ..."; None if nothing."""
+    data, writes = config.dataset, config.model.probes_write
+    asks = "train_probes" if data.train_probes else "probe_times" if data.probe_times != "end" else None
+    if asks and not data.fresh_episodes:
+        return f"dataset.{asks}: is for new episodes every epoch; set dataset.fresh_episodes to true"
+    if asks and writes:
+        return f"dataset.{asks}: is for probes that do not write; set model.probes_write to false"
+    if data.train_probes and data.train_probes % 2:
+        return f"dataset.train_probes: must be even, half of them old and half new, found {data.train_probes}"
+    if data.reflect_films and not data.whiten:
+        return "dataset.reflect_films: turns whitened axes; set dataset.whiten to their number"
+    if data.repeat_test > 1 and not writes:
+        return f"dataset.repeat_test: {data.repeat_test}, but probes that do not write gain nothing by it; set it to 1"
+    return None
 
 
 def check_model(

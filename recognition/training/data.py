@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
 from recognition.common.ahead import made_ahead
 from recognition.common.command_line import Failure, InputError
 from recognition.common.files import is_there
-from recognition.episodes.dataset import FIRST_ALTERED, EpisodeDataset
+from recognition.episodes.dataset import FIRST_ALTERED, Asking, Batch, EpisodeDataset
 from recognition.episodes.drawing import Episodes
 from recognition.episodes.episode_spec import ALTERATIONS
 from recognition.episodes.index_file import EpisodeIndex, check_lengths, read_index
@@ -60,7 +59,8 @@ def open_split(config: DatasetConfig, split: str, device: torch.device = CPU, nu
         check_lengths(index.episodes, bank.num_frames)
     except ValueError as error:
         raise InputError(f"{index.path}: does not fit the films in {config.video_path}: {error}") from None
-    return EpisodeDataset(index, bank, subsample, config.repeat_test)
+    asking = _asking(config, index) if split == "train" else None
+    return EpisodeDataset(index, bank, subsample, config.repeat_test, asking)
 
 
 def open_sets(config: RunConfig, fabric: Fabric) -> tuple[EpisodeDataset, EpisodeDataset, EpisodeDataset]:
@@ -72,7 +72,22 @@ def open_sets(config: RunConfig, fabric: Fabric) -> tuple[EpisodeDataset, Episod
     )
     if min(len(train_set), config.training.batch_size) % fabric.world_size:
         raise InputError("training.batch_size: must be a multiple of the processes, and not exceed the episodes")
+    check_asking(train_set)
     return train_set, validation_set, test_set
+
+
+def check_asking(train_set: EpisodeDataset) -> None:
+    """Raise InputError if no episode can be drawn from the films that asks as `train_set.asking` says."""
+    index, asking = train_set.index, train_set.asking
+    if not asking:
+        return
+    assert index.spec is not None  # or `open_split` has refused
+    if asking.at_end < 1 and index.spec.num_clips == 1:
+        raise InputError(f"dataset.probe_times: clip_ends, but episodes of {index.path} have one clip; set it to end")
+    try:
+        train_set.fresh(1, (0,))
+    except ValueError as error:  # too few probes for so many kinds of lures, or too few frames for so many probes
+        raise InputError(f"dataset.train_probes: {asking.num_probes} cannot be asked: {error}") from None
 
 
 def index_path(config: DatasetConfig, split: str) -> Path:
@@ -128,7 +143,7 @@ def loader(
     num_workers: int,
     device: torch.device,
     is_stop_asked: Callable[[], bool] = lambda: False,
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[Batch]:
     """Gather batches ahead of their use, in `num_workers` threads; 0 gathers each when it is asked for.
 
     Gathering copies memory or reads a disk, beside which Python goes on: threads do as well as processes, and what they
@@ -139,14 +154,14 @@ def loader(
     """
     is_on_gpu = dataset.bank.device.type == "cuda"
 
-    def gather(number: np.ndarray) -> tuple[Tensor, Tensor]:
-        features, is_old = dataset[number]
+    def gather(number: np.ndarray) -> Batch:
+        batch = dataset[number]
         if device.type != "cuda" or is_on_gpu:
-            return features, is_old
+            return batch
         # Pinning copies before it returns, so the bank's buffer is free for the next batch; the pinned copy itself is
         # kept by torch until the transfer that reads it is over.
         with torch.cuda.device(device):  # a thread begins with the first one
-            return features.pin_memory(), is_old.pin_memory()
+            return Batch(*(tensor.pin_memory() for tensor in batch))
 
     try:
         yield from made_ahead(gather, numbers, 0 if is_on_gpu else num_workers, is_stop_asked)
@@ -183,6 +198,14 @@ def _subsample(config: DatasetConfig, index: EpisodeIndex) -> int:
             f"dataset.subsample: {subsample}, but the old probes of {index.path} were shown with {index.spec.subsample}"
         )
     return subsample
+
+
+def _asking(config: DatasetConfig, index: EpisodeIndex) -> Asking | None:
+    """How fresh training episodes ask, if otherwise than those of the index."""
+    if config.train_probes is None and config.probe_times == "end":
+        return None
+    num_probes = config.train_probes or index.episodes.probes.shape[1]
+    return Asking(num_probes, 1.0 if config.probe_times == "end" else config.at_end)
 
 
 def _shares_training_file(config: DatasetConfig) -> bool:

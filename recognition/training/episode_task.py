@@ -13,8 +13,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from recognition.episodes.dataset import EpisodeDataset
-from recognition.training.config import TrainingConfig
+from recognition.episodes.dataset import Batch, EpisodeDataset
+from recognition.training.config import DatasetConfig, TrainingConfig
 from recognition.training.data import batches, loader
 from recognition.training.loop import IsStopAsked, Validation, sum_of_all
 
@@ -24,7 +24,8 @@ FRESH = 3  # keeps the seeds of fresh episodes apart from those that drew the sp
 class EpisodeTask:
     """A model that says of the probes of episodes whether they are old; see `recognition.training.loop.Task`.
 
-    With `fresh_episodes` every epoch but the first has new ones, drawn from the same films.
+    With `fresh_episodes` every epoch but the first has new ones, drawn from the same films. The first one too, if they
+    ask otherwise than those of the index.
     """
 
     def __init__(
@@ -34,10 +35,10 @@ class EpisodeTask:
         validation_set: EpisodeDataset,
         fabric: Fabric,
         config: TrainingConfig,
-        fresh_episodes: bool = False,
+        data: DatasetConfig | None = None,
     ):
         self.model, self.train_set, self.validation_set = model, train_set, validation_set
-        self.fabric, self.config, self.fresh_episodes = fabric, config, fresh_episodes
+        self.fabric, self.config, self.data = fabric, config, data or DatasetConfig()
         # Losses scaled for float16 must be unscaled before clipping, which a fused step does too late.
         fused = fabric.strategy.precision.precision != "16-mixed"
         rate, decay = config.learning_rate, config.weight_decay
@@ -47,9 +48,9 @@ class EpisodeTask:
     def num_steps(self, epoch: int) -> int:
         return max(1, len(self.train_set) // self.config.batch_size)
 
-    def batches(self, epoch: int, first: int, is_stop_asked: IsStopAsked) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, epoch: int, first: int, is_stop_asked: IsStopAsked) -> Iterator[Batch]:
         config, fabric = self.config, self.fabric
-        if self.fresh_episodes and epoch > 0:
+        if self.data.fresh_episodes and (epoch > 0 or self.train_set.asking):
             self.train_set.draw_fresh((config.seed, FRESH, epoch))
         seed = config.seed, epoch
         order = batches(len(self.train_set), config.batch_size, seed, fabric.global_rank, fabric.world_size)
@@ -58,9 +59,10 @@ class EpisodeTask:
     def learning_rate(self, step: int, num_steps: int) -> float:
         return learning_rate(step, num_steps, self.config)
 
-    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        features, is_old = batch
-        logits = model(features)  # (B, P)
+    def loss(self, model: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        is_old = batch.is_old
+        signs = reflections(batch.film, self.data.whiten) if self.data.reflect_films and self.data.whiten else None
+        logits = model(batch.features, self.train_set.asked, signs)  # (B, P)
         loss = F.binary_cross_entropy_with_logits(logits.float(), is_old)
         num_correct = ((logits > 0) == (is_old > 0)).sum()
         count = torch.tensor(is_old.numel(), dtype=torch.float64, device=loss.device)
@@ -71,6 +73,20 @@ class EpisodeTask:
         return Validation({"loss": loss, "accuracy": accuracy}, [accuracy, -loss])
 
 
+def reflections(film: Tensor, num_axes: int) -> Tensor:
+    """Turn the sign of a random half of the axes in every film of every episode: film (B, T) of each frame to 1 or -1,
+    (B, T, num_axes) int8.
+
+    Cosines of frames of one film stay what they are, and those of different films change: what tells films apart by the
+    places they have among others is of no use, what tells frames from one another is. torch's generator draws them.
+    """
+    episode = torch.arange(len(film), device=film.device)[:, None]
+    films, number = torch.unique(film + (film.max() + 1) * episode, return_inverse=True)  # of all episodes; (B, T)
+    order = torch.rand(len(films), num_axes, device=film.device).argsort(1)
+    signs = 1 - 2 * (order < num_axes // 2).to(torch.int8)
+    return signs[number]
+
+
 @torch.no_grad()
 def answers(
     fabric: Fabric, model: nn.Module, dataset: EpisodeDataset, config: TrainingConfig
@@ -79,9 +95,9 @@ def answers(
     order = batches(len(dataset), config.batch_size, None, fabric.global_rank, fabric.world_size)
     model.eval()
     for batch in loader(dataset, order, config.num_workers, fabric.device):
-        features, is_old = fabric.to_device(batch)
+        batch = fabric.to_device(batch)
         with fabric.autocast():
-            yield model(features).float(), is_old
+            yield model(batch.features).float(), batch.is_old
 
 
 def score(fabric: Fabric, model: nn.Module, dataset: EpisodeDataset, config: TrainingConfig) -> tuple[float, float]:

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models import CONFIGS, PUBLISHED_NAMES, build_model
+from models import CONFIGS, MODELS, PUBLISHED_NAMES, build_model
 from models.recogniser import Recogniser
 from recognition.common.command_line import InputError
 from recognition.common.files import is_of_system, written_whole
@@ -25,7 +25,8 @@ def build(config: RunConfig, dataset: EpisodeDataset) -> Recogniser:
     name = config.model.model
     settings, num_features = CONFIGS[name](**config.model.args), dataset.bank.num_features
     repeat_test = config.dataset.repeat_test
-    return build_model(name, settings, num_features, dataset.num_probes, repeat_test, dataset.clip_frames)
+    num_probes, probes_write = dataset.num_probes, config.model.probes_write
+    return build_model(name, settings, num_features, num_probes, repeat_test, dataset.clip_frames, probes_write)
 
 
 def trained_model(config: RunConfig, weights: Mapping[str, Tensor], dataset: EpisodeDataset) -> Recogniser:
@@ -60,6 +61,20 @@ def check_clips(config: RunConfig, sets: Sequence[EpisodeDataset]) -> None:
                 raise InputError(
                     f"{key}: {given}, but clips of {dataset.index.path} show {dataset.clip_frames} frames; {what}"
                 )
+
+
+def check_probe_times(config: RunConfig, model: Recogniser) -> None:
+    """Raise InputError if training asks in the midst of study and a layer below another one sees what comes later."""
+    if config.dataset.probe_times == "end":
+        return
+    for mixer in model.mixers[:-1]:
+        if mixer.looks_ahead:
+            name = next((name for name, family in MODELS.items() if isinstance(mixer, family)), type(mixer).__name__)
+            key = f"model.args.{f'{name}.' if config.model.model == 'mixed' else ''}causal"
+            ways = (
+                f"{key}: true, or probe_times: end" if name == "transformer" else "probe_times: end, or let it be last"
+            )
+            raise InputError(f"dataset.probe_times: clip_ends, but a layer of {name} sees later frames ({ways})")
 
 
 def load_weights(model: Recogniser, path: Path) -> None:

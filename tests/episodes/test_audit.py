@@ -347,7 +347,7 @@ def test_broken_promises_are_counted_as_plain_loops_do(make_dataset):
 def test_nearness_of_new_probes_is_counted_as_plain_loops_do(make_dataset):
     dataset = make_dataset(**KINDS)
     found = audit_episodes(dataset, num_nearest=9)["nearest"]
-    features = dataset[np.arange(9)][0].double().numpy()
+    features = dataset[np.arange(9)].features.double().numpy()
     num_study, expected = dataset.num_study_frames, Counter()
     films: Counter[str] = Counter()
     for n in range(9):

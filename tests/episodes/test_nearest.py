@@ -39,7 +39,7 @@ def test_position_of_the_nearest_frame_is_that_of_the_shown_frame_itself(tmp_pat
 def test_no_studied_frame_is_nearer_than_the_nearest(tmp_path):
     dataset = dataset_of(tmp_path)
     similarity, position = nearest_study_frame(dataset, range(13), CPU)
-    features = dataset[np.arange(13)][0].double().numpy()
+    features = dataset[np.arange(13)].features.double().numpy()
     features /= np.linalg.norm(features, axis=2, keepdims=True)
     cosine = features[:, 15:] @ features[:, :15].transpose(0, 2, 1)  # (13, P, S)
     np.testing.assert_allclose(similarity, cosine.max(2), rtol=0, atol=1e-6)

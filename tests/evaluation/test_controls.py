@@ -41,7 +41,7 @@ def dataset_of(folder: Path, old_probes: str = "presented", seed: int = 0, repea
 @pytest.mark.parametrize("batch_size", [1, 4, 50])
 def test_similarity_is_the_largest_cosine_with_a_studied_frame(tmp_path, repeat_test, batch_size):
     dataset = dataset_of(tmp_path, "any", repeat_test=repeat_test)
-    features = dataset[np.arange(13)][0].double().numpy()
+    features = dataset[np.arange(13)].features.double().numpy()
     expected = np.empty((13, 8))
     for n, episode in enumerate(features):
         study, probes = episode[:15], episode[15::repeat_test]
@@ -131,7 +131,7 @@ def test_cut_memory_finds_no_frame_that_the_whole_does_not(tmp_path):
 
 def test_projected_similarity_is_the_cosine_of_projected_unit_features(tmp_path):
     dataset = dataset_of(tmp_path, "any")
-    features = dataset[np.arange(13)][0].double().numpy()
+    features = dataset[np.arange(13)].features.double().numpy()
     features /= np.linalg.norm(features, axis=2, keepdims=True)
     projected = features @ np.random.default_rng((3, 5)).normal(size=(16, 5))
     projected /= np.linalg.norm(projected, axis=2, keepdims=True)

@@ -92,7 +92,7 @@ def test_pictures_are_the_probe_and_the_studied_frame_nearest_to_it(folder, data
     kinds = set()
     for exhibit in (exhibit for exhibits in found.values() for exhibit in exhibits):
         [(n, p)] = np.argwhere(answers == np.float32(exhibit.answer))
-        features = dataset[np.array([n])][0][0].double().numpy()
+        features = dataset[np.array([n])].features[0].double().numpy()
         features /= np.linalg.norm(features, axis=1, keepdims=True)
         cosines = features[dataset.num_study_frames + p] @ features[: dataset.num_study_frames].T
         assert exhibit.similarity == pytest.approx(cosines.max(), abs=1e-6)

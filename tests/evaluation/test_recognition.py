@@ -51,7 +51,7 @@ def look_up(episodes: Episodes, subsample: int) -> np.ndarray:
 def look_up_features(dataset: EpisodeDataset) -> tuple[np.ndarray, np.ndarray]:
     """The answers of one who remembers the features of all that was shown, from batches alone, and is_old: (N, P)."""
     answers, truth = [], []
-    for features, is_old in loader(dataset, batches(len(dataset), 5), num_workers=0, device=torch.device("cpu")):
+    for features, is_old, _ in loader(dataset, batches(len(dataset), 5), num_workers=0, device=torch.device("cpu")):
         study, probes = features.split([dataset.num_study_frames, features.shape[1] - dataset.num_study_frames], 1)
         is_equal = (probes[:, dataset.repeat_test - 1 :: dataset.repeat_test, None] == study[:, None]).all(3)
         answers.append(torch.where(is_equal.any(2), 1, -1))

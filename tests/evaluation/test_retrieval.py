@@ -101,7 +101,7 @@ def test_source_of_an_old_probe_is_the_shown_frame_nearest_to_it(test_set):
 @torch.no_grad()
 def test_memory_that_starts_as_nearest_neighbours_finds_the_source_of_every_probe_that_was_shown(test_set):
     torch.manual_seed(0)
-    features, _ = test_set[np.arange(len(test_set))]
+    features = test_set[np.arange(len(test_set))].features
     layer = KNNMemory(KNNMemory.Config(d_embed=features.shape[2], k=3)).eval()
     layer(features.float(), test_set.num_probes)
     rank = retrieval_ranks(layer.retrieved.numpy(), source_places(test_set))

@@ -46,10 +46,14 @@ def test_batch_holds_the_frames_of_clips_then_probes(small_bank, split, subsampl
     dataset = open_split(config_of(small_bank, subsample=subsample, repeat_test=repeat_test, mmap=mmap), split)
     expected = gathered_plainly(dataset, small_bank, subsample or 2, repeat_test)
     number = np.array([5, 0, 7, 5])
-    features, is_old = dataset[number]
+    features, is_old, film = dataset[number]
     np.testing.assert_array_equal(features.numpy(), expected[number])
     np.testing.assert_array_equal(is_old.numpy(), dataset.episodes.is_old[number])
-    assert (features.dtype, is_old.dtype) == (torch.float16, torch.float32)
+    study, probes = dataset.episodes.study[number, :, 0], dataset.episodes.probes[number, :, 0]
+    clip_frames = len(range(0, 9, subsample or 2))
+    films = np.hstack([study.repeat(clip_frames, axis=1), probes.repeat(repeat_test, axis=1)])
+    np.testing.assert_array_equal(film.numpy(), films)
+    assert (features.dtype, is_old.dtype, film.dtype) == (torch.float16, torch.float32, torch.int64)
     assert dataset.num_study_frames + dataset.num_probes * repeat_test == features.shape[1]
     assert (len(dataset), dataset.num_probes) == ({"train": 24}.get(split, 8), 8)
 
@@ -73,7 +77,7 @@ def test_fresh_episodes_lie_in_the_training_films(small_bank):
         expected = draw_episodes(dataset.index.video_num_frames, SPEC, 24, seed)
         assert [field.tobytes() for field in dataset.episodes] == [field.tobytes() for field in expected]
         expected = gathered_plainly(dataset, small_bank, 2, 1)
-        np.testing.assert_array_equal(dataset[np.arange(24)][0].numpy(), expected)
+        np.testing.assert_array_equal(dataset[np.arange(24)].features.numpy(), expected)
     everything = [stored, *drawn.values()]
     assert len({episodes.study.tobytes() for episodes in everything}) == 4
     dataset.draw_fresh((1, 3, 0))
@@ -106,7 +110,7 @@ def test_altered_probes_have_the_features_of_their_altered_frames(tmp_path, mmap
     for seed in (None, (1, 2)):
         if seed:
             dataset.draw_fresh(seed)
-        features = dataset[np.arange(9)][0][:, dataset.num_study_frames :: repeat_test].numpy()
+        features = dataset[np.arange(9)].features[:, dataset.num_study_frames :: repeat_test].numpy()
         kinds = set()
         for n, (probes, codes) in enumerate(zip(dataset.episodes.probes, dataset.episodes.kind, strict=True)):
             for place, ((video, frame), code) in enumerate(zip(probes, codes, strict=True)):
@@ -128,7 +132,7 @@ def test_fresh_episodes_have_clips_of_the_same_kinds(tmp_path):
     kinds = clip_kinds(dataset.episodes.study, dataset.index.video_num_frames, shots)
     np.testing.assert_array_equal(np.sort(kinds, 1), [[0, 0, 1, 2]] * 9)
     expected = study_plainly(dataset, tmp_path)
-    np.testing.assert_array_equal(dataset[np.arange(9)][0][:, :16].numpy(), expected)
+    np.testing.assert_array_equal(dataset[np.arange(9)].features[:, :16].numpy(), expected)
 
 
 def study_plainly(dataset: EpisodeDataset, folder: Path) -> np.ndarray:
@@ -223,7 +227,7 @@ def test_last_sixteenth_of_published_training_is_validation_and_not_trained_on(p
         clips, titles = file["clips"], file["titles"]
     films = [torch.load(published / title.replace(".mp4", ".pt"), weights_only=True) for title in titles]
     for part, first in [(train, 0), (validation, 38)]:
-        features, is_old = part[np.arange(len(part))]
+        features, is_old, _ = part[np.arange(len(part))]
         for k, rows in enumerate(clips[first : first + len(part)]):
             expected = [films[v][start : end : 3 if label == -1 else 1] for start, end, v, label in rows]
             torch.testing.assert_close(features[k], torch.cat(expected), rtol=0, atol=0)
@@ -308,7 +312,7 @@ def test_threads_give_the_same_batches(small_bank, mmap):
     alone, workers = (list(loader(dataset, numbers, num_workers, CPU)) for num_workers in (0, 2))
     assert len(alone) == len(workers) == 4
     for k, number in enumerate(numbers):
-        for field in range(2):
+        for field in range(3):
             torch.testing.assert_close(workers[k][field], alone[k][field], rtol=0, atol=0)
             torch.testing.assert_close(dataset[number][field], alone[k][field], rtol=0, atol=0)
 
@@ -330,7 +334,7 @@ def test_bank_for_a_gpu_is_refused_to_a_model_on_the_cpu(small_bank):
 def test_threads_see_fresh_episodes(small_bank):
     dataset = open_split(config_of(small_bank), "train")
     dataset.draw_fresh((0, 3, 7))
-    features, _ = next(iter(loader(dataset, batches(24, 24), 1, CPU)))
+    features = next(iter(loader(dataset, batches(24, 24), 1, CPU))).features
     np.testing.assert_array_equal(features.numpy(), gathered_plainly(dataset, small_bank, 2, 1))
 
 

@@ -69,7 +69,7 @@ class Listener(nn.Module):
         super().__init__()
         self.shift, self.heard = nn.Parameter(torch.zeros(num_probes)), []
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, *_: None) -> Tensor:
         self.heard.append(features)
         return self.shift.expand(len(features), -1)
 
@@ -89,7 +89,7 @@ class Steep(nn.Module):
         super().__init__()
         self.model, self.shift = model, nn.Parameter(torch.zeros(()))
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, *_: None) -> Tensor:
         return self.model(features) + self.shift.sqrt()
 
 
