@@ -125,11 +125,15 @@ class FeatureBank:
 
     def statistics(self, num_frames: int = 100_000) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (num_features,) of unit-length features, over up to `num_frames` even frames."""
+        features = self.even_frames(num_frames)
+        return features.mean(0), features.std(0)
+
+    def even_frames(self, num_frames: int) -> Tensor:
+        """Features of up to `num_frames` evenly spaced frames of all films, of unit length: (N, num_features)."""
         total = self.num_frames.sum()
         rows = np.linspace(0, total - 1, min(num_frames, total)).astype(np.int64)
         video = np.searchsorted(self._starts, rows, side="right") - 1
-        features = torch.nn.functional.normalize(self.gather(video, rows - self._starts[video]).float(), dim=1)
-        return features.mean(0), features.std(0)
+        return torch.nn.functional.normalize(self.gather(video, rows - self._starts[video]).float(), dim=1)
 
     def _read_all(self, films: "Films", device: torch.device) -> Tensor:
         device = device if self.place == "gpu" else torch.device("cpu")
