@@ -1,6 +1,7 @@
 """Models of recognition memory. A family is one file with a `Mixer` and its `Config`, and one line in MODELS."""
 
 from models.config import StackConfig
+from models.delta import Delta
 from models.key_value_memory import KeyValueMixer
 from models.knn_memory import KNNMemory
 from models.lstm import LSTM
@@ -21,6 +22,7 @@ MODELS: dict[str, type[Mixer]] = {
     "mamba2": Mamba2,
     "temporal_gate": TemporalGate,
     "knn_memory": KNNMemory,
+    "delta": Delta,
 }
 _of_one_family = {name: mixer.Config for name, mixer in MODELS.items()}
 CONFIGS: dict[str, type[StackConfig]] = {**_of_one_family, "mixed": mixed_config(_of_one_family)}
