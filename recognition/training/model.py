@@ -12,6 +12,7 @@ from models.recogniser import Recogniser
 from recognition.common.command_line import InputError
 from recognition.common.files import is_of_system, written_whole
 from recognition.episodes.dataset import EpisodeDataset
+from recognition.features.geometry import whitening
 from recognition.training.config import RunConfig, check_model, load_config
 
 
@@ -23,7 +24,7 @@ def read_config(path: Path, words: Sequence[str] = ()) -> RunConfig:
 def build(config: RunConfig, dataset: EpisodeDataset) -> Recogniser:
     """The configured model for the episodes of `dataset`; torch's generator draws its weights."""
     name = config.model.model
-    settings, num_features = CONFIGS[name](**config.model.args), dataset.bank.num_features
+    settings, num_features = CONFIGS[name](**config.model.args), config.dataset.whiten or dataset.bank.num_features
     repeat_test = config.dataset.repeat_test
     num_probes, probes_write = dataset.num_probes, config.model.probes_write
     return build_model(name, settings, num_features, num_probes, repeat_test, dataset.clip_frames, probes_write)
@@ -32,7 +33,9 @@ def build(config: RunConfig, dataset: EpisodeDataset) -> Recogniser:
 def trained_model(config: RunConfig, weights: Mapping[str, Tensor], dataset: EpisodeDataset) -> Recogniser:
     """The configured model for the episodes of `dataset`, with the weights of a run."""
     model = build(config, dataset)
-    if config.dataset.standardise:
+    if config.dataset.whiten:
+        model.whiten(weights["feature_mean"], weights["whitening"])
+    elif config.dataset.standardise:
         model.standardise(weights["feature_mean"], weights["feature_deviation"])
     model.load_state_dict(weights)
     return model
@@ -42,7 +45,9 @@ def first_model(config: RunConfig, train_set: EpisodeDataset) -> Recogniser:
     """The model before its training, which the seed, the training films and `model.load_path` decide."""
     torch.manual_seed(config.training.seed)
     model = build(config, train_set)
-    if config.dataset.standardise:
+    if config.dataset.whiten:
+        model.whiten(*whitening(train_set.bank, config.dataset.whiten))
+    elif config.dataset.standardise:
         model.standardise(*train_set.bank.statistics())
     if config.model.load:
         load_weights(model, Path(config.model.load_path))
