@@ -9,6 +9,7 @@ from models.mamba2 import Mamba2
 from models.mixed import mixed_config
 from models.mixer import Mixer
 from models.mlstm import MLSTM
+from models.novelty_filter import NoveltyFilter
 from models.recogniser import Recogniser
 from models.temporal_gates import TemporalGate
 from models.transformer import Transformer
@@ -23,6 +24,7 @@ MODELS: dict[str, type[Mixer]] = {
     "temporal_gate": TemporalGate,
     "knn_memory": KNNMemory,
     "delta": Delta,
+    "novelty_filter": NoveltyFilter,
 }
 _of_one_family = {name: mixer.Config for name, mixer in MODELS.items()}
 CONFIGS: dict[str, type[StackConfig]] = {**_of_one_family, "mixed": mixed_config(_of_one_family)}
