@@ -1,5 +1,6 @@
 """Models of recognition memory. A family is one file with a `Mixer` and its `Config`, and one line in MODELS."""
 
+from models.bloom import Bloom
 from models.config import StackConfig
 from models.delta import Delta
 from models.key_value_memory import KeyValueMixer
@@ -25,6 +26,7 @@ MODELS: dict[str, type[Mixer]] = {
     "knn_memory": KNNMemory,
     "delta": Delta,
     "novelty_filter": NoveltyFilter,
+    "bloom": Bloom,
 }
 _of_one_family = {name: mixer.Config for name, mixer in MODELS.items()}
 CONFIGS: dict[str, type[StackConfig]] = {**_of_one_family, "mixed": mixed_config(_of_one_family)}

@@ -20,7 +20,7 @@ WIDTH = 32
 MEMORYLESS = ["temporal_gate"]
 MEMORIES = [name for name in MODELS if name not in MEMORYLESS]
 # Alone these say in a few numbers how new a frame is, and of the first frame the same whatever it shows.
-PASSED_ON = {"novelty_filter": {"residual": True}}
+PASSED_ON = {name: {"residual": True} for name in ("novelty_filter", "bloom")}
 
 VARIANTS = [
     *(

@@ -1,0 +1,109 @@
+"""Neural Bloom filter: sparse codes of all frames, laid over each other (Dasgupta et al. 2018, doi
+10.1073/pnas.1814448115).
+
+Shapes: B episodes, T frames, R of them read, N units, M model width.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from models.config import Count, MixerConfig
+from models.linear_attention import at_least_float32, in_segments
+from models.mixer import Mixer
+
+
+class Bloom(Mixer):
+    """A set of units that stay on once a frame has turned them on, as a Bloom filter's bits do.
+
+    With z = W x / |x| the drive of the N units, the `winners` most active ones win; they are the frame's code. By how
+    much one wins is its *margin*, from midway between the last winner and the first of the others. s is on where a unit
+    has won in any frame so far. What the layer gives is a linear map of two numbers: the answer, which is the mean of s
+    over the winners and so 1 for each frame that was seen, and the load, the mean of s over all units.
+
+    Units of which more than half are on by chance answer 1 for new frames too: N must grow with what is studied.
+
+    Codes are hard, 0 or 1, with the gradient of soft ones, sigmoid(margin / temperature); or soft throughout. Both grow
+    with the margin, so the state is each unit's largest margin so far. All of it in float32.
+    """
+
+    segment = 1024  # frames at a time; changes speed and memory only
+
+    class Config(MixerConfig):
+        residual: bool = False
+        units: Count = 512
+        winners: Count = 4
+        code: Literal["hard", "soft"] = "soft"
+        temperature: float = Field(0.1, gt=0)  # drives have a deviation of 1 at the start
+
+        @model_validator(mode="after")
+        def _check(self) -> "Bloom.Config":
+            if self.winners >= self.units:
+                raise ValueError(f"winners {self.winners} must be fewer than units {self.units}")
+            return self
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.winners, self.is_hard, self.temperature = config.winners, config.code == "hard", config.temperature
+        self.drive = nn.Linear(config.d_embed, config.units, bias=False)
+        nn.init.normal_(self.drive.weight)
+        self.output = nn.Linear(2, config.d_embed)
+
+    def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
+        """x (B, T, M) to (B, T, M), or to the last `num_last` frames alone. A frame is read before it is added."""
+        return in_segments(at_least_float32, self._step, x, num_last, self.segment)
+
+    def _step(self, x: Tensor, num_last: int, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One segment; the state is each unit's largest margin so far, (B, N)."""
+        margins = self._margins(x)
+        unread, margins = margins.split([x.shape[1] - num_last, num_last], 1)
+        state = _largest(self._nothing(x) if state is None else state, unread)
+        passed = torch.cat([state[:, None], margins], 1).cummax(1).values  # (B, 1 + R, N)
+        return self._tell(margins, passed[:, :-1]), passed[:, -1].clone()  # a view would keep all of them
+
+    def study(self, x: Tensor, ends: Sequence[int], is_read: bool = True) -> tuple[Tensor | None, list[Tensor]]:
+        margins, state, states, start = self._margins(x), self._nothing(x), [], 0
+        for end in ends:
+            state, start = _largest(state, margins[:, start:end]), end
+            states.append(state)
+        return self(x) if is_read else None, states
+
+    def read(self, queries: Tensor, state: Tensor) -> Tensor:
+        return self._tell(self._margins(queries), state[:, None])
+
+    def state_size(self, num_frames: int) -> int:
+        """Floats kept from study to probe: one a unit."""
+        return self.drive.out_features
+
+    def _nothing(self, x: Tensor) -> Tensor:
+        """The state before any frame."""
+        weight = self.drive.weight
+        return torch.full((len(x), len(weight)), -torch.inf, dtype=weight.dtype, device=x.device)
+
+    def _margins(self, x: Tensor) -> Tensor:
+        """How far each unit is above where winning begins, a constant to autograd: (B, T, M) to (B, T, N)."""
+        with torch.autocast(x.device.type, enabled=False):
+            drive = self.drive(F.normalize(at_least_float32(x), dim=2))
+            return drive - drive.detach().topk(self.winners + 1, 2).values[..., -2:].mean(2, keepdim=True)
+
+    def _code(self, margins: Tensor) -> Tensor:
+        """1 or above one half for winners, 0 or below one half for others."""
+        soft = torch.sigmoid(margins / self.temperature)
+        return (margins > 0).to(soft.dtype) + (soft - soft.detach()) if self.is_hard else soft
+
+    def _tell(self, margins: Tensor, largest: Tensor) -> Tensor:
+        """Of frames by their margins (B, R, N), with the largest before them (B, R or 1, N), to (B, R, M)."""
+        with torch.autocast(margins.device.type, enabled=False):
+            code, is_on = self._code(margins), self._code(largest)
+            answer = (is_on * code).sum(2) / code.sum(2)
+            load = is_on.mean(2).expand_as(answer)
+            return self.output(torch.stack([answer, load], 2))
+
+
+def _largest(state: Tensor, margins: Tensor) -> Tensor:
+    """The state after these frames: (B, N) and (B, T, N) to (B, N)."""
+    return torch.cat([state[:, None], margins], 1).amax(1)
