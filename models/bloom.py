@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.config import Count, MixerConfig
 from models.linear_attention import at_least_float32, in_segments
@@ -66,10 +67,15 @@ class Bloom(Mixer):
         return self._tell(margins, passed[:, :-1]), passed[:, -1].clone()  # a view would keep all of them
 
     def study(self, x: Tensor, ends: Sequence[int], is_read: bool = True) -> tuple[Tensor | None, list[Tensor]]:
-        margins, state, states, start = self._margins(x), self._nothing(x), [], 0
+        state, states, start = self._nothing(x), [], 0
         for end in ends:
-            state, start = _largest(state, margins[:, start:end]), end
+            for segment in x[:, start:end].split(self.segment, 1):
+                if torch.is_grad_enabled() and x.shape[1] > self.segment:  # keeps the frames, not all units of each
+                    state = checkpoint(self._take_in, state, segment, use_reentrant=False, preserve_rng_state=False)
+                else:
+                    state = self._take_in(state, segment)
             states.append(state)
+            start = end
         return self(x) if is_read else None, states
 
     def read(self, queries: Tensor, state: Tensor) -> Tensor:
@@ -78,6 +84,10 @@ class Bloom(Mixer):
     def state_size(self, num_frames: int) -> int:
         """Floats kept from study to probe: one a unit."""
         return self.drive.out_features
+
+    def _take_in(self, state: Tensor, x: Tensor) -> Tensor:
+        """The state after these frames: (B, N) and (B, T, M) to (B, N)."""
+        return _largest(state, self._margins(x))
 
     def _nothing(self, x: Tensor) -> Tensor:
         """The state before any frame."""
@@ -105,5 +115,5 @@ class Bloom(Mixer):
 
 
 def _largest(state: Tensor, margins: Tensor) -> Tensor:
-    """The state after these frames: (B, N) and (B, T, N) to (B, N)."""
-    return torch.cat([state[:, None], margins], 1).amax(1)
+    """The state after frames with these margins, if any: (B, N) and (B, T, N) to (B, N)."""
+    return torch.maximum(state, margins.amax(1)) if margins.shape[1] else state

@@ -74,10 +74,10 @@ def test_segments_change_neither_outputs_nor_gradients(segment, num_last, code):
 
 
 @over_codes
-def test_probes_that_do_not_write_equal_each_probe_alone_after_all_frames_before(code):
+@pytest.mark.parametrize("segment", [10, 100])
+def test_probes_that_do_not_write_equal_each_probe_alone_after_all_frames_before(code, segment):
     layer, x, probes = build(code=code), draw(B, T, M).requires_grad_(), draw(B, 4, M, seed=3)
-    ends = [0, 7, 7, 60]
-    results = []
+    layer.segment, ends, results = segment, [0, 7, 7, 60], []
     for kind in (Bloom, Mixer):
         said, states = kind.study(layer, x, ends)
         read = [kind.read(layer, probes, state) for state in states]
