@@ -3,6 +3,7 @@
 from models.bloom import Bloom
 from models.config import StackConfig
 from models.delta import Delta
+from models.hebbian import Hebbian
 from models.key_value_memory import KeyValueMixer
 from models.knn_memory import KNNMemory
 from models.lstm import LSTM
@@ -27,6 +28,7 @@ MODELS: dict[str, type[Mixer]] = {
     "delta": Delta,
     "novelty_filter": NoveltyFilter,
     "bloom": Bloom,
+    "hebbian": Hebbian,
 }
 _of_one_family = {name: mixer.Config for name, mixer in MODELS.items()}
 CONFIGS: dict[str, type[StackConfig]] = {**_of_one_family, "mixed": mixed_config(_of_one_family)}
