@@ -91,15 +91,17 @@ def count(model: torch.nn.Module) -> int:
 @over_variants
 def test_every_parameter_gets_a_gradient_and_moves(variant):
     name, settings = variant
-    model = build(name, **settings)
+    model = build(name, **settings).double()
     for key, parameter in model.named_parameters():
         if key.endswith("scale.weight"):  # starts at zero, and what lies below it would get nothing
             torch.nn.init.normal_(parameter)
     before = {key: parameter.detach().clone() for key, parameter in model.named_parameters()}
-    F.binary_cross_entropy_with_logits(model(draw(B, T, D)), (draw(B, P, seed=2) > 0).float()).backward()
+    is_old = (draw(B, P, seed=2) > 0).double()
+    F.binary_cross_entropy_with_logits(model(draw(B, T, D).double()), is_old).backward()
     norms = {key: parameter.grad.norm().item() for key, parameter in model.named_parameters()}
-    # Rounding alone leaves about 1e-8 of the largest in a gradient that is really zero.
-    assert {key: norm for key, norm in norms.items() if not 1e-6 * max(norms.values()) < norm < 1e6} == {}
+    # Rounding alone leaves about 1e-16 of the largest in a gradient that is really zero. In float32 it would be 1e-8,
+    # no less than what is left to mLSTM's input gate, whose bias all but cancels in what it reads.
+    assert {key: norm for key, norm in norms.items() if not 1e-12 * max(norms.values()) < norm < 1e6} == {}
     torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0).step()
     assert [key for key, parameter in model.named_parameters() if torch.equal(parameter, before[key])] == []
 
