@@ -3,14 +3,16 @@
 Shapes: B episodes, S study frames, P probes, R showings of each probe, T = S + P * R, D features.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from recognition.common.command_line import InputError
 from recognition.episodes.drawing import Episodes, Group, draw_episodes, draw_groups, study_frames
-from recognition.episodes.episode_spec import ALTERATIONS, PROBE_KINDS
+from recognition.episodes.episode_spec import ALTERATIONS, PROBE_KINDS, check_room
 from recognition.episodes.index_file import EpisodeIndex
 from recognition.features.feature_bank import FeatureBank, read_all_shots
 
@@ -93,15 +95,21 @@ class EpisodeDataset:
     def fresh(self, num_episodes: int, seed: tuple[int, ...]) -> tuple[Episodes, list[Group]]:
         """So many new episodes, and when they ask where `asking` says that.
 
-        Raises ValueError if `asking` leaves no probe for a kind of lures, and TooFewFrames, which is one, if the films
-        have no room for so many probes.
+        Raises InputError if they cannot be drawn: too few frames for the probes, too few probes for the kinds of lures.
         """
-        spec = self.index.spec
+        spec, num_frames = self.index.spec, self.bank.num_frames
         assert spec is not None  # or `open_split` has refused
         if spec.needs_shots and self._shots is None:
             self._shots = read_all_shots(self.bank.folder, self.index.video_ids)
-        groups = draw_groups(spec, *self.asking, seed) if self.asking else []
-        return draw_episodes(self.bank.num_frames, spec, num_episodes, seed, self._shots, groups), groups
+        try:
+            groups = []
+            if self.asking:
+                check_room(num_frames, replace(spec, num_tests=self.asking.num_probes // 2))
+                groups = draw_groups(spec, *self.asking, seed)
+            return draw_episodes(num_frames, spec, num_episodes, seed, self._shots, groups), groups
+        except ValueError as error:
+            key = "train_probes" if self.asking else "fresh_episodes"
+            raise InputError(f"dataset.{key}: cannot draw such episodes: {error}") from None
 
 
 def alterations_of(kind: np.ndarray) -> np.ndarray:

@@ -11,6 +11,9 @@ old (inside a studied clip) and as many new ones, lures, of one or several kinds
 
 Far and near ones exclude each other; same_shot ones may be either. No frame is probed twice.
 
+In training, probes may be asked in the midst of study as well, in groups, each of which is drawn as if no clip came
+after it: its new probes may yet be studied, and another group may ask for them again.
+
 Clips lie anywhere in their films, or are of the kinds of Zheng et al. 2022 (doi 10.1038/s41593-022-01020-w):
 
     no_cut        in one shot
@@ -55,11 +58,10 @@ class Episodes(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Probes of an episode that are asked together, after the first of its clips. They are drawn as if there were no
-    later ones: a new one may be studied yet."""
+    """Probes of an episode that are asked together, after the first `num_clips` of its clips."""
 
-    num_clips: int  # before them
-    spec: EpisodeSpec  # of the episode, but with their number and kinds
+    num_clips: int
+    spec: EpisodeSpec  # that of the episode, with the number and the kinds of these probes
 
 
 def draw_groups(spec: EpisodeSpec, num_probes: int, at_end: float, seed: tuple[int, ...]) -> list[Group]:
@@ -185,8 +187,11 @@ def _shuffled(
 def _say_what_is_missing(num_frames: np.ndarray, spec: EpisodeSpec, groups: Sequence[Group]) -> str:
     films = f"the films ({len(num_frames)}, {num_frames.sum()} frames in all)"
     if groups[0].spec != spec:
-        asked = ", ".join(f"{group.spec.num_tests} after {group.num_clips}" for group in groups)
-        return f"{films} seldom have room for {spec.num_clips} clips and so many old and as many new probes: {asked}"
+        num_clips, most = max(groups, key=lambda group: group.spec.num_tests / group.num_clips)
+        return (
+            f"{films} seldom have room for {most.num_tests} old and as many new probes after {num_clips} of "
+            f"{spec.num_clips} clips"
+        )
     if list(spec.lures) == ["far"] and spec.study_clips == "any":
         needed = spec.num_clips * (spec.clip_length + 2 * spec.clip_margin) + spec.num_tests
         return (

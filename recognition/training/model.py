@@ -72,14 +72,14 @@ def check_probe_times(config: RunConfig, model: Recogniser) -> None:
     """Raise InputError if training asks in the midst of study and a layer below another one sees what comes later."""
     if config.dataset.probe_times == "end":
         return
+    families = {kind: name for name, kind in MODELS.items()}
     for mixer in model.mixers[:-1]:
         if mixer.looks_ahead:
-            name = next((name for name, family in MODELS.items() if isinstance(mixer, family)), type(mixer).__name__)
-            key = f"model.args.{f'{name}.' if config.model.model == 'mixed' else ''}causal"
-            ways = (
-                f"{key}: true, or probe_times: end" if name == "transformer" else "probe_times: end, or let it be last"
-            )
-            raise InputError(f"dataset.probe_times: clip_ends, but a layer of {name} sees later frames ({ways})")
+            name, ways = families[type(mixer)], ["probe_times: end"]
+            if "causal" in type(mixer).Config.model_fields:
+                ways.insert(0, f"model.args.{f'{name}.' if config.model.model == 'mixed' else ''}causal: true")
+            told = f"a layer of {name} below another sees later frames ({', or '.join(ways)})"
+            raise InputError(f"dataset.probe_times: clip_ends, but {told}")
 
 
 def load_weights(model: Recogniser, path: Path) -> None:

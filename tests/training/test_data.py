@@ -1,5 +1,6 @@
 """Batches of episodes: their features, fresh episodes, the published data set, and shares of processes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -14,7 +15,7 @@ from recognition.episodes.drawing import Episodes, clip_kinds, draw_episodes
 from recognition.episodes.episode_spec import EpisodeSpec
 from recognition.episodes.index_file import EpisodeIndex, write_index
 from recognition.training.config import DatasetConfig
-from recognition.training.data import CPU, batches, loader, open_split, validation_note
+from recognition.training.data import CPU, batches, check_asking, loader, open_split, validation_note
 
 SPLITS = ("train", "validation", "test")
 SPEC = EpisodeSpec(3, 9, 4, 4, 2)
@@ -182,6 +183,86 @@ def test_presented_probes_need_the_subsample_they_were_drawn_with(tmp_path):
         assert open_split(config_of(tmp_path), split).num_study_frames == 15
         with pytest.raises(InputError, match=r"dataset.subsample: 3, but .* shown with 2"):
             open_split(config_of(tmp_path, subsample=3), split)
+
+
+ASKING = {"fresh_episodes": True, "train_probes": 12, "probe_times": "clip_ends"}
+
+
+@pytest.mark.parametrize("by_kind", [False, True])
+def test_groups_of_training_probes_are_told_by_the_frames_before_them(small_bank, tmp_path, by_kind):
+    folder = small_bank
+    if by_kind:
+        folder = tmp_path
+        write_all_kinds(folder, replace(ALL_KINDS, new_probes="far"))
+    dataset = open_split(config_of(folder, **ASKING), "train")
+    num_clips = 4 if by_kind else 3
+    assert dataset.asked is None
+    dataset.draw_fresh((1, 3, 0))
+    batch = dataset[np.arange(9)]
+    frames, sizes = zip(*dataset.asked, strict=True)
+    assert sum(sizes) == batch.is_old.shape[1] == 12
+    assert batch.features.shape[1] == batch.film.shape[1] == dataset.num_study_frames + 12
+    assert set(frames) <= {clip * dataset.num_study_frames // num_clips for clip in range(1, num_clips + 1)}
+    assert (frames[-1], sizes[-1]) == (dataset.num_study_frames, 4)  # 30 per cent of 12, to the nearest pair
+    for is_old in batch.is_old.split(sizes, 1):
+        assert (2 * is_old.sum(1) == is_old.shape[1]).all()
+    expected = study_plainly(dataset, folder) if by_kind else gathered_plainly(dataset, folder, 2, 1)[:9]
+    np.testing.assert_array_equal(batch.features[:, : expected.shape[1]].numpy(), expected)
+
+
+def test_more_training_probes_may_all_be_asked_at_the_end(small_bank):
+    dataset = open_split(config_of(small_bank, fresh_episodes=True, train_probes=14), "train")
+    dataset.draw_fresh((1, 3, 0))
+    assert dataset.asked == [(15, 14)]
+    expected = draw_episodes(dataset.bank.num_frames, replace(SPEC, num_tests=7), 24, (1, 3, 0))
+    assert [field.tobytes() for field in dataset.episodes] == [field.tobytes() for field in expected]
+
+
+def test_only_training_episodes_ask_otherwise(small_bank):
+    train, *others = (open_split(config_of(small_bank, **ASKING), split) for split in SPLITS)
+    assert train.asking == (12, 0.3)
+    assert [dataset.asking for dataset in others] == [None, None]
+    plain = open_split(config_of(small_bank, fresh_episodes=True), "train")
+    plain.draw_fresh((1, 3, 0))
+    assert plain.asking is plain.asked is None
+
+
+@pytest.mark.parametrize(
+    ("train_probes", "words"),
+    [
+        (1000, r"3 clips have 27 frames to be old probes and 500 are needed: 473 frames are missing$"),
+        (10**9, r"3 clips have 27 frames to be old probes"),
+        (54, r"the films .* seldom have room for \d+ old and as many new probes after \d of 3 clips$"),
+    ],
+)
+def test_training_probes_that_the_films_cannot_hold_are_refused_in_a_line(small_bank, train_probes, words):
+    dataset = open_split(config_of(small_bank, **ASKING | {"train_probes": train_probes, "at_end": 0}), "train")
+    with pytest.raises(InputError, match=rf"^dataset\.train_probes: cannot draw such episodes: {words}"):
+        check_asking(dataset)
+
+
+def test_training_probes_too_few_for_the_kinds_of_lures_are_refused(tmp_path):
+    write_all_kinds(tmp_path)
+    with pytest.raises(
+        InputError, match=r"^dataset\.train_probes: .*: of 6 in all, its share leaves none for brighten"
+    ):
+        check_asking(open_split(config_of(tmp_path, **ASKING), "train"))
+    check_asking(open_split(config_of(tmp_path, **ASKING | {"train_probes": 14}), "train"))
+
+
+def test_episodes_of_one_clip_cannot_ask_in_between(tmp_path):
+    write_features(tmp_path, [60])
+    spec = EpisodeSpec(1, 9, 4, 4, 2)
+    episodes = draw_episodes(np.array([60]), spec, 9, (0,))
+    write_index(EpisodeIndex(tmp_path / "train_indices.h5", episodes, ["film_0"], np.array([60]), spec), {})
+    with pytest.raises(InputError, match=r"^dataset\.probe_times: clip_ends, but .* have one clip; set it to end$"):
+        check_asking(open_split(config_of(tmp_path, **ASKING), "train"))
+    check_asking(open_split(config_of(tmp_path, fresh_episodes=True, train_probes=6), "train"))
+
+
+def test_published_index_does_not_say_how_to_ask_otherwise(published):
+    with pytest.raises(InputError, match=r"dataset\.fresh_episodes: .* does not say how its episodes were drawn"):
+        open_split(config_of(published, ".npz", subsample=3, **ASKING), "train")
 
 
 @pytest.mark.parametrize("split", SPLITS)
