@@ -6,7 +6,8 @@
 
 Writes runs/<name>/ with config.yaml (all settings, loads back to the same run), metrics.jsonl (a line an epoch),
 checkpoints/last.pt (for --resume), checkpoints/best.safetensors (the weights that did best on validation),
-environment.json and, at the end, test.json: the test episodes are read once, with the best weights.
+environment.json and, at the end, test.json: the test episodes are read once, with the best weights. With
+training.calibrate=true their answers are also scored with the threshold that is best on validation.
 
 SIGTERM and SIGUSR1 end it after the step under way, with a checkpoint and exit status 75, on which a scheduler may
 requeue it: the same command with --resume, or with resume: auto in the YAML file, goes on from that very step. Status 2
@@ -81,37 +82,54 @@ def train(args: Namespace) -> None:
         environment = {**describe_environment(str(fabric.device)), "inputs": inputs}
         run.start(config, environment, reporter.wandb_id)
         run.forget_metrics_after(loop.progress.epoch)
-    fit_and_test(loop, run, config, sets[2], reporter)
+    fit_and_test(loop, run, config, sets, reporter)
 
 
 def fit_and_test(
-    loop: "Loop", run: "Run", config: "RunConfig", test_set: "EpisodeDataset", reporter: "Reporter | None"
+    loop: "Loop", run: "Run", config: "RunConfig", sets: "Sequence[EpisodeDataset]", reporter: "Reporter | None"
 ) -> None:
     """Train, then read the test episodes once, with the best weights. The first process alone has a reporter, and
     raises Stopped where a scheduler wants that: it alone tells the scheduler."""
-    from recognition.training.episode_task import score
     from recognition.training.model import save_weights
-
-    model = loop.task.model
 
     def report(metrics: dict[str, Any]) -> None:
         assert reporter is not None  # in the process that is asked to report
         reporter.report(metrics)
         if config.model.save:
-            save_weights(model, Path(config.model.save_path))
+            save_weights(loop.task.model, Path(config.model.save_path))
 
     try:
         loop.fit(report, config.show_timing)
         loop.fabric.barrier()  # until the best weights are written
-        model.load_state_dict(run.load_best())
-        loss, accuracy = score(loop.fabric, model, test_set, config.training)
+        scores = test(loop.fabric, loop.task.model, run, config, sets)
     except Stopped:
         if reporter:
             reporter.stopped()
             raise
         return
     if reporter:
-        reporter.finish({"test_loss": loss, "test_accuracy": accuracy})
+        reporter.finish(scores)
+
+
+def test(
+    fabric: "Fabric", model: Any, run: "Run", config: "RunConfig", sets: "Sequence[EpisodeDataset]"
+) -> dict[str, float]:
+    """What test.json tells of the best weights. A threshold that validation gives them is kept with them."""
+    from recognition.training.calibration import calibrate
+    from recognition.training.episode_task import score
+
+    _, validation_set, test_set = sets
+    weights = run.load_best()
+    weights.pop("threshold", None)  # of an earlier start, which was stopped before its end
+    model.load_state_dict(weights)
+    if not config.training.calibrate:
+        loss, accuracy = score(fabric, model, test_set, config.training)
+        return {"test_loss": loss, "test_accuracy": accuracy}
+    threshold = calibrate(fabric, model, validation_set, config.training)
+    if fabric.is_global_zero:
+        run.save_best(model.state_dict())
+    loss, accuracy, calibrated = score(fabric, model, test_set, config.training, (0.0, threshold))
+    return {"threshold": threshold, "calibrated_accuracy": calibrated, "test_loss": loss, "test_accuracy": accuracy}
 
 
 def describe(config: "RunConfig", model: "Recogniser", sets: "Sequence[EpisodeDataset]", fabric: "Fabric") -> None:

@@ -16,12 +16,12 @@ from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.nearest import unit_batches
 from recognition.evaluation.signal_detection import (
     COUNTED,
-    best_threshold,
     interval,
     resample_episodes,
     summarise,
     summarise_with_intervals,
 )
+from recognition.training.calibration import best_threshold
 
 KEPT_SHARES = (1 / 16, 1 / 4)  # of the study frames, in the controls with a cut memory
 NUM_DIMENSIONS = 16  # in the control with a coarse memory

@@ -272,18 +272,6 @@ def seed_interval(values: Sequence[float]) -> tuple[float, list[float] | None]:
     return mean, [mean - reach, mean + reach]
 
 
-def best_threshold(answer: np.ndarray, is_old: np.ndarray) -> float:
-    """The threshold above which "old" is said most rightly: half-way between two answers, the lowest of equals."""
-    order = np.argsort(np.ravel(answer), kind="stable")
-    ordered, is_old = np.ravel(answer)[order], np.ravel(is_old)[order] == 1
-    # With the k lowest answers called new: right are the new ones among them and the old ones above.
-    num_right = np.concatenate([[0], np.cumsum(~is_old)]) + is_old.sum() - np.concatenate([[0], np.cumsum(is_old)])
-    edges = np.concatenate([[ordered[0] - 1], (ordered[:-1] + ordered[1:]) / 2, [ordered[-1] + 1]])
-    edges[:-1] = np.minimum(edges[:-1], np.nextafter(ordered, -np.inf))  # rounding may lift one to the answer above
-    possible = np.concatenate([[True], ordered[1:] > ordered[:-1], [True]])  # equal answers cannot be told apart
-    return float(edges[np.argmax(np.where(possible, num_right, -1))])
-
-
 def _share(is_right: np.ndarray, counted: np.ndarray) -> float:
     return float(is_right[counted].mean()) if counted.any() else float("nan")
 

@@ -4,7 +4,7 @@ Shapes: B episodes, T frames, P probes, D features.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -100,14 +100,21 @@ def answers(
             yield model(batch.features).float(), batch.is_old
 
 
-def score(fabric: Fabric, model: nn.Module, dataset: EpisodeDataset, config: TrainingConfig) -> tuple[float, float]:
-    """Mean loss and accuracy of `model` over all episodes of `dataset`."""
-    totals = np.zeros(3)
+def score(
+    fabric: Fabric,
+    model: nn.Module,
+    dataset: EpisodeDataset,
+    config: TrainingConfig,
+    thresholds: Sequence[float] = (0.0,),
+) -> tuple[float, ...]:
+    """Mean loss of `model` over all episodes of `dataset`, and its accuracy with each of these thresholds."""
+    totals = np.zeros(2 + len(thresholds))
     for logits, is_old in answers(fabric, model, dataset, config):
         loss = F.binary_cross_entropy_with_logits(logits, is_old, reduction="sum").item()
-        totals += loss, ((logits > 0) == (is_old > 0)).sum().item(), is_old.numel()
-    loss, num_correct, num_answers = sum_of_all(fabric, totals.tolist())
-    return loss / num_answers, num_correct / num_answers
+        num_correct = [((logits > threshold) == (is_old > 0)).sum().item() for threshold in thresholds]
+        totals += loss, *num_correct, is_old.numel()
+    *sums, num_answers = sum_of_all(fabric, totals.tolist())
+    return tuple(total / num_answers for total in sums)
 
 
 def learning_rate(step: int, num_steps: int, config: TrainingConfig) -> float:

@@ -37,6 +37,7 @@ def trained_model(config: RunConfig, weights: Mapping[str, Tensor], dataset: Epi
         model.whiten(weights["feature_mean"], weights["whitening"])
     elif config.dataset.standardise:
         model.standardise(weights["feature_mean"], weights["feature_deviation"])
+    model.threshold = weights.get("threshold")
     model.load_state_dict(weights)
     return model
 
@@ -86,7 +87,9 @@ def load_weights(model: Recogniser, path: Path) -> None:
     """Start from the weights in a file, .pt or .safetensors. Raises InputError if they are not of this model."""
     try:
         is_safe = path.suffix == ".safetensors"
-        model.load_state_dict(load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True))
+        weights = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
+        weights.pop("threshold", None)  # training will move it
+        model.load_state_dict(weights)
     except Exception as error:  # every kind of file raises kinds of its own
         if is_of_system(error):
             raise

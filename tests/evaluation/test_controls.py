@@ -18,12 +18,12 @@ from recognition.evaluation.controls import (
     nearest_frame_similarity,
 )
 from recognition.evaluation.signal_detection import (
-    best_threshold,
     resample_episodes,
     summarise,
     summarise_with_intervals,
 )
 from recognition.features.feature_bank import FeatureBank
+from recognition.training.calibration import best_threshold
 
 SCORES = "accuracy", "hit_rate", "false_alarm_rate", "d_prime", "criterion", "auc"
 CPU = torch.device("cpu")

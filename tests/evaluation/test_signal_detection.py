@@ -8,7 +8,6 @@ from scipy.stats import binomtest
 from recognition.evaluation.signal_detection import (
     accuracy,
     auc,
-    best_threshold,
     confidence_bounds,
     criterion,
     d_prime,
@@ -86,31 +85,6 @@ def test_auc_is_the_share_of_pairs_in_order(seed, levels):
     pairs = [(old > new) + (old == new) / 2 for old in answer[is_old == 1] for new in answer[is_old == 0]]
     assert auc(answer, is_old) == pytest.approx(np.mean(pairs))
     assert auc(answer.reshape(7, 9), is_old.reshape(7, 9)) == auc(answer, is_old)
-
-
-@pytest.mark.parametrize("levels", [None, 1, 2, 5])
-@pytest.mark.parametrize("num", [2, 3, 63])
-@pytest.mark.parametrize("seed", range(5))
-def test_no_threshold_is_better_than_the_best(seed, num, levels):
-    answer, is_old = answers(seed, num, levels)
-    distinct = np.unique(answer)
-    candidates = np.concatenate([[distinct[0] - 1], (distinct[:-1] + distinct[1:]) / 2, [distinct[-1] + 1]])
-    shares = [np.mean((answer > threshold) == is_old) for threshold in candidates]
-    threshold = best_threshold(answer, is_old)
-    assert threshold == pytest.approx(candidates[np.argmax(shares)])  # the lowest of equals
-    assert summarise(answer, is_old, threshold)["accuracy"] == pytest.approx(max(shares))
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("low", [0.99999994, 1.0, -1e9, 3e16])
-def test_threshold_parts_answers_that_only_rounding_tells_apart(low, dtype):
-    low = dtype(low)
-    answer = np.array(
-        [low, np.nextafter(low, dtype(np.inf)), np.nextafter(np.nextafter(low, dtype(np.inf)), dtype(9e20))]
-    )
-    for is_old in ([0, 1, 1], [0, 0, 1], [1, 1, 1]):
-        says_old = answer > best_threshold(answer, np.array(is_old))
-        assert says_old.tolist() == [bool(kind) for kind in is_old]
 
 
 @pytest.mark.parametrize("seed", range(5))
