@@ -104,12 +104,16 @@ def main() -> None:
 def summary(runs: list[Path], episode: Path) -> list[str]:
     """What the demo ends with: a line with the scores of each run, and where the pictures are."""
     width = max(len(path.name) for path in runs)
-    lines = [f"{'run':{width}}   test accuracy          d'     nearest frame (control)"]
-    for path in runs:
-        scores = json.loads((path / "evaluation.json").read_text())
+    evaluations = [json.loads((path / "evaluation.json").read_text()) for path in runs]
+    is_calibrated = any(scores["calibrated"] for scores in evaluations)
+    head = "calibrated   " if is_calibrated else ""
+    lines = [f"{'run':{width}}   test accuracy          {head}d'     nearest frame (control)"]
+    for path, scores in zip(runs, evaluations, strict=True):
         accuracy = f"{scores['accuracy']:.3f}"
         if ends := scores["accuracy_interval"]:
             accuracy += " [{:.3f}, {:.3f}]".format(*ends)
+        calibrated = f"{scores['calibrated']['accuracy']:.3f}" if scores["calibrated"] else ""
+        accuracy = f"{accuracy:20}   {calibrated:10}" if is_calibrated else accuracy
         control = scores["controls"]["nearest_frame"]["accuracy"]
         lines.append(f"{path.name:{width}}   {accuracy:20}   {scores['d_prime']:<4.2f}   {control:.3f}")
     places = [("report, with figures and pictures", path / "report.html") for path in runs]

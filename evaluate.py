@@ -87,9 +87,11 @@ def evaluate(run: "Run", config: "RunConfig", args: Namespace, findings: "dict[s
         print(f"{config.name}: no layer has other settings to try")
     pictures = exhibits(test_set, answer, Path(config.dataset.video_path), args.videos)
     write_report(run, config, evaluation, pictures, as_pdf=args.figures)
+    calibrated = evaluation["calibrated"]
+    accuracy = f"calibrated accuracy {calibrated['accuracy']:.4f}, " if calibrated else ""
     print(
         f"{config.name}: test accuracy {evaluation['accuracy']:.4f}, d' {evaluation['d_prime']:.3f}, "
-        f"nearest-frame control {evaluation['controls']['nearest_frame']['accuracy']:.4f}; "
+        f"{accuracy}nearest-frame control {evaluation['controls']['nearest_frame']['accuracy']:.4f}; "
         f"report: {run.report_file}"
     )
     return evaluation

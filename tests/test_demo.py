@@ -53,7 +53,7 @@ def test_films_become_scores(tmp_path: Path):
 def test_table_at_the_end_has_a_row_for_each_run_and_names_their_comparison(tmp_path: Path):
     for name, ends in (("lstm", [0.5, 0.6]), ("lstm-seed1", None)):
         (tmp_path / name).mkdir()
-        scores = {"accuracy": 0.55, "accuracy_interval": ends, "d_prime": 0.25}
+        scores = {"accuracy": 0.55, "accuracy_interval": ends, "d_prime": 0.25, "calibrated": None}
         scores["controls"] = {"nearest_frame": {"accuracy": 0.988}}
         (tmp_path / name / "evaluation.json").write_text(json.dumps(scores))
     lines = summary([tmp_path / "lstm", tmp_path / "lstm-seed1"], tmp_path / "episode.mp4")
@@ -65,6 +65,22 @@ def test_table_at_the_end_has_a_row_for_each_run_and_names_their_comparison(tmp_
         str(tmp_path / path)
         for path in ("lstm/report.html", "lstm-seed1/report.html", "comparison.html", "episode.mp4")
     ]
+
+
+def test_table_at_the_end_has_the_calibrated_accuracy_where_a_run_has_one(tmp_path: Path):
+    for name, calibrated in (("delta", {"accuracy": 0.6}), ("lstm", None)):
+        (tmp_path / name).mkdir()
+        scores = {"accuracy": 0.55, "accuracy_interval": None, "d_prime": 0.25, "calibrated": calibrated}
+        scores["controls"] = {"nearest_frame": {"accuracy": 0.988}}
+        (tmp_path / name / "evaluation.json").write_text(json.dumps(scores))
+    head, *rows = summary([tmp_path / "delta", tmp_path / "lstm"], tmp_path / "episode.mp4")[:3]
+    assert [line.split() for line in rows] == [
+        ["delta", "0.550", "0.600", "0.25", "0.988"],
+        ["lstm", "0.550", "0.25", "0.988"],
+    ]
+    assert rows[0].index("0.600") == head.index("calibrated")
+    assert {line.index("0.25") for line in rows} == {head.index("d'")}
+    assert {line.index("0.988") for line in rows} == {head.index("nearest")}
 
 
 @pytest.mark.parametrize(

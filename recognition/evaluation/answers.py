@@ -46,7 +46,8 @@ class Subject(NamedTuple):
         answer, told = self._ask(model, dataset)
         state_size = model.state_size(dataset.num_study_frames)
         sizes = {"state_size": state_size, "state_bytes": BYTES_A_FLOAT * state_size}
-        scores = describe_answers(dataset, answer, Path(self.config.dataset.video_path))
+        threshold = None if model.threshold is None else model.threshold.item()
+        scores = describe_answers(dataset, answer, Path(self.config.dataset.video_path), threshold)
         pages = {name: page.describe(dataset, answer, told.get(name, [])) for name, page in find_pages().items()}
         assert not scores.keys() & pages.keys(), "a page has the name of a score"
         return answer, {**sizes, **scores, **pages}

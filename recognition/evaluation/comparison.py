@@ -11,20 +11,38 @@ from recognition.evaluation.signal_detection import seed_interval
 from recognition.training.config import RunConfig
 from recognition.training.runs import INPUT_KEYS, deciding_settings
 
-SCORES = ("accuracy", "d_prime", "hit_rate", "false_alarm_rate", "auc")
-_INTERVALS = [f"{score}_interval" for score in SCORES]
+
+class Column(NamedTuple):
+    """How a table shows a score."""
+
+    name: str  # on the page
+    latex: str
+    digits: int = 3
+
+
+CALIBRATED = "calibrated_accuracy"  # of runs that have found a threshold of their own
+COLUMNS = {
+    "accuracy": Column("accuracy", "Accuracy"),
+    CALIBRATED: Column("calibrated accuracy", "Calibrated"),
+    "d_prime": Column("d′", "$d'$", 2),
+    "hit_rate": Column("hit rate", "Hit rate"),
+    "false_alarm_rate": Column("false alarms", "False alarms"),
+    "auc": Column("AUC", "AUC"),
+}
+SCORES = tuple(score for score in COLUMNS if score != CALIBRATED)  # what every run has
+_INTERVALS = [f"{score}_interval" for score in COLUMNS]
 _OTHERS = ("model", "state_size", "state_bytes", "seconds_per_episode", "test_indices_file")
-_NO_SCORES = dict.fromkeys([*SCORES, *_OTHERS]) | {"seeds": []}
+_NO_SCORES = dict.fromkeys([*COLUMNS, *_OTHERS]) | {"seeds": []}
 SEED_KEYS = ("name", "training.seed")  # differ between the runs of one row
 
 
 class Comparison(NamedTuple):
     """What is told of several runs.
 
-    rows: a dict for each group of runs, in the order given: name, model, seeds, evaluations; of every score its mean,
-        <score>_interval over seeds (None for one run) and <score>_values run by run; state_size, state_bytes,
-        seconds_per_episode in training (the mean, None if not known),
-        test_indices_file.
+    rows: a dict for each group of runs, in the order given: name, model, seeds, evaluations; of every score in
+        COLUMNS its mean, <score>_interval over seeds (None for one run) and <score>_values run by run; state_size,
+        state_bytes, seconds_per_episode in training (the mean, None if not known),
+        test_indices_file. CALIBRATED is None where a run has no threshold of its own.
     controls: a dict for each control on the same episodes, with the same keys, None where they say nothing. Empty
         where the rows were tested on different episodes.
     notes: what a reader must know before comparing.
@@ -33,6 +51,12 @@ class Comparison(NamedTuple):
     rows: list[dict[str, Any]]
     controls: list[dict[str, Any]]
     notes: list[str]
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """The scores that the table shows: CALIBRATED is among them if any row has it."""
+        has_any = any(row[CALIBRATED] is not None for row in self.rows)
+        return {score: column for score, column in COLUMNS.items() if has_any or score != CALIBRATED}
 
     @property
     def csv(self) -> str:
@@ -47,11 +71,7 @@ class Comparison(NamedTuple):
                 {
                     "Model": row["name"],
                     "Seeds": len(row["seeds"]) or "",
-                    "Accuracy": _with_interval(row, "accuracy", 3),
-                    "$d'$": _with_interval(row, "d_prime", 2),
-                    "Hit rate": _with_interval(row, "hit_rate", 3),
-                    "False alarms": _with_interval(row, "false_alarm_rate", 3),
-                    "AUC": _with_interval(row, "auc", 3),
+                    **{c.latex: _with_interval(row, score, c.digits) for score, c in self.columns.items()},
                     "Bytes": f"{row['state_bytes']:,}" if row["state_bytes"] else "--",
                     "ms": f"{1000 * row['seconds_per_episode']:.1f}" if row["seconds_per_episode"] else "--",
                 }
@@ -59,13 +79,13 @@ class Comparison(NamedTuple):
             ]
         )
         styled = table.style.format(escape="latex", subset=["Model"]).hide(axis="index")
-        return styled.to_latex(hrules=True, column_format="lrlllllrr")
+        return styled.to_latex(hrules=True, column_format=f"lr{'l' * len(self.columns)}rr")
 
     def _table(self) -> pd.DataFrame:
         lines = []
         for row in [*self.rows, *self.controls]:
             line = {"name": row["name"], "model": row["model"], "num_seeds": len(row["seeds"])}
-            for score in SCORES:
+            for score in self.columns:
                 low, high = row[f"{score}_interval"] or (None, None)
                 line |= {score: row[score], f"{score}_low": low, f"{score}_high": high}
             line |= {key: row[key] for key in ("state_size", "state_bytes", "seconds_per_episode", "test_indices_file")}
@@ -111,9 +131,11 @@ def _row(runs: list[tuple[RunConfig, dict[str, Any]]], taken: set[str]) -> dict[
         "seeds": [config.training.seed for config in configs],
         "evaluations": list(evaluations),
     }
-    for score in SCORES:
-        values = [evaluation[score] for evaluation in evaluations]
-        row[score], ends = seed_interval(values)
+    told = {score: [evaluation[score] for evaluation in evaluations] for score in SCORES}
+    calibrated = [evaluation["calibrated"] for evaluation in evaluations]
+    told[CALIBRATED] = [scores["accuracy"] if scores else None for scores in calibrated]
+    for score, values in told.items():
+        row[score], ends = (None, None) if None in values else seed_interval(values)
         if ends and score != "d_prime":  # shares: t knows no bounds
             ends = [max(ends[0], 0.0), min(ends[1], 1.0)]
         row[f"{score}_interval"] = ends

@@ -11,9 +11,13 @@ from recognition.episodes.drawing import was_shown
 from recognition.episodes.episode_spec import EpisodeSpec
 from recognition.evaluation.retention import EPISODES_A_BLOCK, retention
 from recognition.evaluation.signal_detection import (
+    COUNTED,
+    count_answers,
+    intervals_of_counts,
     rate_interval,
     resample_episodes,
     roc,
+    summarise,
     summarise_with_intervals,
     zroc,
 )
@@ -23,10 +27,13 @@ from recognition.features.made_up import is_made_up
 BYTES_A_FLOAT = 4  # states are counted as float32, whatever precision the model computed in
 
 
-def describe_answers(dataset: EpisodeDataset, answer: np.ndarray, folder: Path) -> dict[str, Any]:
+def describe_answers(
+    dataset: EpisodeDataset, answer: np.ndarray, folder: Path, threshold: float | None = None
+) -> dict[str, Any]:
     """Scores of answers (N, P), above 0 for "old", with intervals, and the tables of `retention`.
 
-    `folder` holds the feature files, which tell how fast films run. What is not defined is nan or None.
+    `folder` holds the feature files, which tell how fast films run. `threshold` is the one that training has found on
+    validation, if it has: "calibrated" tells of it. What is not defined is nan or None.
 
     Raises ValueError if there are no old or no new probes.
     """
@@ -41,11 +48,23 @@ def describe_answers(dataset: EpisodeDataset, answer: np.ndarray, folder: Path) 
         "num_clips": dataset.num_clips,
         "num_study_frames": dataset.num_study_frames,
         **summarise_with_intervals(answer, episodes.is_old, resamples),
+        "calibrated": None if threshold is None else calibrated(answer, episodes.is_old, resamples, threshold),
         **share_right("shown", says_old, shown, resamples),
         **share_right("between", says_old, between, resamples),
         "roc": roc(answer, episodes.is_old),
         "zroc": zroc(answer, episodes.is_old, resamples),
         "retention": retention(dataset, answer, resamples, film_rates(dataset, folder)),
+    }
+
+
+def calibrated(answer: np.ndarray, is_old: np.ndarray, resamples: np.ndarray, threshold: float) -> dict[str, Any]:
+    """The threshold, and with their intervals the scores that it changes: those in COUNTED."""
+    scores, says_old, is_old = summarise(answer, is_old, threshold), answer > threshold, is_old == 1
+    intervals = intervals_of_counts(count_answers(says_old, is_old, ~is_old), resamples)
+    return {
+        "threshold": threshold,
+        **{name: scores[name] for name in COUNTED},
+        **{f"{name}_interval": intervals[name] for name in COUNTED},
     }
 
 

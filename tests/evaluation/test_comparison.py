@@ -5,19 +5,23 @@ import io
 
 import pytest
 
-from recognition.evaluation.comparison import SCORES, compare
+from recognition.evaluation.comparison import CALIBRATED, SCORES, compare
+from recognition.evaluation.report import render_comparison
 from recognition.evaluation.signal_detection import seed_interval
 from recognition.training.config import RunConfig
 
 
-def a_run(name: str, seed: int = 0, accuracy: float = 0.8, model: str = "lstm", **dataset) -> tuple[RunConfig, dict]:
-    """A run's configuration and what of its evaluation.json a comparison reads."""
+def a_run(
+    name: str, seed: int = 0, accuracy: float = 0.8, model: str = "lstm", calibrated: float | None = None, **dataset
+) -> tuple[RunConfig, dict]:
+    """A run's configuration and what of its evaluation.json a comparison reads; `calibrated` is an accuracy."""
     config = RunConfig(name=name, dataset=dataset, model={"model": model}, training={"seed": seed})
     control = dict.fromkeys(SCORES, 0.7) | {"state_bytes": 4096}
     evaluation = {
         **dict.fromkeys(SCORES, accuracy),
         **{"state_size": 512, "state_bytes": 2048, "num_episodes": 9, "num_study_frames": 30, "n_old": 18, "n_new": 18},
         "sha256": {"test": config.dataset.test_indices_file},
+        "calibrated": calibrated and {"threshold": 0.25, "accuracy": calibrated},
         "trained_on": {},
         "seconds_per_episode": 0.0025 * (1 + seed),
         "controls": {"chance": {"accuracy": 0.5}, "nearest_frame": control},
@@ -109,3 +113,28 @@ def test_latex_table_has_a_line_for_every_row_and_escapes_names():
     assert lines[1].startswith(r"a\_b & 2 & $0.850$ [$0.215$, $1.000$] &")
     assert lines[3].startswith(r"chance &  & $0.500$ & -- & -- &")
     assert r"\toprule" in table
+
+
+def test_calibrated_accuracy_is_a_column_where_any_run_has_it():
+    runs = [a_run("a-0", 0, calibrated=0.85), a_run("a-1", 1, calibrated=0.95), a_run("b", model="mlstm")]
+    comparison = compare(runs)
+    first, second = comparison.rows
+    mean, (low, high) = seed_interval([0.85, 0.95])
+    assert (first[CALIBRATED], first[f"{CALIBRATED}_interval"]) == (mean, [low, 1])
+    assert first[f"{CALIBRATED}_values"] == [0.85, 0.95]
+    assert high > 1
+    assert (second[CALIBRATED], second[f"{CALIBRATED}_interval"]) == (None, None)
+    lines = list(csv.DictReader(io.StringIO(comparison.csv)))
+    assert [line[CALIBRATED] for line in lines[1:]] == ["", "", ""]
+    assert [float(lines[0][f"{CALIBRATED}{end}"]) for end in ("", "_low", "_high")] == pytest.approx([mean, low, 1])
+    rows = [line.split(" & ") for line in comparison.latex.splitlines() if line.endswith(r"\\")]
+    assert [row[3] for row in rows] == ["Calibrated", f"$0.900$ [${low:.3f}$, $1.000$]", "--", "--", "--"]
+    page = render_comparison(comparison, {})
+    assert '<th scope="col" class="number">calibrated accuracy</th>' in page
+    assert "best on validation" in page
+
+
+def test_without_a_calibrated_run_there_is_no_such_column():
+    comparison = compare([a_run("a")])
+    for text in (comparison.csv, comparison.latex, render_comparison(comparison, {})):
+        assert "alibrated" not in text

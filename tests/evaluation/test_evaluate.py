@@ -78,6 +78,31 @@ def test_evaluation_agrees_with_the_test_at_the_end_of_training(runs: Path):
         )
 
 
+def test_calibrated_run_is_also_scored_with_the_threshold_that_its_weights_have(
+    runs: Path, tmp_path: Path, evaluated: Callable, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    words = "-f", str(runs / "run.yaml"), f"--runs_dir={tmp_path}", "name=one", "training.calibrate=true"
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    train.main()
+    evaluated(tmp_path / "one", "--episodes", runs / "bank/test_indices_lures.h5")
+    before, now = scores_of(runs / "one"), scores_of(tmp_path / "one")
+    told, calibrated = json.loads((tmp_path / "one/test.json").read_text()), now["calibrated"]
+    assert (calibrated["threshold"], calibrated["accuracy"]) == (told["threshold"], told["calibrated_accuracy"])
+    for name in ("accuracy", "hit_rate", "false_alarm_rate", "d_prime", "criterion"):
+        low, high = calibrated[f"{name}_interval"]
+        assert low <= calibrated[name] <= high, name
+    assert {other["calibrated"]["threshold"] for other in now["other_episodes"]} == {told["threshold"]}
+    # All else is as without.
+    assert {name: now[name] for name in SCORES} == {name: before[name] for name in SCORES}
+    np.testing.assert_array_equal(Run(tmp_path / "one").read_answers(), Run(runs / "one").read_answers())
+    assert before["calibrated"] is None
+    assert f"calibrated accuracy {calibrated['accuracy']:.4f}, nearest" in capsys.readouterr().out
+    text = (tmp_path / "one/report.html").read_text()
+    assert f"accuracy <strong>{calibrated['accuracy']:.3f}</strong>" in text
+    assert Page(text).open == []
+    assert "the threshold that is best" not in (runs / "one/report.html").read_text()
+
+
 def test_scores_belong_together(runs: Path):
     scores = scores_of(runs / "one")
     assert (scores["n_old"], scores["n_new"]) == (8 * 4, 8 * 4)

@@ -17,7 +17,12 @@ from recognition.evaluation.scores import (
     seconds_per_episode,
     without_nan,
 )
-from recognition.evaluation.signal_detection import summarise
+from recognition.evaluation.signal_detection import (
+    COUNTED,
+    resample_episodes,
+    summarise,
+    summarise_with_intervals,
+)
 from recognition.features.feature_bank import FeatureBank
 
 
@@ -35,6 +40,19 @@ def test_description_holds_all_scores_and_says_nothing_that_json_cannot(dataset:
     assert (told["num_episodes"], told["num_clips"], told["num_study_frames"]) == (8, 3, 15)
     assert told["n_shown"] + told["n_between"] == told["n_old"]
     json.dumps(without_nan(told), allow_nan=False)
+
+
+def test_threshold_changes_what_is_called_calibrated_and_nothing_else(dataset: EpisodeDataset, small_bank: Path):
+    is_old = dataset.episodes.is_old
+    answer = np.random.default_rng(0).normal(size=is_old.shape) + is_old + 2
+    plain, told = (describe_answers(dataset, answer, small_bank, threshold) for threshold in (None, 2.5))
+    assert plain.pop("calibrated") is None
+    calibrated = told.pop("calibrated")
+    assert without_nan(told) == without_nan(plain)
+    expected = summarise_with_intervals(answer, is_old, resample_episodes(len(answer)), 2.5)
+    names = [f"{name}{end}" for name in COUNTED for end in ("", "_interval")]
+    assert calibrated == {"threshold": 2.5, **{name: expected[name] for name in names}}
+    assert calibrated["accuracy"] > plain["accuracy"]
 
 
 def test_description_of_a_model_that_never_says_old_has_no_slope(dataset: EpisodeDataset, small_bank: Path):
