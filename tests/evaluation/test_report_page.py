@@ -107,7 +107,9 @@ training: {{num_workers: 0, device: cpu}}
     config, run = load_config(folder / "run.yaml", [f"name={name}"]), Run(folder / "runs" / name)
     torch.manual_seed(0)
     run.start(config, {})
-    run.save_best(build_model(model, CONFIGS[model](**config.model.args), 16, 8, 1).state_dict())
+    built = build_model(model, CONFIGS[model](**config.model.args), 16, 8, 1)
+    built.threshold = torch.tensor(0.1)
+    run.save_best(built.state_dict())
     for epoch in range(1, 6):
         scores = {f"{split}_{x}": 0.5 + 0.01 * epoch for split in ("train", "validation") for x in ("loss", "accuracy")}
         run.append_metrics({"epoch": epoch, "step": epoch, "seconds": 1.5, **scores})
