@@ -56,7 +56,7 @@ class Bloom(Mixer):
 
     def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
         """x (B, T, M) to (B, T, M), or to the last `num_last` frames alone. A frame is read before it is added."""
-        return in_segments(at_least_float32, self._step, x, num_last, self.segment)
+        return in_segments(at_least_float32, self._step, x, num_last, self.segment)[0]
 
     def _step(self, x: Tensor, num_last: int, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """One segment; the state is each unit's largest margin so far, (B, N)."""

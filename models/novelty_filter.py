@@ -1,4 +1,4 @@
-"""Novelty filter: what of a frame cannot be made of those before it (Kohonen and Oja 1976, doi 10.1007/BF00344259).
+"""Novelty filter: what of a frame cannot be made of those before it (Kohonen and Oja 1976, Biol. Cybern. 21).
 
 Shapes: B episodes, T frames, Q frames read, L frames a chunk, H heads, K key width, M model width.
 """
