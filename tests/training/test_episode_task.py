@@ -137,17 +137,23 @@ WORDS = "model.probes_write=false", "dataset.train_probes=12", "dataset.probe_ti
 
 
 @pytest.mark.parametrize("model", ["mlstm", "temporal_gate"])  # one layer may look ahead, as no other is above it
-def test_training_that_asks_in_the_midst_of_study_is_the_same_with_threads_that_gather(
+def test_training_that_asks_in_the_midst_of_study_and_turns_axes_is_the_same_with_threads_that_gather(
     model: str, train_here: Callable, small_bank: Path
 ):
     text = config_text(small_bank, model, "{d_embed: 8}", n_epochs=2)
-    assert_same_run(train_here(*WORDS, text=text, name="one"), train_here(*WORDS, "training.num_workers=2", text=text))
+    words = *WORDS, "dataset.whiten=6", "dataset.reflect_films=true"
+    assert_same_run(train_here(*words, text=text, name="one"), train_here(*words, "training.num_workers=2", text=text))
 
 
 @pytest.mark.parametrize(
     ("args", "told"),
     [
         ("{d_embed: 8, layers: [temporal_gate, transformer]}", r"temporal_gate .* later frames \(probe_times: end\)$"),
+        (
+            "{d_embed: 8, layers: [transformer, lstm]}",
+            r"transformer .* \(model\.args\.transformer\.causal: true, or probe_times: end\)$",
+        ),
+        ("{d_embed: 8, layers: [transformer, lstm], transformer: {causal: true}}", None),
         ("{d_embed: 8, layers: [lstm, temporal_gate]}", None),
     ],
 )
