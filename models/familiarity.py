@@ -25,6 +25,11 @@ class Familiarity(nn.Module):
         return self.output(torch.cat([cosine, *further], 1).transpose(1, 2))
 
 
+def log_length(x: Tensor) -> Tensor:
+    """log |x| of vectors (..., V)."""
+    return torch.log(torch.linalg.vector_norm(x, dim=-1) + 1e-6)
+
+
 def match(weight: Tensor, scale: float = 1.0) -> None:
     """Fill a matrix so that it maps frames without loss, as far as it has room: the identity where it has rows enough,
     else orthonormal rows, drawn by torch's generator; times `scale`."""

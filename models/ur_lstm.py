@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import Count, MixerConfig
-from models.familiarity import Familiarity, match
+from models.familiarity import Familiarity, log_length, match
 from models.lstm import SMALL
 from models.mixer import Mixer, in_pieces
 from ur_lstm import URLSTM, URLSTMCell
@@ -20,7 +20,7 @@ class URLSTMMixer(Mixer):
     """One layer of UR-LSTM. Its gates start with time scales from 1 to M / 2 frames and reach further as they learn.
 
     With `familiarity`, which is for probes that do not write, the cosine of the cell with what the probe would write is
-    told. `match_init` starts the cell as a running mean of the frames themselves, which no hidden state disturbs.
+    told, and the cell's length. `match_init` starts the cell as a running mean of the frames themselves, which no hidden state disturbs.
     """
 
     class Config(MixerConfig):
@@ -42,7 +42,7 @@ class URLSTMMixer(Mixer):
             learn_forget_bias=config.learn_forget_bias,
             checkpoint_every=config.checkpoint_every,
         )
-        self.familiarity = Familiarity(1, config.d_embed) if config.familiarity else None
+        self.familiarity = Familiarity(1, config.d_embed, 1) if config.familiarity else None
         self.only_reads = config.familiarity
         if config.match_init:
             cell, width = self._cell, config.d_embed
@@ -69,7 +69,7 @@ class URLSTMMixer(Mixer):
         rows = slice(2 * cell.hidden_size, 3 * cell.hidden_size)  # of the update
         update = F.linear(x, cell.weight_ih[rows], cell.bias[rows]) + F.linear(h.to(x.dtype), cell.weight_hh[rows])
         remembered, written = (part.view_as(queries)[:, None] for part in (c, torch.tanh(update)))
-        return y + self.familiarity(remembered, written)
+        return y + self.familiarity(remembered, written, log_length(remembered))
 
     @property
     def _cell(self) -> URLSTMCell:
