@@ -79,11 +79,14 @@ def main() -> int:
         print("These weights have learned nothing: good for a try, not for results.")
     elif args.weights == "DEFAULT" and args.temporal_gates is not None:
         print("The temporal gates have learned nothing; give weights of a network that was trained with them.")
-    failures += process(todo, backbone, args)
+    new_failures = process(todo, backbone, args)
+    failures += new_failures
 
     headers, unread = write_lists(args.output_dir, failures, args.shard)
     unit, num_rows = "frames" if backbone.preprocessing.window == 1 else "windows", sum(h.num_frames for h in headers)
     print(f"{args.output_dir}: {len(headers)} films, {num_rows} {unit}; list in {args.output_dir / 'videos.csv'}")
+    if headers and (len(new_failures) < len(todo) or not failures):
+        tell_geometry(args.output_dir, headers)
     if unread:
         print(f"Feature files that could not be read and are not in that list: {', '.join(unread)}", file=sys.stderr)
     if failures:
@@ -348,6 +351,20 @@ def write_lists(
             pd.DataFrame(rows, columns=["video_id", "num_frames", "fps", "duration_s"]).to_csv(part, index=False)
         listed = paths
     return headers, unread
+
+
+def tell_geometry(output_dir: Path, headers: "list[FeatureHeader]") -> None:
+    """Say how the features of the films lie in space. Nothing if there are too few frames to tell, or if files of the
+    folder do not go together: that is for the steps which read them."""
+    from recognition.features.feature_bank import FeatureBank
+    from recognition.features.geometry import describe_geometry, geometry_lines
+
+    try:
+        bank = FeatureBank(output_dir, [header.video_id for header in headers], place="mapped")
+        numbers, advice = geometry_lines(describe_geometry(bank))
+    except (InputError, OSError):
+        return
+    print(f"Features: {numbers}\n{advice}")
 
 
 def failed_file(output_dir: Path, shard: tuple[int, int]) -> Path:

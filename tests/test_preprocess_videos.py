@@ -10,12 +10,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_FEATURES, refusal, run_script
+from conftest import SMALL_FEATURES, refusal, run_script, write_features
 from on_disk import CLIPS, contents, rows
 from PIL import Image
 from torch import nn
 
-from preprocess_videos import choose_workers
+from preprocess_videos import choose_workers, tell_geometry
 from recognition.features.backbone import Backbone, torchvision
 from recognition.features.feature_file import feature_files, map_features, read_header, read_shots
 from recognition.films.alterations import ALTERATIONS
@@ -152,6 +152,36 @@ def test_number_of_files_that_are_passed_over_is_told(tmp_path, preprocess, film
     assert f"{videos}: 4 files passed over, by the endings of their names no films (.gif, .h264, none)" in (
         preprocess(*words).stdout
     )
+
+
+def test_axes_of_the_features_are_told_at_the_end(tmp_path, preprocess, films):
+    words = (*SMALL_FEATURES, "--input_dir", films, "--output_dir", tmp_path / "features")
+    first, again = (preprocess(*words).stdout for _ in range(2))  # also where all films are finished
+    *_, numbers, advice = first.splitlines()
+    assert numbers.startswith("Features: ")
+    assert "of the variance along the first axis" in numbers
+    assert advice.startswith("Effective rank ")
+    assert "of 1024: memories that add up frames will need dataset.whiten" in advice
+    assert again.splitlines()[-2:] == [numbers, advice]
+
+
+def test_axes_of_earlier_features_are_not_told_where_all_new_films_failed(tmp_path, preprocess, films):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "film.mp4").symlink_to(films / "film_001.mp4")
+    words = (*SMALL_FEATURES, "--input_dir", videos, "--output_dir", tmp_path / "features")
+    preprocess(*words)
+    (videos / "broken.mp4").write_bytes(b"no film")
+    assert "Effective rank" not in preprocess(*words).stdout
+
+
+def test_axes_are_not_told_of_too_few_frames_or_of_features_that_do_not_go_together(tmp_path, capsys):
+    write_features(tmp_path / "short", [1])
+    write_features(tmp_path / "mixed", [30, 30])
+    (write_features(tmp_path / "wide", [30, 30], num_features=20) / "film_1.h5").replace(tmp_path / "mixed/film_1.h5")
+    for name in ("short", "mixed"):
+        tell_geometry(tmp_path / name, [read_header(path) for path in feature_files(tmp_path / name)])
+    assert capsys.readouterr() == ("", "")
 
 
 def test_list_of_films_says_what_the_files_hold(finished):
