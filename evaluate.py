@@ -72,13 +72,15 @@ def evaluate(run: "Run", config: "RunConfig", args: Namespace, findings: "dict[s
     from recognition.evaluation.answers import subject_of
     from recognition.evaluation.findings import Findings
     from recognition.evaluation.gallery import exhibits
-    from recognition.evaluation.one_run import Options, evaluate_run, open_test_set
+    from recognition.evaluation.one_run import Options, evaluate_run, open_test_set, open_training_films
     from recognition.evaluation.report import write_report
 
     subject = subject_of(run, config)
     test_set = open_test_set(run, config, reads_train=args.audit or names_train(args.settings))
     if (key := config.dataset.model_dump_json()) not in findings:
-        findings[key] = Findings(config.dataset, test_set, subject.fabric.device, args.audit)
+        findings[key] = Findings(
+            config.dataset, test_set, subject.fabric.device, open_training_films(run, config), args.audit
+        )
         if found := findings[key].audit:
             print("\n".join(["Audit:", *(f"  {line}" for line in found["lines"])]))
     options = Options(args.try_settings, args.episodes, args.memorability)

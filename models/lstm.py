@@ -25,7 +25,8 @@ class LSTM(Mixer):
     are open (chrono initialisation, Tallec and Ollivier 2018, arXiv:1804.11188). None leaves torch's values.
 
     With `familiarity`, which is for probes that do not write, the cosine of the cell with what the probe would add to
-    it is told, and the cell's length, which says how much was added up. `match_init` starts the cell as a sum of the frames themselves, which no hidden state disturbs.
+    it is told, and the cell's length, which says how much was added up. `match_init` starts the cell as a sum of the
+    frames themselves, which no hidden state disturbs.
     """
 
     class Config(MixerConfig):

@@ -20,7 +20,8 @@ class URLSTMMixer(Mixer):
     """One layer of UR-LSTM. Its gates start with time scales from 1 to M / 2 frames and reach further as they learn.
 
     With `familiarity`, which is for probes that do not write, the cosine of the cell with what the probe would write is
-    told, and the cell's length. `match_init` starts the cell as a running mean of the frames themselves, which no hidden state disturbs.
+    told, and the cell's length. `match_init` starts the cell as a running mean of the frames themselves, which no
+    hidden state disturbs.
     """
 
     class Config(MixerConfig):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.nearest import unit_batches
+from recognition.evaluation.memories import WhitenedMemories
 from recognition.evaluation.signal_detection import (
     COUNTED,
     interval,
@@ -21,6 +22,7 @@ from recognition.evaluation.signal_detection import (
     summarise,
     summarise_with_intervals,
 )
+from recognition.features.feature_bank import FeatureBank
 from recognition.training.calibration import best_threshold
 
 KEPT_SHARES = (1 / 16, 1 / 4)  # of the study frames, in the controls with a cut memory
@@ -51,7 +53,7 @@ def nearest_frame_similarity(
 
     Raises ValueError if `lookup` keeps no frame, more than there are, or no dimension.
     """
-    return _similarities(dataset, device, [lookup], batch_size, seed)[0]
+    return _answers(dataset, device, [lookup], None, batch_size, seed)[0]
 
 
 def nearest_frame_at(threshold: float, dataset: EpisodeDataset, device: torch.device) -> dict[str, Any]:
@@ -62,12 +64,16 @@ def nearest_frame_at(threshold: float, dataset: EpisodeDataset, device: torch.de
 
 
 def all_controls(
-    validation_set: EpisodeDataset, test_set: EpisodeDataset, device: torch.device
+    validation_set: EpisodeDataset,
+    test_set: EpisodeDataset,
+    device: torch.device,
+    training_films: FeatureBank | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Scores on test of every control by its name. The episodes of each set are gathered once.
 
-    Those that look frames up say "old" if a remembered frame is near enough, the threshold being the best one on
-    validation; `state_bytes` is the size of their memory.
+    Those with a memory say "old" if a remembered frame is near enough, or if the memory knows the probe well enough,
+    the threshold being the best one on validation; `state_bytes` is the size of their memory. Those of `MEMORIES` read
+    features whitened by `training_films`, and are left out where these are not given or have too few axes.
     """
     num_study_frames = test_set.num_study_frames
     lookups = {"nearest_frame": Lookup()}
@@ -75,9 +81,20 @@ def all_controls(
         num_kept = max(1, round(share * num_study_frames))
         lookups[f"nearest_of_{num_kept}_frames"] = Lookup(num_kept=num_kept)
     lookups[f"nearest_in_{NUM_DIMENSIONS}_dimensions"] = Lookup(num_dimensions=NUM_DIMENSIONS)
-    scores = _scores(validation_set, test_set, device, list(lookups.values()))
-    is_old = test_set.episodes.is_old
-    return {"chance": chance(is_old), "always_old": always_old(is_old), **dict(zip(lookups, scores, strict=True))}
+    whitened = None if training_films is None else WhitenedMemories(training_films, device)
+    sizes = {name: lookup.state_bytes(test_set) for name, lookup in lookups.items()}
+    sizes |= {name: 4 * memory.num_floats for name, memory in whitened.memories.items()} if whitened else {}
+
+    on_validation, on_test = (
+        _answers(dataset, device, list(lookups.values()), whitened) for dataset in (validation_set, test_set)
+    )
+    is_old, resamples = test_set.episodes.is_old, resample_episodes(len(test_set))
+    controls = {"chance": chance(is_old), "always_old": always_old(is_old)}
+    for (name, num_bytes), validation_answer, answer in zip(sizes.items(), on_validation, on_test, strict=True):
+        threshold = best_threshold(validation_answer, validation_set.episodes.is_old)
+        scores = summarise_with_intervals(answer, is_old, resamples, threshold)
+        controls[name] = {"threshold": threshold, **scores, "state_bytes": num_bytes}
+    return controls
 
 
 def chance(is_old: np.ndarray) -> dict[str, Any]:
@@ -102,44 +119,36 @@ def always_old(is_old: np.ndarray) -> dict[str, Any]:
     return {**scores, **{f"{name}_interval": None for name in (*COUNTED, "auc")}}
 
 
-def _scores(
-    validation_set: EpisodeDataset,
-    test_set: EpisodeDataset,
+def _answers(
+    dataset: EpisodeDataset,
     device: torch.device,
     lookups: Sequence[Lookup],
-) -> list[dict[str, Any]]:
-    """Scores on test of each lookup, with its best threshold on validation and the size of its memory."""
-    given = [_similarities(dataset, device, lookups) for dataset in (validation_set, test_set)]
-    is_old, resamples = test_set.episodes.is_old, resample_episodes(len(test_set))
-    scores = []
-    for lookup, on_validation, on_test in zip(lookups, *given, strict=True):
-        threshold = best_threshold(on_validation, validation_set.episodes.is_old)
-        test_scores = summarise_with_intervals(on_test, is_old, resamples, threshold)
-        scores.append({"threshold": threshold, **test_scores, "state_bytes": lookup.state_bytes(test_set)})
-    return scores
-
-
-def _similarities(
-    dataset: EpisodeDataset, device: torch.device, lookups: Sequence[Lookup], batch_size: int = 4, seed: int = 0
+    whitened: WhitenedMemories | None = None,
+    batch_size: int = 4,
+    seed: int = 0,
 ) -> list[np.ndarray]:
-    """Similarity of every probe to the nearest remembered frame, (N, P) for each lookup, gathering batches once."""
+    """Graded answers to all probes, (N, P) each, gathering batches once: of each lookup the similarity to the nearest
+    remembered frame, then of each memory of whitened frames how well it knows the probe."""
     for lookup in lookups:
         if lookup.num_kept is not None and not 1 <= lookup.num_kept <= dataset.num_study_frames:
             raise ValueError(f"num_kept: {lookup.num_kept} is not between 1 and {dataset.num_study_frames}")
         if lookup.num_dimensions is not None and lookup.num_dimensions < 1:
             raise ValueError(f"num_dimensions: {lookup.num_dimensions} is below 1")
     projections = [_projection(dataset.bank.num_features, lookup.num_dimensions, seed, device) for lookup in lookups]
-    similarities: list[list[Tensor]] = [[] for _ in lookups]
+    batches = []
     for number, study, probes in unit_batches(dataset, np.arange(len(dataset)), device, batch_size):
-        for lookup, projection, parts in zip(lookups, projections, similarities, strict=True):
+        answers = []
+        for lookup, projection in zip(lookups, projections, strict=True):
             kept, asked = study, probes
             if lookup.num_kept is not None:
                 places = _kept_places(number, dataset.num_study_frames, lookup.num_kept, seed).to(device)  # (B, K)
                 kept = study.take_along_dim(places[..., None], 1)  # (B, K, D)
             if projection is not None:
                 kept, asked = F.normalize(kept @ projection, dim=2), F.normalize(probes @ projection, dim=2)
-            parts.append((asked @ kept.transpose(1, 2)).amax(2).cpu())  # (B, P, K) to (B, P)
-    return [torch.cat(parts).numpy() for parts in similarities]
+            answers.append((asked @ kept.transpose(1, 2)).amax(2))  # (B, P, K) to (B, P)
+        answers += whitened.familiarity(study, probes) if whitened else []
+        batches.append([answer.cpu() for answer in answers])
+    return [torch.cat(parts).numpy() for parts in zip(*batches, strict=True)]
 
 
 def _kept_places(episode_numbers: np.ndarray, num_study_frames: int, num_kept: int, seed: int) -> Tensor:

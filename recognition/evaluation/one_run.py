@@ -1,12 +1,13 @@
 """Everything that is told of one run: evaluation.json."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from recognition.common.command_line import InputError
+from recognition.common.command_line import InputError, one_line
 from recognition.common.files import sha256
 from recognition.episodes.dataset import EpisodeDataset
 from recognition.evaluation.answers import Subject
@@ -21,6 +22,7 @@ from recognition.evaluation.scores import (
     seconds_per_episode,
     without_nan,
 )
+from recognition.features.feature_bank import FeatureBank
 from recognition.training.config import RunConfig
 from recognition.training.data import open_split
 from recognition.training.model import read_config
@@ -67,6 +69,18 @@ def open_test_set(run: Run, config: RunConfig, reads_train: bool = False) -> Epi
     return test_set
 
 
+def open_training_films(run: Run, config: RunConfig) -> FeatureBank | None:
+    """The films that a run was trained on, memory-mapped. None, with a line that says why, where they are not at hand:
+    its scores do not need them."""
+    mapped = config.dataset.model_copy(update={"bank": "mapped"})
+    try:
+        run.check_inputs(describe_inputs({"train": input_files(config)["train"]}))
+        return open_split(mapped, "train").bank
+    except InputError as error:
+        print(one_line(f"{config.name}: controls on whitened features are left out: {error}"), file=sys.stderr)
+        return None
+
+
 def evaluate_run(
     run: Run, subject: Subject, test_set: EpisodeDataset, findings: Findings, options: Options
 ) -> Evaluated:
@@ -89,6 +103,7 @@ def evaluate_run(
         "seconds_per_episode": seconds_per_episode(run.read_metrics(), subject.config.training.batch_size),
         **scores,
         "controls": findings.controls,
+        "geometry": findings.geometry,
         "memorability": by_memorability,
         "other_episodes": list(other_episodes(subject, test_set, findings, options.episodes)),
         "audit": findings.audit,

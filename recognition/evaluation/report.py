@@ -14,6 +14,7 @@ from recognition.evaluation import pages
 from recognition.evaluation.comparison import Comparison
 from recognition.evaluation.pages import find_pages
 from recognition.evaluation.signal_detection import NUM_RESAMPLES
+from recognition.features.geometry import geometry_lines
 from recognition.training.config import RunConfig, dump_config
 from recognition.training.runs import Run
 
@@ -37,6 +38,10 @@ CONTROLS = {  # by what their names begin with
     "nearest_frame": "a threshold on the cosine with the nearest studied frame, chosen on validation",
     "nearest_of": "the same, with a memory of so many study frames, drawn at random",
     "nearest_in": "the same, with features projected onto so many random directions",
+    "novelty_filter": "what no sum of studied frames gives a probe, along so many whitened axes, as do the following",
+    "hebbian": "the squares of the products of the probe with all studied frames, added up",
+    "bloom": "so many random units, each with the most that it was ever excited; their mean over the probe’s four",
+    "sum": "the product of the probe with the sum of all studied frames",
 }
 MEMORABILITY = {  # what memorability is correlated with, and what it is called
     "hit_rate": "hit rate",
@@ -97,9 +102,20 @@ def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
 
 
 def control_points(controls: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The controls that have a memory, as points of the figure of memory per byte."""
-    names = {name: {"name": name.replace("_", " "), "is_control": True} for name in controls}
-    return [{**scores, **names[name]} for name, scores in controls.items() if scores.get("state_bytes")]
+    """The controls that have a memory, as points of the figure of memory per byte: those that no other one beats with
+    as few bytes, since all of them would crowd it."""
+    points = [
+        {**scores, "name": name.replace("_", " "), "is_control": True}
+        for name, scores in controls.items()
+        if scores.get("state_bytes")
+    ]
+    return [
+        point
+        for point in points
+        if not any(
+            other["state_bytes"] <= point["state_bytes"] and other["d_prime"] > point["d_prime"] for other in points
+        )
+    ]
 
 
 def render_report(
@@ -119,6 +135,7 @@ def render_report(
         rows=_score_rows(evaluation),
         pages=described_pages(evaluation),
         controls=_control_rows(evaluation["controls"]),
+        geometry={name: geometry_lines(found) for name, found in evaluation["geometry"].items() if found},
         others=_other_kinds(evaluation),
         best_epoch=best and best["epoch"],
         num_epochs=len(metrics),

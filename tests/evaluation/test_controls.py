@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import write_features
 
 from recognition.episodes.dataset import EpisodeDataset
@@ -17,6 +18,7 @@ from recognition.evaluation.controls import (
     chance,
     nearest_frame_similarity,
 )
+from recognition.evaluation.memories import MEMORIES, WhitenedMemories
 from recognition.evaluation.signal_detection import (
     resample_episodes,
     summarise,
@@ -30,9 +32,11 @@ CPU = torch.device("cpu")
 LENGTHS = np.array([60, 67, 80])
 
 
-def dataset_of(folder: Path, old_probes: str = "presented", seed: int = 0, repeat_test: int = 1) -> EpisodeDataset:
+def dataset_of(
+    folder: Path, old_probes: str = "presented", seed: int = 0, repeat_test: int = 1, num_features: int = 16
+) -> EpisodeDataset:
     spec, ids = EpisodeSpec(3, 9, 4, 4, 2, old_probes), [f"film_{k}" for k in range(3)]
-    write_features(folder, LENGTHS)
+    write_features(folder, LENGTHS, num_features)
     write_index(EpisodeIndex(folder / "indices.h5", draw_episodes(LENGTHS, spec, 13, (seed,)), ids, LENGTHS, spec), {})
     return EpisodeDataset(read_index(folder / "indices.h5"), FeatureBank(folder, ids), 2, repeat_test)
 
@@ -108,6 +112,36 @@ def test_one_pass_gathers_every_episode_once(tmp_path, monkeypatch):
     monkeypatch.setattr(EpisodeDataset, "__getitem__", lambda self, n: gathered.extend(n) or gather(self, n))
     all_controls(validation, test, CPU)
     assert gathered == [*range(13), *range(13)]
+
+
+def test_memories_of_whitened_frames_join_the_controls_and_leave_the_others_as_they_are(tmp_path):
+    train, validation, test = (dataset_of(tmp_path / str(k), "any", k, 1, 150) for k in range(3))
+    without, controls = all_controls(validation, test, CPU), all_controls(validation, test, CPU, train.bank)
+    assert list(controls) == [*without, *MEMORIES]
+    assert {name: controls[name] for name in without} == without
+    for (name, memory), on_validation, on_test in zip(
+        MEMORIES.items(), *(known_by(train, dataset) for dataset in (validation, test)), strict=True
+    ):
+        threshold, is_old = best_threshold(on_validation, validation.episodes.is_old), test.episodes.is_old
+        expected = summarise_with_intervals(on_test, is_old, resample_episodes(len(test)), threshold)
+        assert controls[name] == {"threshold": threshold, **expected, "state_bytes": 4 * memory.num_floats}, name
+
+
+def known_by(train: EpisodeDataset, dataset: EpisodeDataset) -> list[np.ndarray]:
+    """How well each memory knows the probes of all episodes, (N, P) each."""
+    memories, parts = WhitenedMemories(train.bank, CPU), []
+    for first in range(0, len(dataset), 4):
+        features = F.normalize(dataset[np.arange(first, min(first + 4, len(dataset)))][0].float(), dim=2)
+        parts.append(memories.familiarity(features[:, :15], features[:, 15:]))
+    return [torch.cat(part).numpy() for part in zip(*parts, strict=True)]
+
+
+def test_data_set_with_few_axes_has_no_control_that_needs_more(tmp_path):
+    train, validation, test = (dataset_of(tmp_path / str(k), "any", k, 1, 100) for k in range(3))
+    controls = all_controls(validation, test, CPU, train.bank)
+    assert set(MEMORIES) - set(controls) == {"novelty_filter_128"}
+    train, validation, test = (dataset_of(tmp_path / f"few {k}", "any", k) for k in range(3))
+    assert all_controls(validation, test, CPU, train.bank) == all_controls(validation, test, CPU)
 
 
 def test_cut_memory_is_the_same_for_equal_seeds_and_any_batch_size(tmp_path):

@@ -397,6 +397,35 @@ def test_other_content_under_the_new_path_is_refused(runs: Path, moved: Path, ev
         evaluated(moved / "one", *places(moved))
 
 
+def test_axes_of_the_features_of_training_and_test_films_are_told(runs: Path):
+    scores, page = scores_of(runs / "one"), (runs / "one/report.html").read_text()
+    for split, films in (("train", "Training"), ("test", "Test")):
+        assert 10 < scores["geometry"][split]["effective_rank"] <= 16
+        assert f"{films} films: " in page
+    assert scores["geometry"]["train"] != scores["geometry"]["test"]
+    assert "Effective rank 16 of 16" in page
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_run_is_scored_without_its_training_films_and_told_what_is_left_out(
+    moved: Path, evaluated: Callable, capsys: pytest.CaptureFixture, is_changed: bool
+):
+    evaluated(moved / "one", *places(moved))
+    before = scores_of(moved / "one")
+    assert "left out" not in capsys.readouterr().err
+    if is_changed:
+        shutil.copy(moved / "indices/train_indices_lures.h5", moved / "indices/train_indices.h5")
+        told = r"train_indices\.h5 has changed since"
+    else:
+        film = read_index(moved / "indices/train_indices.h5").video_ids[0]
+        (moved / f"features/{film}.h5").unlink()
+        told = rf"{film}\.h5: no such feature file"
+    evaluated(moved / "one")
+    assert re.search(f"controls on whitened features are left out: .*{told}", capsys.readouterr().err)
+    assert scores_of(moved / "one") == {**before, "geometry": {**before["geometry"], "train": None}}
+    assert "Training films: " not in (moved / "one/report.html").read_text()
+
+
 def test_runs_of_one_data_set_under_two_paths_are_one_row(runs: Path, moved: Path, evaluated: Callable):
     shutil.copytree(runs / "two", moved / "two")
     evaluated(moved / "one", *places(moved))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from recognition.evaluation import figures as draw
+from recognition.evaluation.report import control_points
 
 ROW = {
     "num_probes": 99,
@@ -127,3 +128,11 @@ def test_figures_are_written_as_pdf_and_those_of_an_earlier_report_removed(tmp_p
     draw.write_figures({"kinds": draw.kinds_bars([{"kind": "old", **ROW}], "hit_rate", "title", "label")}, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["kinds.pdf"]
     assert (tmp_path / "kinds.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_controls_that_another_one_beats_with_as_few_bytes_are_not_drawn():
+    found = {"small": (16, 1.0), "worse_and_larger": (32, 0.9), "of_equal_size": (64, 2.0), "best": (64, 3.0)}
+    controls = {name: {"state_bytes": size, "d_prime": d_prime} for name, (size, d_prime) in found.items()}
+    assert [point["name"] for point in control_points({"chance": {"accuracy": 0.5}, **controls})] == ["small", "best"]
+    del controls["small"]
+    assert [point["name"] for point in control_points(controls)] == ["worse and larger", "best"]
