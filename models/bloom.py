@@ -39,7 +39,7 @@ class Bloom(Mixer):
         units: Count = 512
         winners: Count = 4
         code: Literal["hard", "soft"] = "soft"
-        temperature: float = Field(0.1, gt=0)  # drives have a deviation of 1 at the start
+        temperature: float = Field(0.03, gt=0)  # drives have a deviation of 1 at the start
 
         @model_validator(mode="after")
         def _check(self) -> "Bloom.Config":
