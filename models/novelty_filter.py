@@ -25,9 +25,9 @@ class NoveltyFilter(Mixer):
 
     Per head, with k the key of a frame and q its query, both of unit length:
         C_t = C_{t-1} + k k'        novelty_t = r q' (C_{t-1} + r)^-1 q = 1 - q' C_{t-1} (C_{t-1} + r)^-1 q
-    between 0, for what was seen many times, and 1, for what is at right angles to all that was seen. Each head's r is
-    learned. What the layer gives is a linear map of few numbers: each head's novelty and its logarithm, and the load,
-    log(1 + frames so far).
+    between 0, for what was seen many times, and 1, for what is at right angles to all that was seen. Each head's r,
+    LEAST_RIDGE + exp(log_ridge), is learned. What the layer gives is a linear map of few numbers: each head's novelty
+    and its logarithm, and the load, log(1 + frames so far).
 
     C is a sum, so the order of frames does not matter and study is one product of matrices. Frames that are read on
     the way are done chunk by chunk, with two Cholesky factors a chunk. All of it in float32.
@@ -113,8 +113,13 @@ class NoveltyFilter(Mixer):
 
 
 def _whiten(matrix: Tensor, x: Tensor) -> Tensor:
-    """L^-1 x', with LL' the positive definite matrix (..., K, K): x (..., Q, K) to (..., K, Q)."""
-    return torch.linalg.solve_triangular(torch.linalg.cholesky(matrix), x.mT, upper=False)
+    """L^-1 x', with LL' the positive definite matrix (..., K, K): x (..., Q, K) to (..., K, Q).
+
+    Where it is not, as when a feature is not finite, all is nan, by which training and evaluation know what to say.
+    """
+    factor, is_failed = torch.linalg.cholesky_ex(matrix)
+    factor = factor.masked_fill(is_failed.bool()[..., None, None], torch.nan)
+    return torch.linalg.solve_triangular(factor, x.mT, upper=False)
 
 
 def _energy_in_turn(q: Tensor, k: Tensor, matrix: Tensor) -> Tensor:

@@ -131,6 +131,17 @@ def test_as_many_frames_as_are_published_stay_finite_in_float32(num_frames, is_s
     assert all(x.isfinite().all() for x in (y, *gradients))
 
 
+@torch.no_grad()
+def test_feature_that_is_not_finite_spoils_its_own_episode_and_raises_nothing():
+    layer, x = build(), draw(B, T, M)
+    clean = layer(x)
+    x[0, 5, 3] = torch.nan
+    for y in (layer(x)[:, 6:], layer.read(x[:, 6:], layer.study(x, [T], is_read=False)[1][0])):
+        assert y[0].isnan().all()
+        assert y[1].isfinite().all()
+    torch.testing.assert_close(layer(x)[1], clean[1])
+
+
 def test_bfloat16_autocast_computes_in_float32():
     layer, x = build().float(), draw(B, T, M).float()
     exact = layer(x)
