@@ -104,17 +104,21 @@ class Hebbian(Mixer):
         since = frames[:-1, None] - frames[None, :-1] - 1
         within = torch.where(since >= 0, self.rate * torch.exp(since.clamp(min=0) * log_decay), 0)
         given = self.fixed(x) + decay[:-1, None] * (x @ state.mT)
-        h = _Units.apply(given, within * (x @ x.mT))
+        h = units(given, within * (x @ x.mT))
         weighted = self.rate * decay[:-1].flip(0)[:, None] * x
         return h, decay[-1] * state + h.mT @ weighted
 
 
-class _Units(torch.autograd.Function):
+def units(given: Tensor, within: Tensor) -> Tensor:
     """h_t = sigmoid(given_t + sum over s < t of within_ts h_s): given (B, L, N), within (B, L, L) to (B, L, N).
 
-    Written out, as autograd would go through a graph of all frames. What `within` has for s >= t is not looked at, but
-    its gradient is not zero there.
+    `within` must be zero for s >= t, for what makes it so must stop the gradient there too.
     """
+    return _Units.apply(given, within)
+
+
+class _Units(torch.autograd.Function):
+    """Written out, as autograd would keep a graph of all frames. The gradient of `within` is not zero for s >= t."""
 
     @staticmethod
     def forward(ctx: Any, given: Tensor, within: Tensor) -> Tensor:
