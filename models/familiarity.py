@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SCALE = 10.0  # of cosines, that of frames differ by tenths: so they stand out at once from what else passes
+
 
 class Familiarity(nn.Module):
     """Adds to a layer's output, for each head, the cosine of what is read with what the frame itself would write.
@@ -21,13 +23,8 @@ class Familiarity(nn.Module):
 
     def forward(self, read: Tensor, written: Tensor, *further: Tensor) -> Tensor:
         """read and written (B, H, Q, V), and further numbers (B, H, Q) each, to (B, Q, M)."""
-        cosine = F.cosine_similarity(read, written, dim=3)
+        cosine = SCALE * F.cosine_similarity(read, written, dim=3)
         return self.output(torch.cat([cosine, *further], 1).transpose(1, 2))
-
-
-def log_length(x: Tensor) -> Tensor:
-    """log |x| of vectors (..., V)."""
-    return torch.log(torch.linalg.vector_norm(x, dim=-1) + 1e-6)
 
 
 def match(weight: Tensor, scale: float = 1.0) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import Count, MixerConfig, Range
-from models.familiarity import Familiarity, log_length, match
+from models.familiarity import Familiarity, match
 from models.mixer import Mixer, in_pieces
 
 SMALL = 0.1  # what match_init multiplies frames by, so that tanh hardly bends them
@@ -25,8 +25,8 @@ class LSTM(Mixer):
     are open (chrono initialisation, Tallec and Ollivier 2018, arXiv:1804.11188). None leaves torch's values.
 
     With `familiarity`, which is for probes that do not write, the cosine of the cell with what the probe would add to
-    it is told, and the cell's length, which says how much was added up. `match_init` starts the cell as a sum of the
-    frames themselves, which no hidden state disturbs.
+    it is told. `match_init` starts the cell as a sum of the frames themselves: gates depend on neither frame nor hidden
+    state.
     """
 
     class Config(MixerConfig):
@@ -46,12 +46,15 @@ class LSTM(Mixer):
                 with torch.no_grad():  # torch orders the gates i, f, g, o and adds two biases
                     of_input[first : first + width] = torch.linspace(*bias_range, width)
                     of_hidden[first : first + width] = 0
-        self.familiarity = Familiarity(1, width, 1) if config.familiarity else None
+        self.familiarity = Familiarity(1, width) if config.familiarity else None
         self.only_reads = config.familiarity
         if config.match_init:
-            of_frame, of_hidden = (self.lstm.get_parameter(f"weight_{name}_l0") for name in ("ih", "hh"))
-            match(of_frame[2 * width : 3 * width], SMALL)
-            nn.init.zeros_(of_hidden[: 3 * width])
+            frame_weight, hidden_weight, *biases = self.lstm.all_weights[0]
+            match(frame_weight[2 * width : 3 * width], SMALL)
+            nn.init.zeros_(frame_weight[: 2 * width])
+            nn.init.zeros_(hidden_weight[: 3 * width])
+            for bias in biases:
+                nn.init.zeros_(bias[2 * width : 3 * width])
 
     def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
         """x (B, T, M) to (B, T, M), or to the last `num_last` frames alone."""
@@ -72,8 +75,7 @@ class LSTM(Mixer):
         y = torch.sigmoid(o) * torch.tanh(torch.sigmoid(f) * c + added)
         if self.familiarity is None:
             return y
-        remembered = c.expand_as(added)[:, None]
-        return y + self.familiarity(remembered, added[:, None], log_length(remembered))
+        return y + self.familiarity(c.expand_as(added)[:, None], added[:, None])
 
     def state_size(self, num_frames: int) -> int:
         """Floats kept from study to probe: hidden and cell."""

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.config import Count, MixerConfig
-from models.familiarity import Familiarity, log_length, match
+from models.config import Count, MixerConfig, Range
+from models.familiarity import Familiarity, match
 from models.lstm import SMALL
 from models.mixer import Mixer, in_pieces
 from ur_lstm import URLSTM, URLSTMCell
@@ -20,8 +20,9 @@ class URLSTMMixer(Mixer):
     """One layer of UR-LSTM. Its gates start with time scales from 1 to M / 2 frames and reach further as they learn.
 
     With `familiarity`, which is for probes that do not write, the cosine of the cell with what the probe would write is
-    told, and the cell's length. `match_init` starts the cell as a running mean of the frames themselves, which no
-    hidden state disturbs.
+    told. `match_init` starts the cell as a running mean of the frames themselves: gates depend on neither frame nor
+    hidden state. Their time scales are then better alike, for a mean of few frames is long and would drown the others:
+    a bias b of `forget_bias_range` keeps a memory for about exp(b) / 2 frames.
     """
 
     class Config(MixerConfig):
@@ -30,6 +31,7 @@ class URLSTMMixer(Mixer):
         uniform_init: bool = True
         refine: bool = True
         learn_forget_bias: bool = False
+        forget_bias_range: Range | None = None  # spread evenly over the units, in place of uniform_init
         checkpoint_every: Count | None = 256  # frames between kept states; None keeps all of them
         familiarity: bool = False
 
@@ -43,7 +45,10 @@ class URLSTMMixer(Mixer):
             learn_forget_bias=config.learn_forget_bias,
             checkpoint_every=config.checkpoint_every,
         )
-        self.familiarity = Familiarity(1, config.d_embed, 1) if config.familiarity else None
+        if config.forget_bias_range is not None:
+            with torch.no_grad():
+                self._cell.forget_bias.copy_(torch.linspace(*config.forget_bias_range, config.d_embed))
+        self.familiarity = Familiarity(1, config.d_embed) if config.familiarity else None
         self.only_reads = config.familiarity
         if config.match_init:
             cell, width = self._cell, config.d_embed
@@ -70,7 +75,7 @@ class URLSTMMixer(Mixer):
         rows = slice(2 * cell.hidden_size, 3 * cell.hidden_size)  # of the update
         update = F.linear(x, cell.weight_ih[rows], cell.bias[rows]) + F.linear(h.to(x.dtype), cell.weight_hh[rows])
         remembered, written = (part.view_as(queries)[:, None] for part in (c, torch.tanh(update)))
-        return y + self.familiarity(remembered, written, log_length(remembered))
+        return y + self.familiarity(remembered, written)
 
     @property
     def _cell(self) -> URLSTMCell:
