@@ -34,7 +34,7 @@ class Hebbian(Mixer):
     A frame is read before it is written, so no frame finds itself.
     """
 
-    chunk = 32  # frames at a time; changes speed, memory and rounding only
+    chunk = 128  # frames at a time; changes speed, memory and rounding only
 
     class Config(MixerConfig):
         d_key: Count = 64
