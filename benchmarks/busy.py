@@ -51,11 +51,12 @@ def main(seconds: float) -> None:
     import torch.nn.functional as F
 
     from models import CONFIGS, build_model
+    from models.recogniser import Layout
     from recognition.common.allocator import keep_freed_memory
 
     keep_freed_memory()
     torch.manual_seed(0)
-    model = build_model("transformer", CONFIGS["transformer"](), NUM_FEATURES, NUM_PROBES)
+    model = build_model("transformer", CONFIGS["transformer"](), Layout(NUM_FEATURES, NUM_PROBES))
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     features = torch.randn(BATCH, NUM_FRAMES, NUM_FEATURES)
     is_old = torch.arange(BATCH * NUM_PROBES).view(BATCH, NUM_PROBES) % 2.0

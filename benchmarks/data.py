@@ -104,6 +104,7 @@ def epoch(device: str) -> Iterator[Row]:
     from lightning_fabric import Fabric
 
     from models import CONFIGS, build_model
+    from models.recogniser import Layout
     from recognition.training.config import TrainingConfig
     from recognition.training.episode_task import EpisodeTask
     from recognition.training.loop import Loop, Progress
@@ -113,7 +114,7 @@ def epoch(device: str) -> Iterator[Row]:
         dataset = make_dataset(Path(folder), [504] * 14, 512, spec, NUM_EPOCH_EPISODES)
     fabric = Fabric(accelerator=device, devices=1, precision="32-true" if device == "cpu" else "bf16-mixed")
     config = TrainingConfig(batch_size=16, num_workers=0, n_epochs=100, gradient_clip=1.0)
-    plain = build_model("transformer", CONFIGS["transformer"](), 512, dataset.num_probes)
+    plain = build_model("transformer", CONFIGS["transformer"](), Layout(512, dataset.num_probes))
     loop = Loop(EpisodeTask(plain, dataset, dataset, fabric, config), fabric, config)
     batches = [fabric.to_device(dataset[np.arange(k, k + 16)]) for k in range(0, len(dataset), 16)]
 

@@ -50,12 +50,13 @@ def prepare(device: str, name: str, num_frames: int) -> Callable[[], None]:
     """A forward and backward pass of one episode of `num_frames` positions through a shipped configuration's model."""
     from models import CONFIGS as SETTINGS
     from models import PUBLISHED_NAMES, build_model
+    from models.recogniser import Layout
     from recognition.training.config import check_model, load_config
 
     path = ROOT / "config-files" / f"{name}.yaml"
     config = check_model(load_config(path), SETTINGS, PUBLISHED_NAMES, path).model
     torch.manual_seed(0)
-    model = build_model(config.model, SETTINGS[config.model](**config.args), 512, NUM_PROBES).to(device)
+    model = build_model(config.model, SETTINGS[config.model](**config.args), Layout(512, NUM_PROBES)).to(device)
     features = torch.randn(1, num_frames, 512, device=device)
 
     def step(features: Tensor = features) -> None:

@@ -12,7 +12,7 @@ from models.mixed import mixed_config
 from models.mixer import Mixer
 from models.mlstm import MLSTM
 from models.novelty_filter import NoveltyFilter
-from models.recogniser import Recogniser
+from models.recogniser import Layout, Recogniser
 from models.temporal_gates import TemporalGate
 from models.transformer import Transformer
 from models.ur_lstm import URLSTMMixer
@@ -36,20 +36,11 @@ CONFIGS: dict[str, type[StackConfig]] = {**_of_one_family, "mixed": mixed_config
 PUBLISHED_NAMES = {"TransformerEncoder": "transformer", "LSTM": "ur_lstm", "xLSTM": "mlstm", "Mamba": "mamba2"}
 
 
-def build_model(
-    name: str,
-    config: StackConfig,
-    num_features: int,
-    num_probes: int,
-    repeat_test: int = 1,
-    clip_frames: int | None = None,
-    probes_write: bool = True,
-) -> Recogniser:
+def build_model(name: str, config: StackConfig, layout: Layout) -> Recogniser:
     """Build a recogniser of the layers that `config`, one of CONFIGS[name], asks for; torch's generator draws weights.
 
-    With key-value slots each layer follows a key-value memory of its own. `clip_frames`, the study frames of a clip, is
-    for layers that look at clips and whose settings do not say it. `probes_write` says whether probes are frames like
-    others, which later ones remember.
+    With key-value slots each layer follows a key-value memory of its own. The layout's `clip_frames` is for layers that
+    look at clips and whose settings do not say how long these are. Raises ValueError as `Recogniser` does.
     """
     mixers: list[Mixer] = []
     residual = []
@@ -59,14 +50,4 @@ def build_model(
             residual.append(True)
         mixers.append(MODELS[family](settings))
         residual.append(settings.residual)
-    return Recogniser(
-        mixers,
-        num_features,
-        config.d_embed,
-        num_probes,
-        residual,
-        repeat_test,
-        clip_frames,
-        probes_write,
-        config.match_init,
-    )
+    return Recogniser(mixers, layout, config.d_embed, residual, config.match_init)

@@ -6,7 +6,7 @@ axes, M model width.
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,20 +17,33 @@ from models.mixer import Mixer
 from models.norm import LayerNorm
 
 
+class Layout(NamedTuple):
+    """What a model reads: sequences of study frames, then probes.
+
+    num_features: D, or W of features that are whitened.
+    num_probes: P.
+    repeat_test: how often each probe is shown in a row; its last showing is read.
+    clip_frames: how many study frames a clip has, if that is known.
+    probes_write: whether probes are frames like others, which later ones remember. If not, each is asked by itself, and
+        probes can be asked in the midst of study too.
+    """
+
+    num_features: int
+    num_probes: int
+    repeat_test: int = 1
+    clip_frames: int | None = None
+    probes_write: bool = True
+
+
 class Recogniser(nn.Module):
     """Says of each probe at the end of a sequence whether it was seen before.
 
     Args:
         mixers: the layers, from the frames to the read-out. Each is told where it stands.
-        num_features: D, or W of features that are whitened.
+        layout: of the sequences.
         d_embed: M.
-        num_probes: P.
-        residual: for each of them, whether it computes x + mixer(norm(x)) instead of mixer(x). A norm follows the last
-            layer if this is so there: what has been added up has no scale of its own.
-        repeat_test: how often each probe is shown in a row; its last showing is read.
-        clip_frames: how many study frames a clip has, if that is known.
-        probes_write: whether probes are frames like others, which later ones remember. If not, each is asked by itself,
-            and probes can be asked in the midst of study too.
+        residual: for each of the layers, whether it computes x + mixer(norm(x)) instead of mixer(x). A norm follows the
+            last one if this is so there: what has been added up has no scale of its own.
         match_init: start from frames as they are: the projection is the identity, or orthonormal where M is smaller.
 
     Raises ValueError if probes write and a layer is of no use then.
@@ -47,23 +60,20 @@ class Recogniser(nn.Module):
     def __init__(
         self,
         mixers: Sequence[Mixer],
-        num_features: int,
+        layout: Layout,
         d_embed: int,
-        num_probes: int,
         residual: Sequence[bool],
-        repeat_test: int = 1,
-        clip_frames: int | None = None,
-        probes_write: bool = True,
         match_init: bool = False,
     ):
         super().__init__()
-        self.num_probes, self.repeat_test, self.probes_write = num_probes, repeat_test, probes_write
+        self.num_probes, self.repeat_test = layout.num_probes, layout.repeat_test
+        self.probes_write = layout.probes_write
         self.mixers = tuple(mixers)
         for mixer in mixers:
-            if probes_write and mixer.only_reads:
+            if self.probes_write and mixer.only_reads:
                 raise ValueError(f"familiarity of {type(mixer).__name__} is for probes that do not write")
-            mixer.place(num_probes * repeat_test if probes_write else 0, clip_frames)
-        self.embed = nn.Linear(num_features, d_embed)
+            mixer.place(self.num_probes * self.repeat_test if self.probes_write else 0, layout.clip_frames)
+        self.embed = nn.Linear(layout.num_features, d_embed)
         if match_init:
             match(self.embed.weight)
             nn.init.zeros_(self.embed.bias)

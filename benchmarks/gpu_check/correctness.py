@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks import tiny
 from models import CONFIGS, PUBLISHED_NAMES, build_model
 from models.optional import MAMBA2, find_module
-from models.recogniser import Recogniser
+from models.recogniser import Layout, Recogniser
 from recognition.episodes.dataset import Batch
 from recognition.training.config import RunConfig, TrainingConfig, check_model, load_config
 from recognition.training.data import batches
@@ -151,9 +151,13 @@ def build(config: RunConfig, sizes: Sizes) -> Recogniser:
     """The configuration's model for made-up episodes, on the CPU, in float32."""
     torch.manual_seed(config.training.seed)
     settings = CONFIGS[config.model.model](**config.model.args)
-    model = build_model(config.model.model, settings, sizes.features, sizes.probes, clip_frames=sizes.clip_frames)
-    if config.dataset.standardise:
-        frames = F.normalize(MadeUpEpisodes(sizes).features.flatten(0, 1).float(), dim=1)
+    num_axes, probes_write = config.dataset.whiten, config.model.probes_write
+    layout = Layout(num_axes or sizes.features, sizes.probes, 1, sizes.clip_frames, probes_write)
+    model = build_model(config.model.model, settings, layout)
+    frames = F.normalize(MadeUpEpisodes(sizes).features.flatten(0, 1).float(), dim=1)
+    if num_axes:  # any axes will do
+        model.whiten(frames.mean(0), torch.randn(sizes.features, num_axes) / frames.std(0)[:, None])
+    elif config.dataset.standardise:
         model.standardise(frames.mean(0), frames.std(0))
     return model
 

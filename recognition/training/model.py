@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from models import CONFIGS, MODELS, PUBLISHED_NAMES, build_model
-from models.recogniser import Recogniser
+from models.recogniser import Layout, Recogniser
 from recognition.common.command_line import InputError
 from recognition.common.files import is_of_system, written_whole
 from recognition.episodes.dataset import EpisodeDataset
@@ -22,12 +22,22 @@ def read_config(path: Path, words: Sequence[str] = ()) -> RunConfig:
 
 
 def build(config: RunConfig, dataset: EpisodeDataset) -> Recogniser:
-    """The configured model for the episodes of `dataset`; torch's generator draws its weights."""
+    """The configured model for the episodes of `dataset`; torch's generator draws its weights.
+
+    Raises InputError if it is of no use where probes write.
+    """
     name = config.model.model
-    settings, num_features = CONFIGS[name](**config.model.args), config.dataset.whiten or dataset.bank.num_features
-    repeat_test = config.dataset.repeat_test
-    num_probes, probes_write = dataset.num_probes, config.model.probes_write
-    return build_model(name, settings, num_features, num_probes, repeat_test, dataset.clip_frames, probes_write)
+    layout = Layout(
+        config.dataset.whiten or dataset.bank.num_features,
+        dataset.num_probes,
+        config.dataset.repeat_test,
+        dataset.clip_frames,
+        config.model.probes_write,
+    )
+    try:
+        return build_model(name, CONFIGS[name](**config.model.args), layout)
+    except ValueError as error:
+        raise InputError(f"model.args: {error}; set model.probes_write to false") from None
 
 
 def trained_model(config: RunConfig, weights: Mapping[str, Tensor], dataset: EpisodeDataset) -> Recogniser:

@@ -18,6 +18,7 @@ from jinja2 import Environment, nodes
 
 import evaluate
 from models import CONFIGS, build_model
+from models.recogniser import Layout
 from recognition.evaluation import figures as draw
 from recognition.evaluation.comparison import compare
 from recognition.evaluation.gallery import OUTCOMES, Exhibit
@@ -188,7 +189,7 @@ training: {{num_workers: 0, device: cpu}}
 """)
     config, run = load_config(folder / "run.yaml"), Run(folder / "runs" / "run")
     run.start(config, {})
-    run.save_best(build_model("lstm", CONFIGS["lstm"](d_embed=8), 16, 8, 1).state_dict())
+    run.save_best(build_model("lstm", CONFIGS["lstm"](d_embed=8), Layout(16, 8)).state_dict())
     metrics = {f"{split}_{score}": 0.5 for split in ("train", "validation") for score in ("loss", "accuracy")}
     run.append_metrics({"epoch": 1, "step": 1, "seconds": 1.0, **metrics})
     with pytest.MonkeyPatch.context() as patch:

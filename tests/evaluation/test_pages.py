@@ -17,6 +17,7 @@ import models
 from models import CONFIGS, MODELS, build_model
 from models.config import MixerConfig
 from models.mixer import Mixer
+from models.recogniser import Layout
 from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.index_file import read_index
 from recognition.evaluation import pages
@@ -114,7 +115,7 @@ def evaluated(folder: Path, bank: Path, monkeypatch: pytest.MonkeyPatch, *option
     config, run = load_config(folder / "toy.yaml"), Run(folder / "toy")
     torch.manual_seed(0)
     run.start(config, {})
-    run.save_best(build_model("surprise", Surprise.Config(**config.model.args), 16, 8).state_dict())
+    run.save_best(build_model("surprise", Surprise.Config(**config.model.args), Layout(16, 8)).state_dict())
     monkeypatch.setattr(sys, "argv", ["evaluate.py", str(run.path), *options])
     evaluate.main()
     return json.loads(run.evaluation_file.read_text()), run.report_file.read_text()

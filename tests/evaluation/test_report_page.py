@@ -17,6 +17,7 @@ import torch
 import evaluate
 import generate_dataset
 from models import CONFIGS, build_model
+from models.recogniser import Layout
 from recognition.evaluation.memorability_file import Scores, write_scores
 from recognition.features.feature_file import FeatureHeader, FeatureSpool
 from recognition.films.synthetic import write_films
@@ -107,7 +108,7 @@ training: {{num_workers: 0, device: cpu}}
     config, run = load_config(folder / "run.yaml", [f"name={name}"]), Run(folder / "runs" / name)
     torch.manual_seed(0)
     run.start(config, {})
-    built = build_model(model, CONFIGS[model](**config.model.args), 16, 8, 1)
+    built = build_model(model, CONFIGS[model](**config.model.args), Layout(16, 8))
     built.threshold = torch.tensor(0.1)
     run.save_best(built.state_dict())
     for epoch in range(1, 6):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from models import CONFIGS, build_model
 from models.bloom import Bloom
 from models.mixer import Mixer
+from models.recogniser import Layout
 
 B, T, M = 2, 63, 12  # T is odd
 CODES = ["hard", "soft"]
@@ -159,7 +160,7 @@ def test_setting_that_makes_no_filter_is_refused(settings, named):
 def test_stack_whose_probes_do_not_write_answers_each_probe_alone(residual):
     torch.manual_seed(0)
     config = CONFIGS["bloom"](d_embed=M, n_layers=2, residual=residual)
-    model = build_model("bloom", config, M, 4, probes_write=False).double()
+    model = build_model("bloom", config, Layout(M, 4, probes_write=False)).double()
     features = draw(B, T, M)
     alone = torch.cat([model(torch.cat([features[:, :57], features[:, [k]]], 1), [(57, 1)]) for k in range(57, 61)], 1)
     torch.testing.assert_close(model(features[:, :61]), alone)

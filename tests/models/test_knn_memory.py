@@ -15,7 +15,7 @@ from torch import Tensor
 from models.external_memory import ExternalMemory
 from models.knn_memory import KNNMemory, relative_buckets
 from models.optional import Found
-from models.recogniser import Recogniser
+from models.recogniser import Layout, Recogniser
 
 B, S, P, M = 2, 25, 5, 12
 FULL = {"n_heads": 4, "kv_heads": 2, "tie_qk": False, "relative_bias": True}
@@ -141,7 +141,7 @@ def test_permuted_probes_get_permuted_logits(num_layers):
     layers = [build(**FULL) for _ in range(num_layers)]
     for layer in layers:
         layer.num_probes = P
-    model, order = Recogniser(layers, M, M, P, [False] * num_layers), torch.tensor([3, 0, 4, 2, 1])
+    model, order = Recogniser(layers, Layout(M, P), M, [False] * num_layers), torch.tensor([3, 0, 4, 2, 1])
     features = draw(B, S + P, M)
     permuted = torch.cat([features[:, :S], features[:, S:][:, order]], 1)
     torch.testing.assert_close(model(permuted), model(features)[:, order])
@@ -245,7 +245,7 @@ def test_untrained_memory_tells_old_from_new_and_a_few_steps_set_the_criterion()
     """Random unit vectors, 2,000 of them studied, one in two probes among them."""
     torch.manual_seed(0)
     layer = KNNMemory(KNNMemory.Config(d_embed=32, k=8, d_feedforward=32))
-    model = Recogniser([layer], 64, 32, 60, [False])
+    model = Recogniser([layer], Layout(64, 60), 32, [False])
     is_old = (torch.arange(60) % 2).float()[None]
 
     def episode(seed: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from models import CONFIGS, MODELS, PUBLISHED_NAMES, build_model
-from models.recogniser import Recogniser
+from models.recogniser import Layout, Recogniser
 
 B, T, P, D = 3, 163, 9, 24  # T is odd and spans two chunks of linear attention
 WIDTH = 32
@@ -73,7 +73,7 @@ over_families = pytest.mark.parametrize("name", MODELS)
 
 def build(name: str, num_probes: int = P, seed: int = 0, **settings: object) -> Recogniser:
     torch.manual_seed(seed)
-    return build_model(name, CONFIGS[name](**{"d_embed": WIDTH, **settings}), D, num_probes)
+    return build_model(name, CONFIGS[name](**{"d_embed": WIDTH, **settings}), Layout(D, num_probes))
 
 
 def is_causal(name: str, **settings: object) -> bool:

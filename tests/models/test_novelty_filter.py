@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from models import CONFIGS, build_model
 from models.mixer import Mixer
 from models.novelty_filter import NoveltyFilter
+from models.recogniser import Layout
 
 B, T, M = 2, 163, 12  # T is odd and spans two chunks
 VARIANTS = [{}, {"n_heads": 3, "d_key": 5}, {"d_key": 20, "tie_qk": False}, {"n_heads": 2, "tie_qk": False}]
@@ -184,7 +185,7 @@ def test_setting_that_makes_no_filter_is_refused(field, value):
 def test_stack_whose_probes_do_not_write_answers_each_probe_alone(residual):
     torch.manual_seed(0)
     config = CONFIGS["novelty_filter"](d_embed=M, n_layers=2, residual=residual)
-    model = build_model("novelty_filter", config, M, 4, probes_write=False).double()
+    model = build_model("novelty_filter", config, Layout(M, 4, probes_write=False)).double()
     features = draw(B, 61, M)
     alone = torch.cat([model(torch.cat([features[:, :57], features[:, [k]]], 1), [(57, 1)]) for k in range(57, 61)], 1)
     torch.testing.assert_close(model(features), alone)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models import CONFIGS, build_model
 from models.mixer import Mixer
-from models.recogniser import Recogniser
+from models.recogniser import Layout, Recogniser
 
 B, S, P, D, M = 2, 21, 5, 12, 16
 
@@ -30,7 +30,8 @@ class Pointwise(Mixer):
 
 def build(repeat_test: int = 1, num_probes: int = P, num_layers: int = 2, residual: bool = True) -> Recogniser:
     torch.manual_seed(0)
-    return Recogniser([Pointwise() for _ in range(num_layers)], D, M, num_probes, [residual] * num_layers, repeat_test)
+    layers = [Pointwise() for _ in range(num_layers)]
+    return Recogniser(layers, Layout(D, num_probes, repeat_test), M, [residual] * num_layers)
 
 
 def draw(num_frames: int) -> Tensor:
@@ -55,7 +56,7 @@ def test_each_logit_belongs_to_the_last_showing_of_one_probe(repeat_test, residu
 def test_repeated_probes_are_read_as_if_each_showing_were_a_probe(name):
     def logits(num_probes: int, repeat_test: int) -> Tensor:
         torch.manual_seed(0)
-        return build_model(name, CONFIGS[name](d_embed=M), D, num_probes, repeat_test)(features)
+        return build_model(name, CONFIGS[name](d_embed=M), Layout(D, num_probes, repeat_test))(features)
 
     features = draw(S + P * 3)
     torch.testing.assert_close(logits(P, 3), logits(P * 3, 1)[:, 2::3], rtol=0, atol=0)
@@ -106,7 +107,7 @@ def test_residual_layers_add_to_what_passes_and_bare_ones_replace_it():
 @pytest.mark.parametrize("residual", [(True, False, True), (True, False), (False, True)])
 def test_each_layer_is_residual_or_bare_by_itself(residual):
     torch.manual_seed(0)
-    model, features = Recogniser([Pointwise() for _ in residual], D, M, P, residual), draw(P)
+    model, features = Recogniser([Pointwise() for _ in residual], Layout(D, P), M, residual), draw(P)
     x = model.embed(features)
     for block, is_residual in zip(model.blocks, residual, strict=True):
         x = x + block.mixer(nn.functional.layer_norm(x, (M,))) if is_residual else block(x)
@@ -123,17 +124,17 @@ class Listener(Pointwise):
 
 def test_layers_are_told_which_frames_are_probes_and_how_long_clips_are():
     listeners = [Listener(), Listener(), Listener()]
-    Recogniser(listeners, D, M, P, [True, False, True], repeat_test=3, clip_frames=7)
+    Recogniser(listeners, Layout(D, P, repeat_test=3, clip_frames=7), M, [True, False, True])
     assert [mixer.told for mixer in listeners] == [(3 * P, 7)] * 3
 
 
 def test_layers_stay_those_of_the_stack_when_a_model_is_copied():
-    model = copy.deepcopy(Recogniser([Pointwise(), Listener()], D, M, P, [True, False]))
+    model = copy.deepcopy(Recogniser([Pointwise(), Listener()], Layout(D, P), M, [True, False]))
     assert model.mixers == (model.blocks[0].mixer, model.blocks[1])
     assert not [key for key in model.state_dict() if "mixers" in key]
 
 
 @pytest.mark.parametrize("residual", [True, False])
 def test_state_size_is_the_sum_over_layers(residual):
-    model = Recogniser([Pointwise(3), Pointwise(0), Pointwise(40)], D, M, P, [residual] * 3)
+    model = Recogniser([Pointwise(3), Pointwise(0), Pointwise(40)], Layout(D, P), M, [residual] * 3)
     assert model.state_size(7) == 43 * 7

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models import CONFIGS, MODELS, build_model
 from models.mixer import Mixer
-from models.recogniser import Recogniser
+from models.recogniser import Layout, Recogniser
 
 B, S, Q, D, M = 2, 21, 4, 12, 16
 ENDS = [5, 13, 21]
@@ -28,7 +28,7 @@ def build(name: str, settings: dict, n_layers: int = 1) -> Recogniser:
     if name == "mamba2":
         settings = {"headdim": 8} | settings
     config = CONFIGS[name](**{"d_embed": M, "n_layers": n_layers, **settings})
-    return build_model(name, config, D, 3 * Q, probes_write=False, clip_frames=5).double()
+    return build_model(name, config, Layout(D, 3 * Q, clip_frames=5, probes_write=False)).double()
 
 
 def draw(*shape: int, seed: int = 1) -> Tensor:
@@ -91,4 +91,4 @@ def test_probes_asked_early_do_not_know_what_comes_later():
 
 def test_what_only_reading_can_tell_is_refused_where_probes_write():
     with pytest.raises(ValueError, match="familiarity of LSTM is for probes that do not write"):
-        build_model("lstm", CONFIGS["lstm"](d_embed=M, familiarity=True), D, Q)
+        build_model("lstm", CONFIGS["lstm"](d_embed=M, familiarity=True), Layout(D, Q))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.recogniser import Recogniser
+from models.recogniser import Layout, Recogniser
 from models.temporal_gates import (
     SqueezeRecursion,
     TemporalGate,
@@ -445,9 +445,9 @@ def test_stack_tells_its_gates_how_long_clips_are_unless_they_know():
     told, x = build_layer(), draw(1, S + P, C)
     stacked = TemporalGate(TemporalGate.Config(d_embed=C)).double()
     stacked.load_state_dict(told.state_dict())
-    Recogniser([stacked], C, C, P, [False], clip_frames=F)
+    Recogniser([stacked], Layout(C, P, clip_frames=F), C, [False])
     assert torch.equal(stacked(x), told(x))
-    Recogniser([told], C, C, P, [False], clip_frames=F + 1)
+    Recogniser([told], Layout(C, P, clip_frames=F + 1), C, [False])
     assert torch.equal(stacked(x), told(x))
 
 

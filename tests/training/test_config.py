@@ -9,6 +9,7 @@ import yaml
 from conftest import ROOT
 
 from models import CONFIGS, PUBLISHED_NAMES, build_model
+from models.recogniser import Layout
 from recognition.common.command_line import InputError
 from recognition.training.config import RunConfig, check_model, describe_keys, dump_config, load_config
 
@@ -73,7 +74,7 @@ def test_every_model_has_a_demo(name: str):
 @pytest.mark.parametrize("path", [path for path in SHIPPED if path not in DEMOS], ids=lambda path: path.stem)
 def test_shipped_config_builds_a_model_of_the_published_scale(path: Path):
     config = load(path)
-    model = build_model(config.model.model, CONFIGS[config.model.model](**config.model.args), 512, 180)
+    model = build_model(config.model.model, CONFIGS[config.model.model](**config.model.args), Layout(512, 180))
     assert model.state_size(9000) > 0
     assert model(torch.randn(1, 190, 512)).shape == (1, 180)
 

@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from models import CONFIGS, build_model
+from models.recogniser import Layout
 from recognition.common.command_line import InputError
 from recognition.training.config import DatasetConfig, TrainingConfig
 from recognition.training.data import open_split
@@ -122,7 +123,7 @@ def test_half_of_the_axes_turn_in_every_film_of_every_episode_for_itself(num_axe
 
 def test_cosines_within_a_film_stay_and_those_of_two_films_change():
     torch.manual_seed(0)
-    model = build_model("transformer", CONFIGS["transformer"](d_embed=6), 8, 2)
+    model = build_model("transformer", CONFIGS["transformer"](d_embed=6), Layout(8, 2))
     model.whiten(torch.randn(8), torch.randn(8, 6))
     film = torch.tensor([[0, 0, 1, 1, 0, 1]])
     features = torch.randn(1, 6, 8)

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models import CONFIGS, build_model
+from models.recogniser import Layout
 from recognition.common.command_line import Failure, InputError
 from recognition.episodes.dataset import EpisodeDataset
 from recognition.training.config import DatasetConfig, RunConfig, TrainingConfig
@@ -47,7 +48,7 @@ def train(fabric: Fabric, model: nn.Module, episodes: EpisodeDataset) -> dict[st
 def build(episodes: EpisodeDataset) -> nn.Module:
     torch.manual_seed(0)
     settings = CONFIGS["transformer"](d_embed=8)
-    return build_model("transformer", settings, episodes.bank.num_features, episodes.num_probes)
+    return build_model("transformer", settings, Layout(episodes.bank.num_features, episodes.num_probes))
 
 
 @pytest.mark.parametrize(("scale", "overflows"), [(2.0**60, True), (2.0**8, False)])
