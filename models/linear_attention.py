@@ -37,9 +37,9 @@ def in_segments(
     """
     num_frames = x.shape[1]
     num_unread = 0 if num_last is None else num_frames - num_last
-    cuts = sorted({*range(0, num_frames, size), *ends, num_frames})
+    marks = sorted({*range(size, num_frames, size), *ends, num_frames})
     outputs, states, state = [], {}, None
-    for first, stop in itertools.pairwise(cuts):
+    for first, stop in itertools.pairwise([0, *marks]):
         num_read = min(max(stop - num_unread, 0), stop - first)
         projected = project(x[:, first:stop])
         if torch.is_grad_enabled() and num_frames > size:
