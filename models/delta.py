@@ -59,7 +59,9 @@ class Delta(Mixer):
             with torch.no_grad():
                 self.gate.bias.copy_(torch.linspace(*config.forget_bias_range, config.num_heads))
         self.output = nn.Linear(config.num_heads * config.d_value, width, bias=False)
-        self.familiarity = Familiarity(config.num_heads, width, num_further=2) if config.familiarity else None
+        self.familiarity = (
+            Familiarity(config.num_heads, width, num_further=2, scale=1.0) if config.familiarity else None
+        )
         if config.match_init:
             self._match()
 

@@ -7,23 +7,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SCALE = 10.0  # of cosines, that of frames differ by tenths: so they stand out at once from what else passes
-
 
 class Familiarity(nn.Module):
     """Adds to a layer's output, for each head, the cosine of what is read with what the frame itself would write.
 
     An associative memory that holds the frame gives back what was written with it; one that does not gives noise. A
     layer could learn this product of two of its own vectors only slowly.
+
+    Args:
+        heads, width: H and M.
+        num_further: N, for each head.
+        scale: what cosines are multiplied by, so that tenths are seen at once beside what else passes.
     """
 
-    def __init__(self, heads: int, width: int, num_further: int = 0):
+    def __init__(self, heads: int, width: int, num_further: int = 0, scale: float = 10.0):
         super().__init__()
+        self.scale = scale
         self.output = nn.Linear(heads * (1 + num_further), width)
 
     def forward(self, read: Tensor, written: Tensor, *further: Tensor) -> Tensor:
-        """read and written (B, H, Q, V), and further numbers (B, H, Q) each, to (B, Q, M)."""
-        cosine = SCALE * F.cosine_similarity(read, written, dim=3)
+        """read and written (B, H, Q, V), and N further numbers (B, H, Q) each, to (B, Q, M)."""
+        cosine = self.scale * F.cosine_similarity(read, written, dim=3)
         return self.output(torch.cat([cosine, *further], 1).transpose(1, 2))
 
 

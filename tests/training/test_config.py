@@ -74,7 +74,11 @@ def test_every_model_has_a_demo(name: str):
 @pytest.mark.parametrize("path", [path for path in SHIPPED if path not in DEMOS], ids=lambda path: path.stem)
 def test_shipped_config_builds_a_model_of_the_published_scale(path: Path):
     config = load(path)
-    model = build_model(config.model.model, CONFIGS[config.model.model](**config.model.args), Layout(512, 180, probes_write=config.model.probes_write))
+    model = build_model(
+        config.model.model,
+        CONFIGS[config.model.model](**config.model.args),
+        Layout(512, 180, probes_write=config.model.probes_write),
+    )
     assert model.state_size(9000) > 0
     assert model(torch.randn(1, 190, 512)).shape == (1, 180)
 
