@@ -1,12 +1,14 @@
-"""Draw the pictures of the README from a finished demo: docs/task.jpg, docs/scores.svg and docs/retention.svg.
+"""Draw the pictures of the README from a finished demo, docs/task.jpg, docs/scores.svg and docs/retention.svg, and
+docs/memories.svg of docs/memories.md.
 
   python docs/pictures.py                                 from demo-run/, which `make demo` writes
   python docs/pictures.py --demo demo-run --run lstm      with the answers of another run to the episode of task.jpg
 
 The task is drawn from a real episode: frames of some of its clips and some of its probes, with the run's own answers.
 Unless --episode says otherwise it is the first test episode with answers of all four kinds, right and wrong, to old
-and to new probes. The other two pictures are figures as the reports have them, of all runs that the demo has scored
-with one budget (`make compare`), or of those in runs/ where there are none.
+and to new probes. The others are figures as the reports have them, of the runs that the demo has scored with one
+budget (`make compare`), or of those in runs/ where there are none; the first seed of each. Too many curves for one
+panel are those of LINES alone; memories.svg has a panel for each.
 """
 
 import json
@@ -14,13 +16,16 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the folder of the project, as for its own scripts
 
 from recognition.common.command_line import ArgumentParser, InputError, folder_path, run, whole_number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
 WIDTH, HEIGHT = 1600, 720  # pixels of task.jpg, which a page shows at half of that
@@ -29,6 +34,8 @@ PROBE, PROBE_GAP = (240, 135), 32
 NUM_CLIPS, FRAMES_A_CLIP = 4, 3  # that are drawn
 TEXT, GREY = "#222222", "#666666"
 CONTROLS = {"nearest_frame": "nearest frame (control)", "chance": "chance (control)"}
+LINES = ("transformer", "novelty_filter", "mlstm", "bloom", "lstm")  # one of each kind of memory
+NUM_COLUMNS = 3  # of panels in memories.svg
 
 
 def main() -> None:
@@ -41,7 +48,7 @@ def main() -> None:
     videos = args.videos or folder / "videos"
     draw_task(folder, videos, scored[names.index(args.run)], args.episode, args.output / "task.jpg")
     draw_figures(scored, args.output)
-    for name in ("task.jpg", "scores.svg", "retention.svg"):
+    for name in ("task.jpg", "scores.svg", "retention.svg", "memories.svg"):
         print(f"{args.output / name}: {(args.output / name).stat().st_size / 1000:.0f} kB")
 
 
@@ -56,9 +63,11 @@ def parse_arguments() -> Namespace:
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """The runs that the demo has scored: those with one budget if there are some, else those in runs/."""
+    """The runs that the demo has scored, the first seed of each: those with one budget if there are some, else those in
+    runs/."""
     for part in ("compare", "runs"):
-        if found := sorted(path.parent for path in (folder / part).glob("*/evaluation.json")):
+        found = sorted(path.parent for path in (folder / part).glob("*/evaluation.json"))
+        if found := [path for path in found if "-seed" not in path.name]:
             return found
     raise InputError(f"{folder}: holds no run that is scored; let `make demo` finish first")
 
@@ -178,7 +187,7 @@ def picture(
 
 
 def draw_figures(scored: list[Path], folder: Path) -> None:
-    """Accuracy of all runs beside controls, and their hit rates by lag, as SVG."""
+    """Accuracy of all runs beside controls, and their hit rates by lag, together and each by itself, as SVG."""
     from recognition.common.files import written_whole
     from recognition.evaluation import figures as draw
 
@@ -189,13 +198,41 @@ def draw_figures(scored: list[Path], folder: Path) -> None:
         {**scores, "name": name, "accuracy_values": [scores["accuracy"]]} for name, scores in evaluations + controls
     ]
     lags = {name: scores["retention"]["by_lag"] for name, scores in evaluations}
+    few = {name: rows for name, rows in lags.items() if name in LINES or len(lags) <= len(LINES)} or lags
     figures = {
         "scores": draw.scores_by_model(rows, "accuracy"),
-        "retention": draw.retention_curve(lags, "hit_rate"),
+        "retention": draw.retention_curve(few, "hit_rate"),
+        "memories": retention_panels(evaluations),
     }
     for name, figure in figures.items():
         with written_whole(folder / f"{name}.svg") as part:
             part.write_text(draw.svg(name, figure), encoding="utf-8")
+
+
+def retention_panels(evaluations: Sequence[tuple[str, dict[str, Any]]]) -> "Figure":
+    """A panel for each run: hit rate by lag, and how often new probes were called old."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from recognition.evaluation.plotting import BLUE, STYLE, VERMILION, Look, band
+
+    num_rows = -(-len(evaluations) // NUM_COLUMNS)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 0.8 + 1.7 * num_rows), layout="constrained")
+        grid = figure.subplots(num_rows, NUM_COLUMNS, sharex=True, sharey=True, squeeze=False)
+        for axis, (name, scores) in zip(grid.flat, evaluations, strict=False):
+            band(axis, scores["retention"]["by_lag"], "lag_frames", "hit_rate", "hit rate", Look(BLUE, "o", "-"))
+            axis.axhline(scores["false_alarm_rate"], color=VERMILION, ls="--", label="false-alarm rate")
+            axis.set(title=name, ylim=(-0.03, 1.03), xscale="log")
+            axis.grid(alpha=0.3)
+            axis.spines[["top", "right"]].set_visible(False)
+        for axis in grid.flat[len(evaluations) :]:
+            axis.set_axis_off()
+        figure.supxlabel("frames shown from study to probe", fontsize=11)
+        figure.supylabel("share “old”", fontsize=11)
+        handles, labels = grid.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", frameon=False, ncols=2)
+    return figure
 
 
 if __name__ == "__main__":

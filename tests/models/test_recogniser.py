@@ -77,6 +77,23 @@ def test_feature_that_never_varied_does_not_become_infinite():
     assert model(draw(S + P)).isfinite().all()
 
 
+def test_whitening_equals_doing_it_by_hand_and_signs_turn_its_axes():
+    torch.manual_seed(0)
+    plain, features, axes = build(), 3 + 4 * draw(S + P), torch.randn(D, D)
+    model = copy.deepcopy(plain)
+    mean = 0.1 * features[0, 0]
+    model.whiten(mean, axes)
+    by_hand = (features / features.norm(dim=2, keepdim=True) - mean) @ axes
+    by_hand = by_hand / by_hand.norm(dim=2, keepdim=True) * D**0.5  # a mean square of 1
+    torch.testing.assert_close(model(features), plain(by_hand))
+    signs = 2 * (torch.rand(B, S + P, D) > 0.5).to(torch.int8) - 1
+    torch.testing.assert_close(model(features, None, signs), plain(by_hand * signs))
+    other = build()
+    other.whiten(torch.zeros(D), torch.zeros(D, D))
+    other.load_state_dict(model.state_dict())
+    torch.testing.assert_close(other(features), model(features), rtol=0, atol=0)
+
+
 def test_statistics_are_saved_with_the_weights():
     model, other, features = build(), build(), draw(S + P)
     model.standardise(torch.full((D,), 0.1), torch.full((D,), 0.3))
