@@ -86,3 +86,15 @@ def test_published_page_is_that_of_the_published_results():
     results = json.loads((capacity.DOCS / "capacity.json").read_text())
     assert (capacity.DOCS / "capacity.md").read_text() == page(results, "capacity")
     assert np.isfinite([row["threshold"] for row in results["rows"]]).all()
+
+
+@pytest.mark.parametrize("name", list(capacity.LEARNED_ON_GPU))
+def test_families_for_a_gpu_can_be_trained_and_asked(name: str):
+    films = capacity.open_films("cpu")
+    axes = capacity.principal_axes(films["training"].bank, capacity.NUM_AXES_FRAMES)
+    _, after = capacity.train(name, "cpu", films["training"], axes)
+    dataset = capacity.episodes(films["test"], 2, 1)
+    features = dataset[np.arange(1)].features.float()
+    logits = after(features, [(dataset.num_study_frames, dataset.num_probes)])
+    assert logits.shape == (1, 4)
+    assert logits.isfinite().all()
