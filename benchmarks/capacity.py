@@ -31,7 +31,7 @@ from benchmarks.measure import precision, take_turns
 from models import CONFIGS, PUBLISHED_NAMES
 from models.novelty_filter import NoveltyFilter
 from models.recogniser import Recogniser
-from recognition.common.command_line import ArgumentParser, folder_path, number_between, run
+from recognition.common.command_line import ArgumentParser, InputError, folder_path, number_between, run
 from recognition.common.files import written_whole
 from recognition.common.machine import granted_cores
 from recognition.episodes.dataset import Asking, EpisodeDataset
@@ -94,6 +94,8 @@ def main() -> None:
     args = parse_arguments()
     path = args.output_dir / ("capacity" if args.device == "cpu" else "capacity-gpu")
     if not args.redraw:
+        if args.device == "cuda" and not torch.cuda.is_available():
+            raise InputError("--device cuda: torch sees no GPU on this machine")
         results = measure(args.device, 60 * args.minutes)
         with written_whole(path.with_suffix(".json")) as part:
             part.write_text(json.dumps(results, indent=1) + "\n")
@@ -114,10 +116,7 @@ def parse_arguments() -> Namespace:
     )
     parser.add_argument("--output_dir", type=folder_path, default=DOCS, help="folder for page, figure and results")
     parser.add_argument("--redraw", action="store_true", help="measure nothing")
-    args = parser.parse_args()
-    if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch sees no GPU on this machine")
-    return args
+    return parser.parse_args()
 
 
 class Films(NamedTuple):
