@@ -237,7 +237,7 @@ def theory_tables(results: Mapping[str, Any]) -> list[str]:
         "| clips | K | effective rank / K | left for new probes | novelty of new | of old | accuracy |",
         "|---|---|---|---|---|---|---|",
     ]
-    for theory in results["theory"]:
+    for theory in sorted(results["theory"], key=lambda theory: theory["num_clips"]):
         k, clips = theory["width"], theory["num_clips"]
         share, row = theory["effective_rank"] / k, rows[f"novelty filter {k}", clips]
         cells = share, 1 - share, -row["mean_of_new"], -row["mean_of_old"], row["accuracy"]
@@ -250,7 +250,7 @@ def theory_tables(results: Mapping[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     shots = {theory["num_clips"]: theory["shots"] for theory in results["theory"]}
-    for (_, clips), row in rows.items():
+    for (_, clips), row in sorted(rows.items(), key=lambda item: item[0][1]):
         if is_bits(row):
             units = 8 * row["state_bytes"]
             accuracy = bloom_accuracy(units, shots[clips])
@@ -301,7 +301,7 @@ def _draw_clips(axis: Axes, results: Mapping[str, Any]) -> None:
         if row["name"] in CURVES and row["learning"] != "before":
             curves.setdefault((row["name"], row["learning"]), []).append(row)
     for rows in curves.values():
-        _points(axis, rows, "num_clips")
+        _points(axis, sorted(rows, key=lambda row: row["num_clips"]), "num_clips")
     counts = sorted({row["num_clips"] for row in results["rows"]})
     bits = next((8 * row["state_bytes"] for row in results["rows"] if row["name"] in CURVES and is_bits(row)), None)
     if bits:

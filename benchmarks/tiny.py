@@ -7,7 +7,7 @@ from collections.abc import Callable
 SIZES: dict[str, dict[str, object]] = {  # of modules of benchmarks/, by the names that they have there
     "busy": {"MEASURED_S": 0.1},
     "capacity": {
-        **{"FILMS": "made-up:40x1500", "EPISODE": {"clip_length": 60, "clip_margin": 30}, "CLIPS": {2: 3, 6: 2}},
+        **{"FILMS": "made-up:40x1500", "EPISODE": {"clip_length": 60, "clip_margin": 30}, "CLIPS": {6: 2, 2: 3}},
         **{"WIDTHS": (8, 128), "UNITS": (64, 4096), "UNITS_MAXIMA": (64,), "NUM_AXES_FRAMES": 500},
         **{"TRAINING_CLIPS": 2, "TRAINING_PROBES": 8, "TRAINING_BATCH": 2, "NUM_STEPS": 2, "STEPS_A_DRAW": 1},
     },

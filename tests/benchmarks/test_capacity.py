@@ -51,7 +51,7 @@ def test_page_is_drawn_anew_without_measuring(results: dict, tmp_path: Path, mon
 
 
 def test_without_time_no_family_is_trained_and_all_are_named():
-    results = capacity.measure("cpu", 0)
+    *_, results = capacity.measure("cpu", 0)
     assert results["left_out"] == [*capacity.LEARNED, *capacity.LEARNED_ON_GPU]
     assert all(row["learning"] == "none" for row in results["rows"])
     assert "No family was trained." in page(results, "capacity")
