@@ -41,6 +41,12 @@ def family(name: str) -> str:
     return " ".join(words[:-1]) if words[-1].isdigit() else name
 
 
+def shown(results: Mapping[str, Any]) -> list[str]:
+    """Which memories have a curve against clips."""
+    there = {row["name"] for row in results["rows"]}
+    return [name for name in CURVES if name in there]
+
+
 def is_bits(row: Row) -> bool:
     """Whether it is of a Bloom filter whose units are bits, of which theory speaks."""
     return family(row["name"]) == "Bloom bits"
@@ -73,8 +79,8 @@ def page(results: Mapping[str, Any], name: str) -> str:
             "",
             f"![accuracy against clips, and against bytes]({name}.svg)",
             "",
-            f"On the left one size of each kind: {', '.join(CURVES)}. Those from novelty_filter on are families of "
-            "`models/`, trained.",
+            f"On the left one size of each kind: {', '.join(shown(results))}. Names of families of `models/` are those "
+            "of trained ones; theory is that of Bloom filters of bits.",
             "",
             *said(results),
             "",
@@ -163,6 +169,13 @@ def said(results: Mapping[str, Any]) -> list[str]:
     ranks = [row for row in results["theory"] if row["num_clips"] == clips]
     shares = ", ".join(f"{row['effective_rank'] / row['width']:.2f} of {row['width']}" for row in ranks)
     lines.append(f"- The effective rank of what {clips} clips show is {shares} axes.")
+    filters = {row["name"]: row for row in rows if family(row["name"]) == "novelty filter"}
+    least = min(ranks, key=lambda row: row["effective_rank"] / row["width"])["width"]
+    roomy, found_best = filters[f"novelty filter {least}"], max(filters.values(), key=lambda row: row["accuracy"])
+    lines.append(
+        f"- By that the novelty filter of K {least}, which has the most room left, should be the best one. It is right "
+        f"in {roomy['accuracy']:.3f}, and the best one, {found_best['name']}, in {found_best['accuracy']:.3f}."
+    )
     shots, bits = ranks[0]["shots"], [row for row in rows if is_bits(row)]
     numbers = ", ".join(f"{8 * row['state_bytes']:,}" for row in bits)
     found = ", ".join(f"{row['accuracy']:.2f}" for row in bits)
