@@ -32,7 +32,6 @@ CURVES = (  # against clips
 )
 THEORY = "Bloom bits by theory"
 GOOD = 0.9  # accuracy of which the page says who reaches it with the fewest bytes
-ASKED_RATIO = 2  # of the time of study to that of one product
 
 
 def family(name: str) -> str:
@@ -277,7 +276,7 @@ def study_table(results: Mapping[str, Any]) -> list[str]:
     """How long the novelty filter studies."""
     lines = [
         "The novelty filter's layer studies one episode of the most clips, against one product X'X of as many frames, "
-        f"in turns; asked for was within {ASKED_RATIO} times. The layer maps frames to keys first, which is one such "
+        "in turns. The layer maps frames to keys first, which is one such "
         "product more.",
         "",
         "| K | study, ms | product, ms | ratio |",
