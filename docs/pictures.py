@@ -194,7 +194,7 @@ def draw_figures(scored: list[Path], folder: Path) -> None:
     evaluations = [(path.name, json.loads((path / "evaluation.json").read_text())) for path in scored]
     evaluations.sort(key=lambda told: -told[1]["accuracy"])
     controls = [(name, evaluations[0][1]["controls"][key]) for key, name in CONTROLS.items()]
-    rows = [  # controls last, so that a model has the same colour in both figures
+    rows = [  # controls last
         {**scores, "name": name, "accuracy_values": [scores["accuracy"]]} for name, scores in evaluations + controls
     ]
     lags = {name: scores["retention"]["by_lag"] for name, scores in evaluations}
@@ -213,7 +213,9 @@ def retention_panels(evaluations: Sequence[tuple[str, dict[str, Any]]]) -> "Figu
     """A panel for each run: hit rate by lag, and how often new probes were called old."""
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
 
+    from recognition.evaluation.figures import MIN_PROBES
     from recognition.evaluation.plotting import BLUE, STYLE, VERMILION, Look, band
 
     num_rows = -(-len(evaluations) // NUM_COLUMNS)
@@ -221,9 +223,13 @@ def retention_panels(evaluations: Sequence[tuple[str, dict[str, Any]]]) -> "Figu
         figure = Figure(figsize=(9, 0.8 + 1.7 * num_rows), layout="constrained")
         grid = figure.subplots(num_rows, NUM_COLUMNS, sharex=True, sharey=True, squeeze=False)
         for axis, (name, scores) in zip(grid.flat, evaluations, strict=False):
-            band(axis, scores["retention"]["by_lag"], "lag_frames", "hit_rate", "hit rate", Look(BLUE, "o", "-"))
+            by_lag = scores["retention"]["by_lag"]
+            rows = [row for row in by_lag if row["num_probes"] >= MIN_PROBES] or by_lag
+            band(axis, rows, "lag_frames", "hit_rate", "hit rate", Look(BLUE, "o", "-"))
             axis.axhline(scores["false_alarm_rate"], color=VERMILION, ls="--", label="false-alarm rate")
             axis.set(title=name, ylim=(-0.03, 1.03), xscale="log")
+            axis.xaxis.set_minor_locator(NullLocator())
+            axis.xaxis.set_major_formatter("{x:g}")
             axis.grid(alpha=0.3)
             axis.spines[["top", "right"]].set_visible(False)
         for axis in grid.flat[len(evaluations) :]:
