@@ -93,6 +93,8 @@ def main() -> None:
             f"dataset.train_indices_file={features / f'train_indices{suffix}.h5'}",
             f"dataset.test_indices_file={features / f'test_indices{suffix}.h5'}",
             f"dataset.video_path={features}",
+            # Smaller episodes have room for fewer probes, in training too.
+            *([f"dataset.train_probes={6 * num_clips[0]}"] if asks_more(config) else []),
         )
     episodes = ("--episodes", *map(str, further)) if further else ()
     command("evaluate.py", *map(str, trained), "--audit", f"--videos={videos}", *episodes)
@@ -155,6 +157,13 @@ def make_films(folder: Path) -> Path:
     for _ in tqdm(write_films(folder, NUM_FILMS, FILM_S, FPS), total=NUM_FILMS, unit="film"):
         pass
     return folder
+
+
+def asks_more(config: Path) -> bool:
+    """Whether training episodes are to ask more probes than the others."""
+    from recognition.training.config import read_yaml
+
+    return bool(read_yaml(config).get("dataset", {}).get("train_probes"))
 
 
 def draw_further(features: Path, suffix: str, clip_length: int, margin: int) -> list[Path]:

@@ -18,9 +18,9 @@ def test_films_become_scores(tmp_path: Path):
     films = list(write_films(tmp_path / "films", 9, 4, fps=12))
     films[8].write_bytes(films[8].read_bytes()[:2000])
     text = (ROOT / "config-files/demo/transformer.yaml").read_text()
-    assert "n_epochs: 12\n" in text
+    assert "n_epochs: 6\n" in text
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs/transformer.yaml").write_text(text.replace("n_epochs: 12\n", "n_epochs: 5\n"))
+    (tmp_path / "runs/transformer.yaml").write_text(text.replace("n_epochs: 6\n", "n_epochs: 3\n"))
     result = run_script("demo.py", "--videos=films", "--seeds=1", "--configs=runs", cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     features = tmp_path / "demo-run/films/video-features"
@@ -47,7 +47,7 @@ def test_films_become_scores(tmp_path: Path):
     with Image.open(tmp_path / "docs/task.jpg") as picture:
         assert picture.size == (1600, 720)
         assert len(picture.getcolors(1600 * 720)) > 10_000  # of films, not of words alone
-    assert all("<svg" in (tmp_path / f"docs/{name}.svg").read_text() for name in ("scores", "retention"))
+    assert all("<svg" in (tmp_path / f"docs/{name}.svg").read_text() for name in ("scores", "retention", "memories"))
 
 
 def test_table_at_the_end_has_a_row_for_each_run_and_names_their_comparison(tmp_path: Path):
