@@ -26,7 +26,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.capacity_page import draw, page
 from benchmarks.measure import precision, take_turns
 from models import CONFIGS, PUBLISHED_NAMES
 from models.novelty_filter import NoveltyFilter
@@ -92,6 +91,8 @@ LEARNED_ON_GPU: dict[str, tuple[int, dict[str, Any]]] = {
 
 
 def main() -> None:
+    from benchmarks.capacity_page import draw, page
+
     args = parse_arguments()
     path = args.output_dir / ("capacity" if args.device == "cpu" else "capacity-gpu")
     if not args.redraw:

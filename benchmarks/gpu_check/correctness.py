@@ -127,7 +127,7 @@ def check(
         config, references = _load(path, sizes), {} if references is None else references
         allowed = _allowed(config, device, precision)
         model, episodes = build(config, sizes), MadeUpEpisodes(sizes)
-        key = f"{config.model} {config.dataset.standardise} {config.training.seed} {sizes}"
+        key = f"{config.model} {config.dataset.standardise} {config.dataset.whiten} {config.training.seed} {sizes}"
         if key not in references:
             references[key] = reference(model, episodes, config.training)
         with _float32_in_full():
