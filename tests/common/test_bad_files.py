@@ -91,7 +91,7 @@ def use_index(path: Path, features: Path) -> None:
     index, num = data.index, len(data)
     assert all((features / f"{video_id}.h5").parent == features for video_id in index.video_ids)
     assert all(len(field) == num > 0 for field in index.episodes)
-    batch, is_old = data[np.arange(num)]
+    batch, is_old, _ = data[np.arange(num)]
     assert batch.shape == (num, data.num_study_frames + data.num_probes, 6)
     assert set(is_old.unique().tolist()) <= {0.0, 1.0}
     if index.spec:
