@@ -19,7 +19,7 @@ help: ## this list
 demo: $(environment) ## the whole pipeline on small films, in minutes: make demo MODEL=mlstm SEEDS=1 VIDEOS=my-films
 	$(python) demo.py --model "$(MODEL)" $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(VIDEOS),--videos "$(VIDEOS)")
 
-compare: $(environment) ## every model on the demo's films, with the same budget and three seeds; half an hour
+compare: $(environment) ## every model on the demo's films, with the same budget and three seeds; about an hour
 	$(python) demo.py --configs config-files/compare --seeds 3
 
 test: lint ## lint and the test suite
