@@ -47,7 +47,7 @@ def train(args: Namespace) -> None:
     from recognition.training.devices import launch
     from recognition.training.episode_task import EpisodeTask
     from recognition.training.loop import Loop
-    from recognition.training.model import check_clips, check_probe_times, first_model
+    from recognition.training.model import check_clips, check_probe_times, first_model, read_config
     from recognition.training.reporting import Reporter
     from recognition.training.runs import Run, check_folder, describe_environment, describe_inputs, input_files
 
@@ -56,7 +56,7 @@ def train(args: Namespace) -> None:
         if file:
             as_folder(Path(file).parent)
     resume = args.resume or config.resume == "auto"
-    check_folder(run, config, resume)
+    check_folder(run, config, resume, read_config, input_files)
     if is_there(run.test_file):
         run.keep_places(config)
         print(f"{run.path} is finished; its test scores: {run.test_file.read_text()}")
@@ -74,7 +74,7 @@ def train(args: Namespace) -> None:
     reporter = None
     if fabric.is_global_zero:  # fabric.print would tell it once a node
         describe(config, model, sets, fabric)
-        reporter = Reporter(run, config)
+        reporter = Reporter(run, config, config.training.n_epochs)
     loop = Loop(task, fabric, config.training, run)
     if resume:
         loop.restore()

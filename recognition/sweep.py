@@ -96,7 +96,8 @@ def parse_arguments() -> Namespace:
 
 def plan(args: Namespace) -> list[PlannedRun]:
     """All runs of the sweep, checked as train.py checks them. Raises InputError naming the file and the run."""
-    from recognition.training.runs import Run, check_folder
+    from recognition.training.model import read_config
+    from recognition.training.runs import Run, check_folder, input_files
 
     runs = draw_runs(args.sweep, args.count, args.seed)
     names = run_names(args.sweep, runs)
@@ -110,7 +111,7 @@ def plan(args: Namespace) -> list[PlannedRun]:
             config = train.parse_arguments(words).config
             if config.name != name:
                 raise InputError("name: the runs of a sweep are named by their values")
-            check_folder(Run(args.runs_dir / name), config, resume=True)
+            check_folder(Run(args.runs_dir / name), config, True, read_config, input_files)
         except InputError as error:
             raise InputError(f"{args.path}: run {number}: {error}") from None
         planned.append(PlannedRun(words, config, args.runs_dir / name))

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -77,14 +77,13 @@ class ModelConfig(Section):
     save_path: PathText = ""
 
 
-class TrainingConfig(Section):
+class LoopConfig(Section):
+    """What the training loop needs to know, whatever is trained."""
+
     learning_rate: float = Field(1e-3, gt=0)
     n_epochs: Count = 50
-    batch_size: Count = Field(16, description="episodes a step, shared among all devices")
-    num_workers: Number = Field(2, description="threads that gather episodes; 0 gathers them between steps")
+    batch_size: Count = Field(16, description="episodes a step, or films, shared among all devices")
     weight_decay: float = Field(0.01, ge=0)
-    warmup_steps: Number = Field(0, description="steps over which the learning rate rises from 0")
-    schedule: Literal["constant", "cosine"] = Field("constant", description="cosine falls to 0 at the last step")
     gradient_clip: float | None = Field(None, gt=0, description="largest norm of all gradients together")
     seed: int = Field(
         0, ge=0, le=LARGEST_SEED, description="of the first weights, the order of episodes, fresh episodes and dropout"
@@ -94,14 +93,20 @@ class TrainingConfig(Section):
     checkpoint_minutes: float = Field(
         15, ge=0, description="longest time within an epoch without a checkpoint; there is one after every epoch"
     )
-    calibrate: bool = Field(
-        False, description="at the end find the threshold for old that is best on validation, and score with it too"
-    )
     precision: Literal["auto", "bf16", 16, 32] = Field("auto", description="of the matrix products")
 
 
-class RunConfig(Section):
-    """All that decides a run."""
+class TrainingConfig(LoopConfig):
+    num_workers: Number = Field(2, description="threads that gather episodes; 0 gathers them between steps")
+    warmup_steps: Number = Field(0, description="steps over which the learning rate rises from 0")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="cosine falls to 0 at the last step")
+    calibrate: bool = Field(
+        False, description="at the end find the threshold for old that is best on validation, and score with it too"
+    )
+
+
+class Settings(Section):
+    """What every run has, whatever it trains."""
 
     name: str | None = Field(
         None, pattern=r"^\w[\w.=+-]{0,99}$", description="of the run's folder; the YAML file's if not given"
@@ -111,15 +116,35 @@ class RunConfig(Section):
     )
     show_timing: bool = Field(False, description="print after every epoch where its time went")
     logging: LoggingConfig = LoggingConfig()
+
+    def conflict(self) -> str | None:
+        """What two keys together ask for that there is not, with what to do: "key: ..."; None if nothing."""
+        return None
+
+
+class RunConfig(Settings):
+    """All that decides a run on episodes."""
+
     dataset: DatasetConfig = DatasetConfig()
     model: ModelConfig
     training: TrainingConfig = TrainingConfig()
 
+    def conflict(self) -> str | None:
+        return find_conflict(self)
+
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The settings of a run on episodes, see `load_settings`. What stands in model.args is left to `check_model`."""
+    return load_settings(RunConfig, path, overrides)
+
+
+def load_settings(schema: type[AnySettings], path: str | Path, overrides: Sequence[str] = ()) -> AnySettings:
     """Read a YAML file, apply overrides such as "training.learning_rate=3e-4", check it and fill in defaults.
 
-    What stands in model.args is left to `check_model`. The last word on a key wins.
+    The last word on a key wins.
 
     Raises:
         InputError: with the full path of the first key that is wrong, what was found and what is allowed.
@@ -130,8 +155,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         _apply(tree, override)
     if tree.get("name") is None:
         tree["name"] = _default_name(path)
-    config = validate(RunConfig, tree, str(path), ())
-    if fault := find_conflict(config):
+    config = validate(schema, tree, str(path), ())
+    if fault := config.conflict():
         raise InputError(f"{path}: {fault}")
     return config
 
@@ -176,10 +201,10 @@ def check_model(
     return config.model_copy(update={"model": model})
 
 
-def describe_keys() -> str:
+def describe_keys(schema: type[Settings] = RunConfig) -> str:
     """A line for every key of the YAML file with its default and meaning, for --help."""
     lines = []
-    for section, field in RunConfig.model_fields.items():
+    for section, field in schema.model_fields.items():
         kind = field.annotation
         leaves = {"": field}
         if isinstance(kind, type) and issubclass(kind, Section):
@@ -192,7 +217,7 @@ def describe_keys() -> str:
     return "\n".join(lines)
 
 
-def dump_config(config: RunConfig) -> str:
+def dump_config(config: Settings) -> str:
     """The configuration as YAML that loads back to an equal one."""
     return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 

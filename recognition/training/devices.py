@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from recognition.common.allocator import keep_freed_memory
 from recognition.common.command_line import InputError
 from recognition.training.companions import end_with_first, watch
-from recognition.training.config import TrainingConfig
+from recognition.training.config import LoopConfig
 
 # Buffers are constants here; sending them around at every step would also hang where ranks score unequal numbers of
 # batches. torch 2.13 has another name for it, and warns of the old one.
@@ -27,7 +27,7 @@ _CONSTANT_BUFFERS: dict[str, Any] = {
 }
 
 
-def launch(config: TrainingConfig) -> Fabric:
+def launch(config: LoopConfig) -> Fabric:
     """Start Fabric on the configured devices, a process for each. Raises InputError if there are too few.
 
     Under torchrun, which starts the processes itself, there are as many as it has started.

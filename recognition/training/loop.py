@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from recognition.common.command_line import Failure, InputError
 from recognition.common.stopping import Stopped, stopping_later
-from recognition.training.config import TrainingConfig
+from recognition.training.config import LoopConfig
 from recognition.training.runs import Run
 
 IsStopAsked = Callable[[], bool]
@@ -39,7 +39,7 @@ class Task(Protocol):
     Attributes:
         model: what the optimiser changes. Buffers that change too must do so alike in all processes, as those of
             nn.SyncBatchNorm do: checkpoints have the first one's.
-        optimizer: of its parameters; the loop sets its rates.
+        optimizer: of its parameters; the loop sets its rates, times a group's "rate_factor" where it has one.
         others: further modules that change while training goes on, and so belong into a checkpoint, by name: an
             average of the model, a memory that lives on between batches. They are on the task's device already, and
             each process has its own.
@@ -91,9 +91,7 @@ class Loop:
         show_bar: whether the first process shows how far an epoch is.
     """
 
-    def __init__(
-        self, task: Task, fabric: Fabric, config: TrainingConfig, run: Run | None = None, show_bar: bool = True
-    ):
+    def __init__(self, task: Task, fabric: Fabric, config: LoopConfig, run: Run | None = None, show_bar: bool = True):
         self.task, self.fabric, self.config, self.run = task, fabric, config, run
         self.show_bar = show_bar and fabric.is_global_zero
         self.model, self.optimizer = fabric.setup(task.model, task.optimizer)
@@ -172,7 +170,7 @@ class Loop:
                     raise Stopped(f"a signal after step {before + progress.step}")
                 waiting = time.perf_counter()
         assert progress.step == num_steps, f"{progress.step} batches, where the task has said {num_steps}"
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = task.learning_rate(before + num_steps - 1, self.num_steps)
         means = {f"train_{name}": mean for name, mean in _means(progress.totals).items()}
         return {"epoch": epoch + 1, "step": before + num_steps, "learning_rate": rate, **means}
 
@@ -229,7 +227,7 @@ class Loop:
         fabric, config = self.fabric, self.config
         torch.manual_seed(_seed(config.seed, step, fabric.global_rank))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.task.learning_rate(step, self.num_steps)
+            group["lr"] = self.task.learning_rate(step, self.num_steps) * group.get("rate_factor", 1.0)
         loss, numbers = self.task.loss(self.model, batch, step)
         # Asked late, as a signal may come while the loss is computed.
         wishes = loss.new_tensor([is_stop_asked(), is_due])

@@ -5,7 +5,7 @@ from typing import Any
 
 from recognition.common.command_line import InputError, first_line
 from recognition.common.files import is_there, written_whole
-from recognition.training.config import RunConfig
+from recognition.training.config import Settings
 from recognition.training.runs import Run
 
 
@@ -15,8 +15,8 @@ class Reporter:
     Raises InputError if Weights & Biases is asked for and does not start.
     """
 
-    def __init__(self, run: Run, config: RunConfig):
-        self.run, self.num_epochs, self.logging = run, config.training.n_epochs, config.logging
+    def __init__(self, run: Run, config: Settings, num_epochs: int):
+        self.run, self.num_epochs, self.logging = run, num_epochs, config.logging
         self.wandb_run = start_wandb(run, config) if config.logging.wandb else None
 
     @property
@@ -61,7 +61,7 @@ class Reporter:
         print(f"test {told}; all about the run is in {self.run.path}")
 
 
-def start_wandb(run: Run, config: RunConfig) -> Any:
+def start_wandb(run: Run, config: Settings) -> Any:
     """Start a Weights & Biases run, or go on with the one that this run has had. Raises InputError, which says how to
     do without."""
     import wandb

@@ -5,7 +5,7 @@ import platform
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from recognition.common.command_line import InputError, first_line, nearest
 from recognition.common.files import is_there, read_whole, sha256, written_whole
-from recognition.training.config import RunConfig, dump_config, load_config
+from recognition.training.config import AnySettings, RunConfig, Settings, dump_config, load_config
 from recognition.training.data import index_path
 
 PACKAGES = ("torch", "torchvision", "numpy", "h5py", "lightning-fabric", "mamba-ssm", "wandb")
@@ -27,6 +27,8 @@ INPUT_KEYS = {
     "validation": "dataset.validation_indices_file",
     "test": "dataset.test_indices_file",
     "load": "model.load_path",
+    "list": "data.list",
+    "weights": "network.weights",
 }
 PLACES = ("train_indices_file", "validation_indices_file", "test_indices_file", "video_path")  # of the data set
 # Settings that may change when a run is resumed: they do not change what it computes.
@@ -41,6 +43,9 @@ FREE_TO_CHANGE = (
     "training.num_workers",
     "training.checkpoint_minutes",
     "training.device",
+    "data.workers",
+    "data.cache",
+    "data.videos",
 )
 # What may be said of a trained run in other words than it was trained with: where its inputs are, and what computes.
 GIVEN_ANEW = (
@@ -71,7 +76,7 @@ class Run:
         self.previous_file = self.path / "checkpoints" / "previous.pt"
         self.best_file = self.path / "checkpoints" / "best.safetensors"
 
-    def start(self, config: RunConfig, environment: dict[str, Any], wandb_id: str | None = None) -> None:
+    def start(self, config: Settings, environment: dict[str, Any], wandb_id: str | None = None) -> None:
         """Make the folder and write what the run was asked, and under which id Weights & Biases has it."""
         self.last_file.parent.mkdir(parents=True, exist_ok=True)
         texts = {self.environment_file: json.dumps(environment, indent=2), self.config_file: dump_config(config)}
@@ -91,7 +96,7 @@ class Run:
                 told = dump_config(stored.model_copy(update={"dataset": dataset, "model": model}))
                 part.write_text(told + "\n", encoding="utf-8")
 
-    def check_same(self, config: RunConfig, stored: RunConfig) -> None:
+    def check_same(self, config: Settings, stored: Settings) -> None:
         """Raise InputError if a resumed run would not be the one that was started, naming the first difference.
 
         Where the inputs are makes no difference if the run knows their content: that is for `check_inputs`.
@@ -108,7 +113,8 @@ class Run:
         """Raise InputError if one of the inputs, as `describe_inputs` gives them, is not what the run has read."""
         for name, found in inputs.items():
             if found["sha256"] != self.read_inputs().get(name, found)["sha256"]:
-                what = "from its weights" if name == "load" else "on its episodes"
+                whats = {"load": "from its weights", "weights": "from its weights", "list": "on its films"}
+                what = whats.get(name, "on its episodes")
                 raise InputError(
                     f"{found['file']} has changed since {self.path} was trained {what}; restore it, or start "
                     f"another run with name=..."
@@ -240,19 +246,26 @@ class Run:
             raise InputError(f"{self.best_file}: cannot be read ({error})") from None
 
 
-def check_folder(run: Run, config: RunConfig, resume: bool) -> None:
-    """Raise InputError if the run's folder is taken by another run, or by this one and it is not to be resumed."""
-    from recognition.training.model import read_config
+def check_folder(
+    run: Run,
+    config: AnySettings,
+    resume: bool,
+    read: Callable[[Path], AnySettings],
+    inputs: Callable[[AnySettings], Mapping[str, Path]],
+) -> None:
+    """Raise InputError if the run's folder is taken by another run, or by this one and it is not to be resumed.
 
+    Of a run's kind `read` reads its settings, with which they are checked like new ones: a run from before a setting
+    existed has its default; `inputs` says which files it reads, as `input_files` does for episodes.
+    """
     if not is_there(run.config_file):
         return
     if not resume:
         raise InputError(f"{run.path} exists: go on with it by --resume, choose another name=..., or remove it")
-    # Checked like a new one: a run from before a setting existed has its default.
-    stored = read_config(run.config_file)
+    stored = read(run.config_file)
     run.check_same(config, stored)
-    before = input_files(stored)
-    run.check_inputs(describe_inputs({k: file for k, file in input_files(config).items() if file != before.get(k)}))
+    before = inputs(stored)
+    run.check_inputs(describe_inputs({k: file for k, file in inputs(config).items() if file != before.get(k)}))
 
 
 def input_files(config: RunConfig) -> dict[str, Path]:
@@ -286,7 +299,7 @@ def part_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return [word for word in words if word not in settings], settings
 
 
-def deciding_settings(config: RunConfig) -> dict[str, Any]:
+def deciding_settings(config: Settings) -> dict[str, Any]:
     """The settings that decide what a run computes, by their dotted names."""
     settings = _flatten(config.model_dump(mode="json"))
     return {key: value for key, value in settings if not key.startswith(FREE_TO_CHANGE)}

@@ -237,7 +237,7 @@ def test_logfile_has_the_columns_of_the_task_and_those_of_the_published_study_fo
 
 def test_an_epoch_is_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     config = RunConfig(model={"model": "lstm"}, training={"n_epochs": 9})
-    reporter = Reporter(Run(tmp_path), config)
+    reporter = Reporter(Run(tmp_path), config, config.training.n_epochs)
     reporter.report({"epoch": 1, "step": 2, "learning_rate": 0.1, **EPISODES, "seconds": 1.25})
     reporter.report(EPOCHS[1])
     assert capsys.readouterr().out.splitlines() == [
