@@ -1,25 +1,34 @@
-"""python -m recognition lists the commands of the room."""
+"""python -m recognition and python -m backbones list the commands of their rooms."""
 
+import pytest
 from conftest import ROOT, refusal, run_script
 
-from recognition.__main__ import commands
+from recognition.common.commands import commands
+
+NAMES = {"recognition": "render", "backbones": "classify"}
 
 
-def test_every_command_is_listed_with_a_line():
-    result = run_script("recognition", cwd=ROOT)
+@pytest.mark.parametrize("room", NAMES)
+def test_every_command_is_listed_with_a_line(room: str):
+    result = run_script(room, cwd=ROOT)
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
-    names = sorted(path.stem for path in (ROOT / "recognition").glob("*.py") if not path.stem.startswith("__"))
-    assert "render" in names
-    assert [line.split()[2] for line in lines] == [f"recognition.{name}" for name in names]
+    names = sorted(commands(ROOT / room))
+    assert NAMES[room] in names
+    assert [line.split()[2] for line in lines] == [f"{room}.{name}" for name in names]
     assert all(line.endswith(".") and len(line) <= 130 for line in lines), lines
-    assert "See the task" in next(line for line in lines if "recognition.render" in line)
 
 
-def test_every_file_listed_is_a_command():
-    for name in commands():
-        text = (ROOT / "recognition" / f"{name}.py").read_text()
-        assert all(part in text for part in ("def main()", "def parse_arguments()", 'if __name__ == "__main__":')), name
+@pytest.mark.parametrize("room", NAMES)
+def test_every_file_listed_is_a_command(room: str):
+    for name in commands(ROOT / room):
+        text = (ROOT / room / f"{name}.py").read_text()
+        assert all(part in text for part in ("def main()", "def parse_arguments(")), name
+
+
+def test_every_file_of_recognition_is_a_command():
+    names = sorted(path.stem for path in (ROOT / "recognition").glob("*.py") if not path.stem.startswith("__"))
+    assert sorted(commands(ROOT / "recognition")) == names
 
 
 def test_wrong_word_is_told_with_the_nearest_command():
