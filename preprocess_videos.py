@@ -37,7 +37,6 @@ from recognition.common.command_line import (
     Failure,
     InputError,
     folder_path,
-    nearest,
     one_line,
     path_or_word,
     run,
@@ -174,19 +173,17 @@ def temporal_gates(words: list[str] | None) -> dict[str, Any]:
     """What makes a Backbone have temporal gates with settings such as "fuse=residual"; nothing for None."""
     if words is None:
         return {}
-    from inspect import signature
-
     import yaml
 
-    from models.temporal_gates import SqueezeRecursion, insert_temporal_gates
+    from models.temporal_gates import check_settings, insert_temporal_gates
 
-    known = {*signature(insert_temporal_gates).parameters, *signature(SqueezeRecursion).parameters}
-    known -= {"network", "settings", "channels"}
     settings = {}
     for word in words:
         name, _, value = word.partition("=")
-        if name not in known:
-            raise InputError(f"--temporal_gates {word}: no setting has this name; {nearest(name, sorted(known))}")
+        try:
+            check_settings([name])
+        except ValueError as error:
+            raise InputError(f"--temporal_gates {word}: {error}") from None
         try:
             settings[name] = yaml.safe_load(value)
         except Exception:  # yaml raises many kinds, for a date or a number that is none

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from models.clip_networks import NETWORKS, published_name
 from pydantic import Field
 
+from models.clip_networks import NETWORKS, published_name
 from recognition.common.command_line import nearest
 from recognition.training.config import Count, LoopConfig, Number, PathText, Section, Settings
 
@@ -53,7 +53,7 @@ class AugmentationConfig(Section):
 
 class NetworkConfig(Section):
     name: str = Field("r3d_18", description="a name in models.clip_networks; srtg_NAME has temporal gates")
-    width: Count = Field(64, description="channels of the first stage; 16 for CPUs")
+    width: Count | None = Field(None, description="channels of the first stage; null: 64, and 16 of r3d_mini")
     dilate_last: bool = Field(False, description="the last stage keeps its frames")
     expansion: Literal[1, 4] = Field(4, description="of bottlenecks; 1 as Stergiou 2021 built them")
     stem_pool: bool = Field(False, description="halve time and space after the stem, as Stergiou 2021")

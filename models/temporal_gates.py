@@ -24,9 +24,11 @@ nearer to each other than about sqrt(tau) are not told apart, so that even equal
 Shapes: B clips, C channels, T frames, H x W places. A sequence (B, T, C) is a clip with one place.
 """
 
+import difflib
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from inspect import signature
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -263,22 +265,38 @@ def openness(network: nn.Module) -> dict[str, Tensor]:
     return {name: gate.openness for name, gate in gates.items() if gate.openness is not None}
 
 
+def check_settings(settings: Iterable[str]) -> None:
+    """Raise ValueError for a setting of which neither `insert_temporal_gates` nor `SqueezeRecursion` knows the name."""
+    known = {*signature(insert_temporal_gates).parameters, *signature(SqueezeRecursion).parameters}
+    known -= {"network", "settings", "channels"}
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+            raise ValueError(f"{name}: no setting has this name; {hint}")
+
+
 def insert_temporal_gates(
     network: nn.Module,
     stages: Sequence[int] = (1, 2, 3, 4),
     place: Literal["start", "top", "mid", "end", "skip", "final"] = "final",
     **settings: Any,
 ) -> nn.Module:
-    """Put a `SqueezeRecursion` into every residual block of torchvision's r3d_18, mc3_18 or r2plus1d_18, in place.
+    """Put a `SqueezeRecursion` into every block of a residual network for clips, of torchvision or `clip_networks`, in
+    place.
 
     Parameters that were there keep their names and values: load published weights before, and weights of a network
-    with gates after this. Of clips of 16 frames the stages see 16, 8, 4 and 2.
+    with gates after this. Of clips of 16 frames the stages of r3d_18 see 16, 8, 4 and 2.
+
+    Bottlenecks are 4 times as wide outside as inside. Unless told otherwise, a gate for their outside has as many
+    hidden units as they have channels inside, C, and projects back: 32 C^2 weights in place of 256 C^2.
 
     Args:
         network: the network; it is also returned.
         stages: which of layer1 to layer4 get gates.
-        place: "final" after the block; "start" before it; "top" after its first convolution, norm and ReLU; "mid" or
-            "end", the same, after its last ones, before the addition; "skip" on the shortcut.
+        place: "final" after the block; "start" before it; "top" after its first convolution, norm and ReLU; "mid" after
+            its second ones; "end" after its last ones, before the addition, in basic blocks the same as "mid"; "skip"
+            on the shortcut.
         settings: of `SqueezeRecursion`.
 
     Raises ValueError for another network, for one that has gates, and for settings that are not of these.
@@ -291,14 +309,17 @@ def insert_temporal_gates(
     for name in (f"layer{stage}" for stage in sorted(set(stages))):
         blocks = getattr(network, name, None)
         if not isinstance(blocks, nn.Sequential) or not all(map(_is_block_of_clips, blocks)):
-            raise ValueError(f"temporal gates are for r3d_18, mc3_18 and r2plus1d_18; this network has no such {name}")
+            raise ValueError(f"temporal gates are for residual networks for clips; this network has no such {name}")
         # A gate is one more part of the sequence in which it stands, under a name of its own, so no name changes.
         parts: OrderedDict[str, nn.Module] = OrderedDict()
         block: Any  # torchvision's
         for key, block in blocks.named_children():
+            last = getattr(block, "conv3", block.conv2)
             weight = next(block.conv1.parameters())  # (channels, block's input channels, ...)
-            channels = weight.shape[1] if place == "start" else block.conv2[-1].num_features
-            gate = SqueezeRecursion(channels, **settings).to(weight).train(block.training)
+            inside = _width(block.conv1)
+            channels = {"start": weight.shape[1], "top": inside, "mid": _width(block.conv2)}.get(place, _width(last))
+            gate = SqueezeRecursion(channels, **{"hidden": min(inside, channels)} | settings)
+            gate = gate.to(weight).train(block.training)
             if place == "start":
                 parts[f"{key}_gate"] = gate
             parts[key] = block
@@ -308,18 +329,24 @@ def insert_temporal_gates(
                 block.downsample = block.downsample or nn.Sequential()
                 block.downsample.add_module("gate", gate)
             elif place != "start":
-                (block.conv1 if place == "top" else block.conv2).add_module("gate", gate)
+                {"top": block.conv1, "mid": block.conv2, "end": last}[place].add_module("gate", gate)
         setattr(network, name, nn.Sequential(parts))
         getattr(network, name).training = blocks.training
     return network
 
 
 def _is_block_of_clips(block: nn.Module) -> bool:
-    """Whether it is a basic block of torchvision's networks for clips: two sequences that end in a norm over time."""
-    conv1, conv2 = getattr(block, "conv1", None), getattr(block, "conv2", None)
-    return (
-        isinstance(conv1, nn.Sequential) and isinstance(conv2, nn.Sequential) and isinstance(conv2[-1], nn.BatchNorm3d)
+    """Whether it is a block of torchvision's networks for clips: two or three sequences with norms over time."""
+    sequences = [getattr(block, name, None) for name in ("conv1", "conv2", *["conv3"] * hasattr(block, "conv3"))]
+    return all(
+        isinstance(sequence, nn.Sequential) and any(isinstance(module, nn.BatchNorm3d) for module in sequence)
+        for sequence in sequences
     )
+
+
+def _width(sequence: nn.Sequential) -> int:
+    """Channels that come out of convolutions and their norms."""
+    return [module.num_features for module in sequence if isinstance(module, nn.BatchNorm3d)][-1]
 
 
 def _check_choice(name: str, value: object) -> None:

@@ -254,7 +254,7 @@ def test_shots_are_stored_in_every_feature_file(films, finished):
         (["--alter_every=-1"], "--alter_every"),
         (["--window_stride=8"], "--window_stride 8: shufflenet_v2_x0_5 reads single frames"),
         (["--backbone=r3d_18", "--window_stride=0"], "--window_stride"),
-        (["--temporal_gates"], "temporal gates are for r3d_18, mc3_18 and r2plus1d_18"),
+        (["--temporal_gates"], "temporal gates are for residual networks for clips"),
         (["--backbone=r3d_18", "--temporal_gates", "fuze=sigmoid"], "did you mean 'fuse'?"),
         (["--backbone=r3d_18", "--temporal_gates", "fuse=sum"], "--temporal_gates: fuse: must be one of product"),
         (["--backbone=r3d_18", "--temporal_gates", "stages=[3"], "--temporal_gates stages=[3: cannot be read"),

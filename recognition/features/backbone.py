@@ -12,31 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
+from models.vision import torchvision
 from recognition.common.command_line import InputError, first_line, nearest
 from recognition.common.files import is_of_system
 
-
-def _import_torchvision() -> Any:
-    """Import torchvision also beside a torch without CUDA, where PyPI's build cannot load its compiled operators.
-
-    torchvision registers Python halves of `nms` and `qnms` at import and needs their schemas. We use neither, so where
-    the compiled library is missing the schemas alone are declared. The library object must stay alive.
-    """
-    try:
-        import torchvision.transforms.v2
-    except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
-            raise
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision.transforms.v2
-
-        torchvision.schemas_only = library
-    return torchvision
-
-
-torchvision = _import_torchvision()
 F, F2 = torchvision.transforms.functional, torchvision.transforms.v2.functional
 LFS_POINTER = b"version https://git-lfs"  # what such a file begins with
 CLIP_FRAMES = 16  # as torchvision's networks for videos are trained and tested with
