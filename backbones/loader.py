@@ -1,9 +1,9 @@
 """Clips made by worker processes ahead of their use, in their order."""
 
+import multiprocessing
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from torch import Tensor
@@ -68,8 +68,11 @@ def made_in_order(
     try:
         yield from made_ahead(lambda _: first.popleft() if first else next(made), range(len(tasks)), 1, is_stop_asked)
     finally:
-        with suppress(ValueError):  # where the thread still waits for a worker, which ends with this process
-            sent.close()  # type: ignore[attr-defined]  # a generator
+        try:
+            sent.close()
+        except ValueError:  # the thread still waits for a worker
+            for process in multiprocessing.active_children():
+                process.kill()
 
 
 def _sorted(sent: Iterable[_Sent], names: Sequence[str]) -> Iterator[Made]:

@@ -9,7 +9,7 @@ import os
 import pickle
 import signal
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -34,7 +34,7 @@ def done_by_workers(
     num_workers: int,
     advice: str,
     crashed: Callable[[int, str], Made],
-) -> Iterator[Made]:
+) -> Generator[Made, None, None]:
     """What `work` yields for each of the tasks 0, 1, ..., made by `num_workers` processes; 0: by this one.
 
     A task's items come in their order, those of several tasks as they are made. Workers are forks that compute with one
