@@ -28,13 +28,16 @@ class PictureMaker:
     frames just before the change may be taken for later ones.
 
     Of the display matrix the nearest of the eight ways to turn and mirror a picture is taken.
+
+    Given a `short_side`, pictures are made no larger than `small_size` says, in the same step.
     """
 
-    def __init__(self, stream: av.VideoStream):
+    def __init__(self, stream: av.VideoStream, short_side: int | None = None):
         self._codec = stream.codec_context
         self._reformatter = VideoReformatter()  # takes longer to make than to use
         self._said = stream.sample_aspect_ratio  # by the container, or else as the stream begins
         self._may_change = self._said == self._codec.sample_aspect_ratio
+        self._short_side = short_side
 
     def picture(self, frame: av.VideoFrame) -> np.ndarray:
         """The picture of the frame that the stream has just decoded: (H, W, 3) uint8 RGB.
@@ -49,6 +52,8 @@ class PictureMaker:
         width, height = square_size(frame.width, frame.height, pixel_shape)
         if max(width, height) > LONGEST * min(width, height):
             raise DecodeError(f"has pictures of {width} x {height} pixels, too slim to be looked at")
+        if self._short_side:
+            width, height = small_size(width, height, self._short_side)
         try:
             # PyAV would take a thread for each core.
             rgb = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
@@ -65,6 +70,12 @@ def square_size(width: int, height: int, pixel_shape: Fraction | None) -> tuple[
         return width, height
     wider, lower = max(Fraction(1), pixel_shape), min(Fraction(1), pixel_shape)
     return round(width * wider), round(height / lower)
+
+
+def small_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """Even width and height of a picture whose shorter side is made `short_side` or, if it is less already, is kept."""
+    share = min(1, short_side / min(width, height))
+    return max(2, 2 * round(width * share / 2)), max(2, 2 * round(height * share / 2))
 
 
 def display_matrix(frame: av.VideoFrame) -> np.ndarray:

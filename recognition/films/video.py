@@ -79,9 +79,9 @@ def probe(path: str | Path) -> VideoInfo:
         raise DecodeError(reason(error)) from error
 
 
-def decode(path: str | Path, threads: int = 1) -> Iterator[tuple[np.ndarray, float]]:
-    """Yield every frame of the first video stream as (image, time_s), image (H, W, 3) uint8 RGB, as people see it: see
-    `PictureMaker`. Sizes may differ within a film.
+def decode(path: str | Path, threads: int = 1, short_side: int | None = None) -> Iterator[tuple[np.ndarray, float]]:
+    """Yield every frame of the first video stream as (image, time_s), image (H, W, 3) uint8 RGB, as people see it, or
+    made smaller: see `PictureMaker`. Sizes may differ within a film.
 
     Frames come in order of presentation, with the container's own times, so a variable frame rate is kept. A time
     that does not follow the one before it, as avi files with B-frames have them, is taken one frame later instead.
@@ -94,7 +94,7 @@ def decode(path: str | Path, threads: int = 1) -> Iterator[tuple[np.ndarray, flo
     try:
         with _open(path) as container:
             stream = picture_stream(container)
-            maker = PictureMaker(stream)
+            maker = PictureMaker(stream, short_side)
             # One thread unless asked: FFmpeg's own threads have been seen to hang beside torch's in forked processes.
             stream.thread_type, stream.codec_context.thread_count = ("AUTO" if threads > 1 else "NONE"), threads
             stream.codec_context.options = {"err_detect": "explode"}  # else FFmpeg paints over damage that it finds

@@ -1,0 +1,143 @@
+"""Frames of films by their numbers, from wherever they lie: one reader for films, small films, folders with frames.db
+and memory.
+
+Small films (see small_films.py) are the ones to train on. Full-size films are decoded to their end when they are
+opened, to count their frames, and from a key frame on for every clip.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+
+from backbones.film_index import ANEW, INDEX, IndexRow, find_row, read_times
+from backbones.film_reader import FilmReader, check_numbers, stacked
+from backbones.stored_frames import DATABASE, StoredFrames
+from recognition.common.command_line import InputError
+from recognition.films.picture import DecodeError, PictureMaker
+from recognition.films.video import decode, picture_stream, probe, read_frames, reason
+
+COUNTING_SIDE = 16  # pixels of the pictures that are made only to be counted
+
+
+def open_film(path: Path, store_fps: float | None = None) -> FilmReader:
+    """A reader of a film; of a small film, if an index.h5 beside it names it; of a folder with frames.db, whose frame
+    rate is `store_fps`.
+
+    Raises InputError, which names the film, where it cannot be read to its end or is not what its index says.
+    """
+    if path.is_dir():
+        if not (path / DATABASE).exists():
+            raise InputError(f"{path}: is a folder without {DATABASE}; name a film, or a folder that has it")
+        return StoredFrames(path, store_fps or 0.0)
+    index = path.with_name(INDEX)
+    row = find_row(index, path.name) if index.exists() else None
+    return PlainFilm(path) if row is None else SmallFilm(path, index, row)
+
+
+class HeldFilm:
+    """Frames (n, H, W, 3) uint8 that are in memory."""
+
+    def __init__(self, frames: np.ndarray, fps: float):
+        self._frames, self.num_frames, self.fps = frames, len(frames), fps
+
+    def frames(self, numbers: Sequence[int]) -> np.ndarray:
+        return self._frames[check_numbers("a film in memory", numbers, self.num_frames)]
+
+    def close(self) -> None:
+        pass
+
+
+class PlainFilm:
+    """A film as it is, with the pictures, the numbers and the times that `decode` gives."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        try:
+            self._times = [time_s for _, time_s in decode(path, short_side=COUNTING_SIDE)]
+            self.fps = probe(path).fps
+        except DecodeError as error:
+            raise _cannot_be_read(path, error) from error
+        self.num_frames = len(self._times)
+
+    def frames(self, numbers: Sequence[int]) -> np.ndarray:
+        numbers = check_numbers(self._path, numbers, self.num_frames)
+        try:
+            pictures = read_frames(self._path, [self._times[number] for number in numbers])
+        except DecodeError as error:
+            raise _cannot_be_read(self._path, error) from error
+        return stacked(self._path, pictures)
+
+    def close(self) -> None:
+        pass
+
+
+class SmallFilm:
+    """A film with its row of an index: decoding begins at the key frame before a clip, and goes on where it can."""
+
+    def __init__(self, path: Path, index: Path, row: IndexRow):
+        self._path, self._index, self._row = path, index, row
+        self.num_frames, self.fps = row.frames[1] - row.frames[0], row.fps
+        self._open: _Decoding | None = None
+        try:
+            is_same = path.stat().st_size == row.size_bytes
+        except FileNotFoundError:
+            raise InputError(f"{path}: no such film, though {index} names it; {ANEW}") from None
+        if not is_same:
+            raise self._is_other("its size differs")
+
+    def frames(self, numbers: Sequence[int]) -> np.ndarray:
+        numbers = check_numbers(self._path, numbers, self.num_frames)
+        try:
+            if self._open is None:
+                self._open = _Decoding(self._path, *read_times(self._index, self._row))
+            pictures = {number: self._open.picture(number) for number in sorted(set(numbers))}
+        except (DecodeError, av.error.FFmpegError) as error:
+            self.close()
+            raise self._is_other(str(error) if isinstance(error, DecodeError) else reason(error)) from error
+        return np.stack([pictures[number] for number in numbers])
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open.container.close()
+            self._open = None
+
+    def _is_other(self, why: str) -> InputError:
+        return InputError(
+            f"{self._path}: is not the film that {self._index} was made of ({why}); remove both and run "
+            f"python -m backbones.prepare films again"
+        )
+
+
+class _Decoding:
+    """A small film that is open, at some frame."""
+
+    def __init__(self, path: Path, times: np.ndarray, keys: np.ndarray):
+        self.container = av.open(str(path.absolute()), metadata_errors="replace")
+        self._stream = picture_stream(self.container)
+        self._stream.thread_type, self._stream.codec_context.thread_count = "NONE", 1
+        self._stream.codec_context.options = {"err_detect": "explode"}
+        self._maker = PictureMaker(self._stream)
+        self._times, self._keys = times, keys
+        self._frames = self.container.decode(self._stream)
+        self._next = 0
+
+    def picture(self, number: int) -> np.ndarray:
+        """A frame's picture (H, W, 3). Raises DecodeError where the film's frames are not at the times of the index."""
+        key = int(self._keys[np.searchsorted(self._keys, number, "right") - 1])
+        if not key <= self._next <= number:
+            assert self._stream.time_base is not None
+            self.container.seek(round(self._times[key] / self._stream.time_base), stream=self._stream)
+            self._frames, self._next = self.container.decode(self._stream), key
+        for frame in self._frames:
+            if frame.time != self._times[self._next] or frame.is_corrupt:
+                raise DecodeError(f"frame {self._next} is damaged or at another time")
+            self._next += 1
+            if self._next > number:
+                return self._maker.picture(frame)
+        raise DecodeError(f"ends before frame {self._next}")
+
+
+def _cannot_be_read(path: Path, error: DecodeError) -> InputError:
+    return InputError(f"{path}: cannot be read ({error}); leave it out, python -m backbones.prepare lists such films")
