@@ -107,9 +107,12 @@ class MemoryPredictor(nn.Module):
         self.memory = KeyValueMemory(heads * dim, slots, heads, scale, heads * dim if has_output else dim)
         self.output = perceptron(heads * dim, dim, dim) if has_output else nn.Identity()
 
-    def forward(self, z: Tensor) -> Tensor:
-        """z (B, dim), the online network's projections, to predictions (B, dim)."""
-        return self.output(self.memory(self.query(z)))
+    def forward(self, z: Tensor, return_addresses: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """z (B, dim), the online network's projections, to predictions (B, dim); on request also A (B, H, S / H)."""
+        if not return_addresses:
+            return self.output(self.memory(self.query(z)))
+        read, addresses = self.memory(self.query(z), return_addresses=True)
+        return self.output(read), addresses
 
 
 def prediction_loss(predicted: Tensor, target: Tensor) -> Tensor:
