@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.config import AugmentationConfig, ClipConfig
-from recognition.features.backbone import torchvision
+from models.vision import torchvision
 
 F, transforms = torchvision.transforms.functional, torchvision.transforms.v2
 # torchvision's preset of networks for videos: every picture, whatever its shape, becomes 128 x 171, of which 112 x 112.
