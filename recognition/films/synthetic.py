@@ -5,7 +5,7 @@ that later shots resemble earlier ones, the camera moves, people walk through th
 shot, and the picture has grain. Written as real H.264 files, so every later step meets what it meets in life.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -61,11 +61,16 @@ def write_films(folder: str | Path, num_films: int, duration_s: float, fps: int 
 
 def write_film(path: str | Path, duration_s: float, fps: int, rng: np.random.Generator) -> None:
     """Write one film as H.264 in mp4, `duration_s` * `fps` frames of 320 x 180."""
+    write_frames(path, render_film(round(duration_s * fps), fps, rng), (WIDTH, HEIGHT), fps)
+
+
+def write_frames(path: str | Path, frames: Iterable[np.ndarray], size: tuple[int, int], fps: int) -> None:
+    """Write frames (H, W, 3) uint8 RGB as a film, H.264 in mp4; size: W, H, even numbers."""
     with written_whole(path) as part, av.open(str(part), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "23", "preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         stream.time_base = Fraction(1, fps)
-        for image in render_film(round(duration_s * fps), fps, rng):
+        for image in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
 
