@@ -37,6 +37,7 @@ from recognition.common.command_line import (
     Failure,
     InputError,
     folder_path,
+    number_between,
     one_line,
     path_or_word,
     run,
@@ -45,8 +46,6 @@ from recognition.common.command_line import (
 from recognition.common.machine import granted_cores
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from recognition.features.backbone import Backbone
     from recognition.features.extraction import Outcome
     from recognition.features.feature_file import FeatureHeader
@@ -64,7 +63,8 @@ def main() -> int:
         device,
         fast=args.dtype == "float16",
         stride=args.window_stride,
-        **temporal_gates(args.temporal_gates),
+        fps=args.clip_fps,
+        gates=temporal_gates(args.temporal_gates),
     )
     args.output_dir.mkdir(parents=True, exist_ok=True)
     todo, failures = films_to_do(videos, backbone, args)
@@ -103,13 +103,17 @@ def parse_arguments() -> Namespace:
         "--output_dir", type=folder_path, default=Path("video-features"), help="folder for the feature files"
     )
     parser.add_argument(
-        "--backbone", default="resnet18", help="name of a classifier in torchvision.models or torchvision.models.video"
+        "--backbone",
+        default="resnet18",
+        help="name of a classifier in torchvision.models or torchvision.models.video, or of a network in "
+        "models/clip_networks.py; srtg_NAME has temporal gates as published",
     )
     parser.add_argument(
         "--weights",
         type=path_or_word,
         default="DEFAULT",
-        help="DEFAULT (of ImageNet or Kinetics, downloaded), random:SEED or a file",
+        help="DEFAULT (of ImageNet or Kinetics, downloaded), random:SEED or a file, such as weights.safetensors of "
+        "backbones.pretrain; films on which that was trained are marked, see generate_dataset.py",
     )
     parser.add_argument(
         "--batch_size", type=whole_number(1), help="frames the network sees at once; 64 on a GPU, 16 on a CPU"
@@ -138,14 +142,24 @@ def parse_arguments() -> Namespace:
         "--window_stride",
         type=whole_number(1),
         metavar="K",
-        help="frames from the start of a window to that of the next, for networks for videos; 16 unless given",
+        help="frames from the start of a window to that of the next, for networks for videos; unless given, as many as "
+        "let no frame be in two windows, 16 where a window has 16 consecutive frames",
+    )
+    parser.add_argument(
+        "--clip_fps",
+        type=number_between(0.1, 1000),
+        metavar="F",
+        help="let windows have F frames a second, as nearly as every n-th frame of each film gives them; 15 for "
+        "torchvision's networks for videos, which were trained with that; consecutive frames unless given, or what "
+        "weights of this project say",
     )
     parser.add_argument(
         "--temporal_gates",
         nargs="*",
         metavar="SETTING",
-        help="put squeeze-and-recursion gates into r3d_18, mc3_18 or r2plus1d_18; --weights PATH are those of the "
-        "network with its gates. Settings of models/temporal_gates.py, such as fuse=residual gate=cycle stages=[3,4]",
+        help="put squeeze-and-recursion gates into a residual network for videos; --weights PATH are those of the "
+        "network with its gates, and say themselves which if they come from this project. Settings of "
+        "models/temporal_gates.py, such as fuse=residual gate=cycle stages=[3,4]",
     )
     parser.add_argument(
         "--shard",
@@ -169,13 +183,13 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(place), int(number)
 
 
-def temporal_gates(words: list[str] | None) -> dict[str, Any]:
-    """What makes a Backbone have temporal gates with settings such as "fuse=residual"; nothing for None."""
+def temporal_gates(words: list[str] | None) -> dict[str, Any] | None:
+    """Settings of temporal gates in words such as "fuse=residual"; None for None."""
     if words is None:
-        return {}
+        return None
     import yaml
 
-    from models.temporal_gates import check_settings, insert_temporal_gates
+    from models.temporal_gates import check_settings
 
     settings = {}
     for word in words:
@@ -188,15 +202,7 @@ def temporal_gates(words: list[str] | None) -> dict[str, Any]:
             settings[name] = yaml.safe_load(value)
         except Exception:  # yaml raises many kinds, for a date or a number that is none
             raise InputError(f"--temporal_gates {word}: cannot be read as a value") from None
-
-    def change(network: "nn.Module") -> None:
-        try:
-            insert_temporal_gates(network, **settings)
-        except ValueError as error:
-            raise InputError(f"--temporal_gates: {error}") from None
-
-    described = ", ".join(f"{name}={value}" for name, value in sorted(settings.items()))
-    return {"change": change, "change_name": f"temporal gates ({described})"}
+    return settings
 
 
 def films_of_shard(args: Namespace) -> list[Path]:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from models.temporal_gates import check_settings, insert_temporal_gates
+from models.temporal_gates import insert_temporal_gates
 from models.vision import torchvision
 
 parts: Any = torchvision.models.video.resnet
@@ -111,8 +111,6 @@ def clip_network(
     """
     name, published = published_name(name)
     gates = published if temporal_gates is None else temporal_gates
-    if gates is not None:
-        check_settings(gates)
     network = ClipNetwork(name, num_classes, **shape)
     return network if gates is None else insert_temporal_gates(network, **gates)
 

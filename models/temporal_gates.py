@@ -301,6 +301,7 @@ def insert_temporal_gates(
 
     Raises ValueError for another network, for one that has gates, and for settings that are not of these.
     """
+    check_settings(settings)
     _check_choice("place", place)
     if not isinstance(stages, Sequence) or not stages or not set(stages) <= {1, 2, 3, 4}:
         raise ValueError(f"stages: must be some of 1, 2, 3 and 4, found {stages!r}")

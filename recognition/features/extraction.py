@@ -5,6 +5,7 @@ network too, on its own frames and with a single thread: nothing waits for anoth
 """
 
 import functools
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -18,8 +19,9 @@ from torch import Tensor
 
 from recognition.common.files import can_be_read, sha256
 from recognition.common.workers import done_by_workers
-from recognition.features.backbone import Backbone, Preprocessing
+from recognition.features.backbone import Backbone
 from recognition.features.feature_file import FeatureHeader, FeatureSpool
+from recognition.features.preprocessing import Preprocessing, Windows
 from recognition.films.alterations import ALTERATIONS
 from recognition.films.shots import ShotFinder
 from recognition.films.video import DECODER, DecodeError, decode, probe, reason
@@ -32,6 +34,7 @@ class FrameBatch(NamedTuple):
     first: int  # the number of the first of them in the film
     frames: Tensor  # (N * window, 3, crop, crop) uint8, windows one after the other
     times: Tensor  # (N,) seconds
+    stride: int  # frames of the film from one to the next
 
 
 class FeatureBatch(NamedTuple):
@@ -41,6 +44,7 @@ class FeatureBatch(NamedTuple):
     features: Tensor  # (N, D)
     altered: Tensor  # (M, A, D), of those that are altered, in A versions
     times: Tensor  # (N,) seconds
+    stride: int
 
 
 @dataclass(frozen=True)
@@ -85,39 +89,43 @@ class FilmFrames:
             yield self.compute(item) if self.compute and isinstance(item, FrameBatch) else item
 
     def _read(self, film: int) -> Iterator[FrameBatch | FilmEnd]:
-        path, window, stride = self.videos[film], self.preprocessing.window, self.preprocessing.stride
+        path = self.videos[film]
         num_frames = num_windows = height = width = 0
-        recent: deque[tuple[Tensor, float]] = deque(maxlen=window)  # frames with their times
         frames: list[Tensor] = []
         times: list[float] = []
         shots = ShotFinder()
 
         def batch() -> FrameBatch:
             first = num_windows - len(times)
-            return FrameBatch(film, first, torch.stack(frames), torch.tensor(times, dtype=torch.float64))
+            return FrameBatch(film, first, torch.stack(frames), torch.tensor(times, dtype=torch.float64), lie.stride)
 
         try:
             check_name(path)
             before = path.stat()
+            lie = self._windows(path)
+            each = math.gcd(lie.step, lie.stride)  # no window has a frame between these
+            recent: deque[tuple[Tensor, float]] = deque(maxlen=(lie.span - 1) // each + 1)  # frames with their times
             for image, time_s in decode(path):
                 height, width = image.shape[:2]
                 num_frames += 1
                 shots.add(image)
+                if (num_frames - 1) % each:
+                    continue
                 recent.append((self.preprocessing.crop(torch.from_numpy(image).permute(2, 0, 1)), time_s))
-                if num_frames < window or (num_frames - window) % stride:
+                if num_frames < lie.span or (num_frames - lie.span) % lie.stride:
                     continue
                 num_windows += 1
-                frames += [frame for frame, _ in recent]
-                times.append(recent[self.preprocessing.middle][1])
+                frames += [frame for frame, _ in list(recent)[:: lie.step // each]]
+                times.append(recent[lie.middle // each][1])
                 if len(times) == self.batch_size:
                     yield batch()
                     frames, times = [], []
             if num_windows == 0:
-                raise DecodeError(f"has {num_frames} frames, too few for a window of {window}")
+                raise DecodeError(f"has {num_frames} frames, too few for a window of {lie.span}")
             if times:
                 yield batch()
-            starts = first_windows(shots.starts, num_windows, self.preprocessing)
-            rate, digest, after = probe(path).fps / stride, sha256(path), path.stat()
+            starts = first_windows(shots.starts, num_windows, lie)
+            rate, digest, after = probe(path).fps / lie.stride, sha256(path), path.stat()
             if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
                 raise DecodeError("has changed while it was read")
             yield FilmEnd(film, "", digest, after.st_size, rate, width, height, starts)
@@ -125,6 +133,13 @@ class FilmFrames:
             yield FilmEnd(film, str(error))
         except Exception as error:  # whatever a library makes of this film, the others are still to be read
             yield FilmEnd(film, reason(error))
+
+    def _windows(self, path: Path) -> Windows:
+        """How windows lie in a film. Raises DecodeError if it does not say what they depend on."""
+        try:
+            return self.preprocessing.windows(probe(path).fps if self.preprocessing.fps else 0)
+        except ValueError as error:
+            raise DecodeError(str(error)) from None
 
 
 def check_name(path: Path) -> None:
@@ -135,10 +150,10 @@ def check_name(path: Path) -> None:
         raise DecodeError("its name is not UTF-8: rename it") from None
 
 
-def first_windows(starts: Sequence[int], num_windows: int, preprocessing: Preprocessing) -> tuple[int, ...]:
+def first_windows(starts: Sequence[int], num_windows: int, lie: Windows) -> tuple[int, ...]:
     """The first windows of shots that begin at these frames, ascending from 0. A window is of its middle frame's shot,
     so a shot may have none."""
-    windows = {max(0, -(-(start - preprocessing.middle) // preprocessing.stride)) for start in starts}
+    windows = {max(0, -(-(start - lie.middle) // lie.stride)) for start in starts}
     return tuple(sorted(window for window in windows if window < num_windows))
 
 
@@ -149,7 +164,7 @@ def compute_features(backbone: Backbone, alter_every: int, batch: FrameBatch) ->
     altered = torch.empty(0, len(ALTERATIONS), backbone.num_features)
     if len(chosen):
         altered = torch.stack([backbone.features(alter(chosen)) for alter in ALTERATIONS.values()], 1)
-    return FeatureBatch(batch.film, backbone.features(batch.frames), altered, batch.times)
+    return FeatureBatch(batch.film, backbone.features(batch.frames), altered, batch.times, batch.stride)
 
 
 class Storage(NamedTuple):
@@ -187,7 +202,7 @@ def extract(
                 item = compute(item)
             if isinstance(item, FeatureBatch):
                 spool.append(item.features.numpy(), item.times.numpy(), item.altered.numpy())
-                yield len(item.times) * preprocessing.stride
+                yield len(item.times) * item.stride
                 continue
             header = None if item.failure else _header(item, videos[item.film], spool, backbone, storage)
             with spools.pop(item.film):
@@ -214,4 +229,5 @@ def _header(end: FilmEnd, video: Path, spool: FeatureSpool, backbone: Backbone, 
         dtype=storage.dtype,
         compute_dtype=str(backbone.compute_dtype).removeprefix("torch."),
         alter_every=storage.alter_every,
+        seen_by_backbone=end.video_sha256 in backbone.films,
     )

@@ -8,7 +8,7 @@ Datasets, all contiguous, so that they can be memory-mapped:
                                     which are in the order of ALTERATIONS; absent if `alter_every` is 0
     shots (K,)                      int64, first frames of the shots, ascending from 0; absent in older files
 
-Attributes as in `FeatureHeader`; older files have no `alter_every` and no `video_bytes`.
+Attributes as in `FeatureHeader`; older files have no `alter_every`, `video_bytes` and `seen_by_backbone`.
 """
 
 import hashlib
@@ -52,6 +52,7 @@ class FeatureHeader:
     format_version: int = FORMAT_VERSION
     alter_every: int = 0  # of so many frames one has features of its altered versions too; 0 for none
     video_bytes: int = 0  # size of the film's file; 0 where it is not known, in older files
+    seen_by_backbone: bool = False  # whether the network has learned from this film, so that it cannot test a memory
 
     @property
     def duration_s(self) -> float:
@@ -151,7 +152,7 @@ def read_header(path: str | Path) -> FeatureHeader:
 
 def _header(file: h5py.File) -> FeatureHeader:
     """The attributes. Raises KeyError for one that is missing and ValueError for one that is wrong."""
-    values = {"alter_every": np.int64(0), "video_bytes": np.int64(0), **file.attrs}  # older files have neither
+    values = {"alter_every": np.int64(0), "video_bytes": np.int64(0), "seen_by_backbone": np.False_, **file.attrs}
     for field in fields(FeatureHeader):
         value = values[field.name]
         values[field.name] = value if isinstance(value, str) else value.item()

@@ -113,28 +113,26 @@ def test_features_of_windows_equal_those_of_torchvision(name):
     torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=1e-5)
 
 
-def insert_gates(network: nn.Module) -> None:
-    """Gates that are small and leave the network's output as it is."""
-    insert_temporal_gates(network, fuse="residual", hidden=3)
+GATES = {"fuse": "residual", "hidden": 3}  # they are small and leave the network's output as it is
 
 
 def gated_backbone(weights: str | Path = "random:0") -> Backbone:
-    return Backbone("r3d_18", str(weights), CPU, fast=False, change=insert_gates, change_name="gates")
+    return Backbone("r3d_18", str(weights), CPU, fast=False, gates=GATES)
 
 
-def test_changed_network_has_its_parts_by_the_seed_and_says_so():
+def test_network_with_gates_has_them_by_the_seed_and_says_so():
     plain, gated, again = make("r3d_18"), *(gated_backbone() for _ in range(2))
-    assert gated.name == "r3d_18 with gates, 16 frames every 16"
+    assert gated.name == "r3d_18 with temporal gates (fuse=residual, hidden=3), 16 frames every 16"
     assert gated.weights_sha256 == again.weights_sha256 != plain.weights_sha256
     assert sum(isinstance(module, SqueezeRecursion) for module in gated.network.modules()) == 8
     state = gated.network.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in plain.network.state_dict().items())
 
 
-def test_weights_from_a_file_are_those_of_the_changed_network(tmp_path):
+def test_weights_from_a_file_are_those_of_the_network_with_its_gates(tmp_path):
     network = reference("r3d_18", seed=0)
     torch.save(network.state_dict(), tmp_path / "plain.pth")
-    insert_gates(network)
+    insert_temporal_gates(network, **GATES)
     torch.save(network.state_dict(), tmp_path / "gated.pth")
     assert gated_backbone(tmp_path / "gated.pth").weights_sha256 == state_digest(network.state_dict())
     with pytest.raises(InputError, match="does not fit r3d_18"):

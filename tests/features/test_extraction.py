@@ -159,13 +159,15 @@ def test_odd_names_are_names(films, tmp_path, monkeypatch, name):
     assert [end.failure for end in ends(Path(name))] == [""]
 
 
+@pytest.mark.parametrize("fps", [None, 10])
 @pytest.mark.parametrize("stride", [1, 3, 16, 40])
-def test_window_is_of_the_shot_of_its_middle_frame(stride):
-    preprocessing, rng = Preprocessing("mc3_18", stride), np.random.default_rng(0)
+def test_window_is_of_the_shot_of_its_middle_frame(stride, fps):
+    lie, rng = Preprocessing("mc3_18", stride, fps=fps).windows(30), np.random.default_rng(0)
+    step = 1 if fps is None else 3
     for num_shots in (1, 2, 5, 40):
         starts = [0, *sorted(rng.choice(np.arange(1, 300), num_shots - 1, replace=False).tolist())]
-        num_windows = (300 - 16) // stride + 1
-        shots = [sum(start <= window * stride + 8 for start in starts) for window in range(num_windows)]
+        num_windows = (300 - 15 * step - 1) // stride + 1
+        shots = [sum(start <= window * stride + 8 * step for start in starts) for window in range(num_windows)]
         first = [k for k in range(num_windows) if k == 0 or shots[k] > shots[k - 1]]
-        assert list(first_windows(starts, num_windows, preprocessing)) == first
-    assert first_windows([0, 5, 299], 300, Preprocessing("resnet18")) == (0, 5, 299)
+        assert list(first_windows(starts, num_windows, lie)) == first
+    assert first_windows([0, 5, 299], 300, Preprocessing("resnet18").windows(0)) == (0, 5, 299)

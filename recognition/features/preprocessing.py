@@ -1,0 +1,142 @@
+"""What becomes of a film's frames before a network reads them: which make a window, and how they are cropped."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.clip_networks import NETWORKS
+from models.vision import torchvision
+from recognition.common.command_line import InputError, nearest
+from recognition.features.weights_file import Eye
+
+F, F2 = torchvision.transforms.functional, torchvision.transforms.v2.functional
+CLIP_FRAMES = 16  # as torchvision's networks for videos are trained and tested with
+PRESET_SIDE, PRESET_SIZE = 112, (128, 171)  # of most of those: every picture becomes 128 x 171, of which 112 x 112
+
+
+class Windows(NamedTuple):
+    """How windows lie in a film; all in frames of the film."""
+
+    size: int = 1  # frames of a window that the network reads
+    step: int = 1  # from one of those to the next
+    stride: int = 1  # from the first of a window to the first of the next window
+
+    @property
+    def span(self) -> int:
+        """From the first frame of a window to its last, both counted."""
+        return (self.size - 1) * self.step + 1
+
+    @property
+    def middle(self) -> int:
+        """The frame for which a window stands, counted from its first: that one's time is its time."""
+        return self.size // 2 * self.step
+
+
+class Preprocessing:
+    """The preprocessing that a network was trained with, in two halves: the first can run where frames are decoded.
+
+    Of torchvision's classifiers `crop` then `normalise` equals `get_model_weights(name).DEFAULT.transforms()` applied
+    to the image as Pillow holds it, or to the video as a uint8 tensor. Of a resized image one value in 100 may be
+    rounded another way.
+
+    A network for images reads frame by frame, one for videos windows of `window` frames, 16 unless `eye` has others.
+
+    Args:
+        name: of the network.
+        stride: frames from the start of a window to that of the next; None lets no frame be in two windows.
+        eye: how a network of `NETWORKS` sees; None for as torchvision's were trained.
+        fps: let windows have so many frames a second, or what is nearest of each film's every n-th frames; None takes
+            consecutive frames whatever their rate, or what `eye` says.
+
+    Raises:
+        InputError: an unknown name, windows for a network for images, another rate than that of `eye`.
+    """
+
+    def __init__(self, name: str, stride: int | None = None, eye: Eye | None = None, fps: float | None = None):
+        if eye is None and name in NETWORKS:
+            eye = Eye(name)
+        self.stride, self.fps, self.step, self.eye = stride, fps, 1, eye
+        if eye is not None:
+            if fps is not None and (eye.stride > 1 or eye.fps not in (None, fps)):
+                raise InputError(f"--clip_fps {fps:g}: these weights were trained {_pace(eye.fps, eye.stride)}")
+            self.window, self.fps, self.step = eye.frames, eye.fps or fps, eye.stride
+            self.mean, self.deviation, self.crop_size = eye.mean, eye.deviation, [eye.side]
+            return
+        preset = default_weights(name).transforms()
+        self.window = CLIP_FRAMES if name in networks_for_videos() else 1
+        self.mean, self.deviation, self.crop_size = preset.mean, preset.std, preset.crop_size
+        self.resize_size, self.interpolation = preset.resize_size, preset.interpolation
+        for option, value in (("--window_stride", stride), ("--clip_fps", fps)):
+            if value is not None and self.window == 1:
+                raise InputError(f"{option} {value:g}: {name} reads single frames, not windows; leave it out")
+
+    def windows(self, film_fps: float) -> Windows:
+        """How windows lie in a film of so many frames a second. Raises ValueError where they depend on it and it is not
+        known, which is 0."""
+        step = self.step
+        if self.fps:
+            if not film_fps > 0:
+                raise ValueError(f"does not say its frame rate, which windows of {self.fps:g} frames a second need")
+            step = max(1, math.floor(film_fps / self.fps + 0.5))
+        return Windows(self.window, step, self.stride or self.window * step)
+
+    def __str__(self) -> str:
+        """How windows lie in films, in words."""
+        stride = self.stride or f"{self.window} of these" if self.fps else self.windows(0).stride
+        pace = _pace(self.fps, self.step)
+        return f"{self.window} frames{pace and f' {pace}'} every {stride}"
+
+    def crop(self, frame: Tensor) -> Tensor:
+        """Resize and centre-crop one frame: (3, H, W) uint8 to (3, crop, crop) uint8."""
+        if self.eye is not None:
+            frame = fitted(frame, self.eye.side, self.eye.keep_aspect)
+        elif self.window == 1:  # in whole numbers as Pillow does, with which these networks were trained, and fast
+            frame = F2.resize(frame, self.resize_size, interpolation=self.interpolation, antialias=True)
+        else:  # in floating point, for these were trained on tensors
+            frame = F.resize(frame, self.resize_size, interpolation=self.interpolation, antialias=False)
+        return F.center_crop(frame, self.crop_size)
+
+    def normalise(self, frames: Tensor) -> Tensor:
+        """uint8 (N * window, 3, crop, crop), windows one after the other, to what the network reads, float32: mean and
+        standard deviation taken out, images (N, 3, crop, crop) or videos (N, 3, window, crop, crop)."""
+        mean, deviation = (
+            255 * torch.tensor(x, device=frames.device)[:, None, None] for x in (self.mean, self.deviation)
+        )
+        frames = frames.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(deviation)
+        return frames if self.window == 1 else frames.unflatten(0, (-1, self.window)).transpose(1, 2)
+
+
+def fitted(frames: Tensor, side: int, keep_aspect: bool) -> Tensor:
+    """Pictures uint8 (..., H, W) in the size of which the middle is cropped to side x side.
+
+    Their short side is as long or, without `keep_aspect`, they are squeezed to 128 x 171, in proportion to the side,
+    which is 112 there: as torchvision's preset for videos does it, without a filter where pictures get smaller.
+    """
+    if not keep_aspect:
+        return F.resize(frames, [round(side * size / PRESET_SIDE) for size in PRESET_SIZE], antialias=False)
+    size = [max(side, math.floor(side * length / min(frames.shape[-2:]) + 0.5)) for length in frames.shape[-2:]]
+    return F2.resize(frames, size, antialias=True)
+
+
+def networks_for_videos() -> list[str]:
+    """Names of torchvision's classifiers that read videos."""
+    return torchvision.models.list_models(module=torchvision.models.video)
+
+
+def default_weights(name: str) -> Any:
+    """A classifier's recommended weights, of torchvision's `WeightsEnum`. Raises InputError for an unknown name, and
+    where there are none."""
+    names = [*torchvision.models.list_models(module=torchvision.models), *networks_for_videos()]
+    if name in names:
+        return torchvision.models.get_model_weights(name).DEFAULT
+    if name in NETWORKS:
+        raise InputError(f"--weights DEFAULT: there are none of {name}; give a file with --weights PATH, or random:0")
+    known = [*names, *(network for network in NETWORKS if network not in names)]
+    raise InputError(f"--backbone {name}: not a classifier of torchvision, nor one of ours; {nearest(name, known)}")
+
+
+def _pace(fps: float | None, stride: int) -> str:
+    """Which frames of a film are read, in words; empty where they are consecutive."""
+    return f"at {fps:g} a second" if fps else f"of each {stride} in turn" if stride > 1 else ""
