@@ -5,6 +5,7 @@ index.h5 can always be made anew.
 """
 
 import json
+import sys
 from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from backbones.film_index import IndexedFilm, Shape
+from backbones.film_index import INDEX, IndexedFilm, Shape, read_index, write_index
+from recognition.common.command_line import InputError
 from recognition.common.files import sha256, written_whole
 from recognition.films.picture import DecodeError
 from recognition.films.video import decode, picture_stream, probe, reason
@@ -56,6 +58,57 @@ def examine(path: Path) -> tuple[IndexedFilm, Shape] | None:
             return IndexedFilm(path.name, path.stat().st_size, told["fps"], times, keys, *original), shape
     except (DecodeError, av.error.FFmpegError, ValueError, KeyError, TypeError):
         return None
+
+
+def films_of(folder: Path, shape: Shape) -> tuple[dict[str, IndexedFilm], bool]:
+    """The small films of a folder by their names, and whether its index says the same of them. What that does not know,
+    or what is younger, is read from the films themselves.
+
+    Raises InputError if they are of another shape.
+    """
+    index = folder / INDEX
+    known: dict[str, IndexedFilm] = {}
+    indexed_ns = 0
+    if index.exists():
+        try:
+            films, found = read_index(index)
+            known, indexed_ns = {film.name: film for film in films}, index.stat().st_mtime_ns
+        except InputError as error:
+            print(str(error).partition(";")[0] + "; made anew", file=sys.stderr)
+    shapes = {found} if known else set()
+    rows: dict[str, IndexedFilm] = {}
+    for path in sorted(folder.glob("*.mp4")):
+        status = path.stat()
+        row = known.get(path.name)
+        if row and row.size_bytes == status.st_size and status.st_mtime_ns <= indexed_ns:
+            rows[path.name] = row
+        elif examined := examine(path):
+            rows[path.name], found = examined
+            shapes.add(found)
+    for other in shapes - {shape}:
+        raise InputError(
+            f"{folder}: has small films of --short_side {other.short_side} --keyframes {other.keyframes}; say so, or "
+            f"name another --output"
+        )
+    return rows, all(rows.get(name) is film for name, film in known.items()) and len(rows) == len(known)
+
+
+def is_made_of(original: Path, path: Path, row: IndexedFilm | None) -> bool:
+    """Whether there is a small film, `path` of this row, and it was made of the original as it is now, which is read
+    only where it is younger. Raises OSError if the original cannot be looked at."""
+    status = original.stat()
+    if row is None or row.original_bytes != status.st_size:
+        return False
+    return status.st_mtime_ns <= path.stat().st_mtime_ns or sha256(original) == row.original_sha256
+
+
+def update_index(folder: Path, shape: Shape) -> None:
+    """Have the index of a folder say what its small films are. One that does so already is left as it is."""
+    rows, is_indexed = films_of(folder, shape)
+    if rows and not is_indexed:
+        write_index(folder, list(rows.values()), shape)
+    elif not rows:
+        (folder / INDEX).unlink(missing_ok=True)
 
 
 def _encode(original: Path, part: Path, shape: Shape, comment: str) -> list[float]:

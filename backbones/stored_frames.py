@@ -97,6 +97,11 @@ class StoredFrames:
         return sqlite3.connect(f"file:{quote(str(self._path.absolute()))}?mode=ro&immutable=1", uri=True)
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether `write_frames` has done a folder."""
+    return all((folder / name).exists() for name in (DATABASE, COUNT))
+
+
 def write_frames(folder: Path, pictures: Iterable[np.ndarray]) -> None:
     """Write pictures (H, W, 3) uint8 RGB as such a folder, with a key by name, which the published table lacks.
 
