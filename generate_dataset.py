@@ -8,9 +8,10 @@
   python generate_dataset.py --study_clips no_cut,cut,other_film             clips with and without cuts, a third each
   python generate_dataset.py --input_dir made-up:1072x20000 --output_dir made-up    1,072 made-up films, without files
 
-Films are split at random: no film is in two of the three. Writes {train,validation,test}_indices<suffix>.h5, all or
-none of them; equal arguments on equal features give equal bytes. Ends with an audit: what the splits share, and how
-near new probes come to what is studied.
+Films are split at random: no film is in two of the three. Films from which the backbone itself has learned, as
+preprocess_videos.py marks them, are for training alone: such an eye would help a memory on them. Writes
+{train,validation,test}_indices<suffix>.h5, all or none of them; equal arguments on equal features give equal bytes.
+Ends with an audit: what the splits share, and how near new probes come to what is studied.
 
 Kinds of new probes: far (of a studied film, --clip_margin frames or more from any studied clip), near (outside the
 clips, but nearer), same_shot (outside the clips, in the shot in which one begins or ends), other_film (of a film not
@@ -72,8 +73,10 @@ def main() -> None:
     bank_digest = hashlib.sha256("\n".join(header.digest for header in headers).encode()).hexdigest()
     spec = make_spec(args, headers[0].alter_every)
     headers = with_room(headers, spec, args)
+    if num_seen := sum(header.seen_by_backbone for header in headers):
+        print(f"{num_seen} of {len(headers)} films are for training alone: the backbone has learned from them")
     fractions = {"test": args.test_set_fraction, "validation": args.validation_set_fraction}
-    numbers = split_films(len(headers), fractions, args.seed)
+    numbers = split_films(headers, fractions, args.seed)
     films = {split: films_of([headers[k] for k in numbers[split]], spec, args.input_dir) for split in SPLITS}
     files = wanted_files(args, spec)
     indices = [draw(file, films[file.split]) for file in tqdm(files, unit="file", leave=False, disable=None)]
@@ -299,11 +302,15 @@ def print_audit(input_dir: Path, paths: list[Path]) -> None:
         print(f"  {line}")
 
 
-def split_films(num_films: int, fractions: dict[str, float], seed: int) -> "dict[str, np.ndarray]":
-    """Deal films out at random: arrays of film numbers, ascending, for train, validation and test."""
+def split_films(headers: "list[FeatureHeader]", fractions: dict[str, float], seed: int) -> "dict[str, np.ndarray]":
+    """Deal films out at random: arrays of film numbers, ascending, for train, validation and test. Films from which the
+    backbone has learned are for training alone."""
     import numpy as np
 
+    num_films = len(headers)
     order = np.random.default_rng((seed, len(SPLITS))).permutation(num_films)
+    is_seen = np.array([header.seen_by_backbone for header in headers])
+    order = np.concatenate([order[is_seen[order]], order[~is_seen[order]]])  # those of training come first
     sizes = {split: round(fraction * num_films) for split, fraction in fractions.items()}
     sizes["train"] = num_films - sum(sizes.values())
     for split in SPLITS:
@@ -312,6 +319,13 @@ def split_films(num_films: int, fractions: dict[str, float], seed: int) -> "dict
             raise InputError(
                 f"no {split} films: {num_films} films with {given} leave {sizes[split]}; add films or change these"
             )
+    if is_seen.sum() > sizes["train"]:
+        seen = [headers[k].video_id for k in np.flatnonzero(is_seen)]
+        raise InputError(
+            f"{num_films - len(seen)} films are left for validation and test, {num_films - sizes['train']} are needed: "
+            f"from {len(seen)} others the backbone has learned ({', '.join(seen[:3])}{', ...' * (len(seen) > 3)}); "
+            f"add films that it has not seen, or lower the set fractions"
+        )
     ends = np.cumsum([sizes[split] for split in SPLITS])
     return {split: np.sort(part) for split, part in zip(SPLITS, np.split(order, ends[:-1]), strict=True)}
 

@@ -8,6 +8,8 @@
   python preprocess_videos.py --shard 2/8                       every eighth film from the second, for jobs that share
   torchrun --nproc_per_node=4 preprocess_videos.py              the same by four processes, each on a GPU of its own
   python preprocess_videos.py --backbone r3d_18 --output_dir clip-features       clips of 16 frames, not single frames
+  python preprocess_videos.py --backbone r3d_18 --weights runs/films/weights.safetensors --output_dir self-features
+                                                                a network that `python -m backbones.pretrain` trained
 
 Writes one feature file a film, <output_dir>/<stem>.h5, and videos.csv, their list. A file also
 says where the film's shots begin (PySceneDetect) and may hold features of frames mirrored, cropped and brightened.
@@ -21,6 +23,11 @@ failed.csv. generate_dataset.py then counts windows where it says frames; 10 s o
 
   python generate_dataset.py --input_dir clip-features --output_dir clip-features \\
       --clip_length 19 --clip_margin 10 --subsample 1
+
+A network that was trained here has weights which say how it sees: how many frames a window has, and how many of them a
+second. A film of 30 frames a second then gives every fourth frame for 7.5; the stride between windows stays in frames
+of the film, 64 for 16 such frames. --clip_fps does the same for torchvision's. Films from which the network has learned
+are marked in their feature files: generate_dataset.py lets them train memories, never test them.
 
 With a --window_stride K below 16 windows overlap: a --clip_margin of 16 / K or more keeps far new probes free of frames
 that were studied, but near and same_shot ones may show some.
@@ -76,7 +83,7 @@ def main() -> int:
     )
     if args.weights.startswith("random:"):
         print("These weights have learned nothing: good for a try, not for results.")
-    elif args.weights == "DEFAULT" and args.temporal_gates is not None:
+    elif args.weights == "DEFAULT" and backbone.eye and backbone.eye.gates is not None:
         print("The temporal gates have learned nothing; give weights of a network that was trained with them.")
     new_failures = process(todo, backbone, args)
     failures += new_failures
@@ -84,6 +91,8 @@ def main() -> int:
     headers, unread = write_lists(args.output_dir, failures, args.shard)
     unit, num_rows = "frames" if backbone.preprocessing.window == 1 else "windows", sum(h.num_frames for h in headers)
     print(f"{args.output_dir}: {len(headers)} films, {num_rows} {unit}; list in {args.output_dir / 'videos.csv'}")
+    if num_seen := sum(header.seen_by_backbone for header in headers):
+        print(f"The backbone has learned from {num_seen} of them: generate_dataset.py puts these into training alone")
     if headers and (len(new_failures) < len(todo) or not failures):
         tell_geometry(args.output_dir, headers)
     if unread:

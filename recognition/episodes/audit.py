@@ -41,6 +41,7 @@ from recognition.episodes.drawing import was_shown
 from recognition.episodes.episode_spec import ALTERATIONS, PROBE_KINDS
 from recognition.episodes.nearest import nearest_study_frame
 from recognition.features.feature_bank import FeatureBank, find_header
+from recognition.features.feature_file import FeatureHeader
 
 DENSER = 5  # times as many frames of a film are looked through as are looked for; odd, so that they include those
 COMMON_FILMS = 5  # a picture in so many films of another split is no sign of a copy
@@ -90,16 +91,19 @@ def audit_films(
         films: names of the films of each split; the statistics come from the first of them.
 
     Returns num_films by split, frames_per_film, threshold, highest_cosine (of two films not already known to be the
-    same; None if there are none), and four findings, each with its `count` and up to 100 `entries` with films, splits
+    same; None if there are none), and five findings, each with its `count` and up to 100 `entries` with films, splits
     and reason: shared_films, shared_files (with num_without_hash), near_duplicates (pairs of films, most frames first,
-    with num_copies) and common_frames (films with pictures that 5 or more of another split have).
+    with num_copies), common_frames (films with pictures that 5 or more of another split have) and seen_films (from
+    which the backbone has learned, of all splits but the first).
 
     Raises:
         InputError: a film is missing, damaged or has another number of features than the others.
     """
     folder, of_split = Path(folder), {split: list(dict.fromkeys(names)) for split, names in films.items()}
     sampled = _standard_frames(folder, of_split, frames_per_film)
-    hashes = {split: np.array([_video_hash(folder, name) for name in names]) for split, names in of_split.items()}
+    headers = {split: [find_header(folder, name) for name in names] for split, names in of_split.items()}
+    # Published features have no header, and so no hash.
+    hashes = {split: np.array([h.video_sha256 if h else "" for h in found]) for split, found in headers.items()}
     shared_films, shared_files, alike, common, highest = [], [], [], [], [-1.0]
     for splits in itertools.combinations(of_split, 2):
         names, others = (np.array(of_split[split]) for split in splits)
@@ -126,6 +130,7 @@ def audit_films(
         "shared_files": {**_listed(shared_files), "num_without_hash": num_without_hash},
         "near_duplicates": {**_listed(_most_first(alike)), "num_copies": len(copies)},
         "common_frames": _listed(_most_first(common)),
+        "seen_films": _listed(_seen(headers)),
     }
 
 
@@ -188,10 +193,14 @@ def films_of(dataset: EpisodeDataset) -> list[str]:
     return [dataset.index.video_ids[k] for k in used]
 
 
-def _video_hash(folder: Path, name: str) -> str:
-    """SHA-256 of the film's video file; empty for published features, which do not say."""
-    header = find_header(folder, name)
-    return header.video_sha256 if header else ""
+def _seen(headers: Mapping[str, list[FeatureHeader | None]]) -> list[dict[str, Any]]:
+    """Films from which the backbone has learned, but for those of the first split, which is for training."""
+    return [
+        _finding([header.video_id], [split], "the backbone has learned from it")
+        for split in list(headers)[1:]
+        for header in headers[split]
+        if header and header.seen_by_backbone
+    ]
 
 
 def _pair_cosines(frames: Tensor, others: Tensor, frames_per_film: int) -> np.ndarray:
@@ -336,6 +345,8 @@ def _film_lines(films: Mapping[str, Any]) -> list[str]:
             f"films with pictures that {COMMON_FILMS} or more films of another split have, such as black ones or title "
             f"cards: {common['count']}{_examples(common)}"
         )
+    if seen := films.get("seen_films", {}).get("count"):  # not in older results
+        lines.append(f"films from which the backbone has learned: {seen}{_examples(films['seen_films'])}")
     return lines
 
 

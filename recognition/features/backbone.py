@@ -38,8 +38,9 @@ class Backbone:
             Weights from a file are those of the network with its gates; DEFAULT has none for them. What is drawn at
             random is set by SEED, or else by seed 0.
 
-    `name` then says all that features depend on but the weights, and `films` has the SHA-256 of the films that the
-    network has learned from, as far as its file tells.
+    `name` then says all that features depend on but the weights, `eye` what a network for clips is and how it sees
+    (None of torchvision's others), and `films` has the SHA-256 of the films that it has learned from, as far as its
+    file tells.
 
     Raises:
         InputError: an unknown name, weights that cannot be had, do not fit or are of another network, gates that cannot
@@ -57,7 +58,7 @@ class Backbone:
         gates: Mapping[str, Any] | None = None,
     ):
         self.device = device
-        eye = _eye(name, weights, gates)
+        self.eye = eye = _eye(name, weights, gates)
         name = eye.name if eye else name
         self.preprocessing = Preprocessing(name, stride, eye, fps)
         self.films = frozenset(eye.films if eye else ())
