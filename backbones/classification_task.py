@@ -10,7 +10,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
-from models.split_batch_norm import set_splits
 from torch import Tensor, nn
 
 from backbones.augmentation import mixed
@@ -23,6 +22,7 @@ from backbones.multigrid import Batch, Phase, epoch_batches, num_epochs, phase_o
 from backbones.optimizers import build_optimizer
 from backbones.precise_norms import measure_norms
 from backbones.rates import learning_rate
+from models.split_batch_norm import set_splits
 from recognition.training.loop import IsStopAsked, Validation, sum_of_all
 
 PRECISE = 1_000_000  # what clips for norms are drawn with in place of an epoch, so that they are none of training's
@@ -75,7 +75,7 @@ class ClassificationTask:
         if self.config.multigrid.long or self.config.multigrid.short:
             set_splits(self.model, phase.num_splits(fabric.world_size, self.config.multigrid.bn_clips))
         plan = epoch_batches(len(self.train_set), phase, self.config.training.seed, epoch)[first:]
-        return self._read(plan, epoch, is_stop_asked)
+        return self.monitor.watched(self._read(plan, epoch, is_stop_asked))
 
     def learning_rate(self, step: int, num_steps: int) -> float:
         return learning_rate(step, self._epoch_ends, self.config.training, self.phases)
@@ -85,7 +85,7 @@ class ClassificationTask:
         clips, wanted = batch.clips, label
         if classifier.mixing:
             clips, wanted = mixed(clips.float(), label, self.model.head.out_features)
-        with self.monitor.forward():
+        with self.monitor.forward(clips.shape, self.optimizer.param_groups[-1]["lr"]):
             logits = model(clips)  # (B, C)
         loss = F.cross_entropy(logits, wanted, label_smoothing=classifier.label_smoothing)
         return loss, {"loss": loss.detach().double() * len(label), **count_right(logits, label)}
@@ -110,8 +110,7 @@ class ClassificationTask:
         names = data.names([draw.item for draw in draws])
         made = made_in_order(data.drawn, draws, names, self.config.data.workers, is_stop_asked)
         for share in shares:
-            with self.monitor.waiting():
-                clips = list(islice(made, len(share)))
+            clips = list(islice(made, len(share)))
             self.monitor.read(len(clips), sum(one.seconds for one in clips))
             label = torch.tensor([data.items[item].label for item in share])
             yield ClipBatch(torch.cat([one.clips for one in clips]), label)

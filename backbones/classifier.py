@@ -3,7 +3,7 @@
 Shapes: B clips, T frames, S pixels a side, D features, C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -87,6 +87,13 @@ class ClipClassifier(nn.Module):
         """The state of network and last layer under torchvision's names."""
         head = {f"fc.{name}": tensor for name, tensor in self.head.state_dict().items()}
         return self.backbone.network.state_dict() | head
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take up what `weights` gave."""
+        self.head.load_state_dict(
+            {name.removeprefix("fc."): x for name, x in weights.items() if name.startswith("fc.")}
+        )
+        self.backbone.network.load_state_dict({name: x for name, x in weights.items() if not name.startswith("fc.")})
 
 
 def groups_of(model: ClipClassifier, loaded: set[str], rates: tuple[float, float, float]) -> list[dict]:

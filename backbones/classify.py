@@ -1,16 +1,16 @@
-"""Learn to name what happens in films, from a list of films with labels; or see how good a backbone is at it.
+"""Learn to name what happens in films, from a list with labels; or see how good a backbone is at it.
 
   python -m backbones.classify -f config-files/backbones/demo/labels.yaml
   python -m backbones.classify -f config-files/backbones/linear/ucf101.yaml network.weights=runs/byol/weights.safetensors
   python -m backbones.classify -f config-files/backbones/actions/ucf101-srtg_r3d_34.yaml --measure_reading 60
-  python -m backbones.classify --test runs/ucf101 test.clips=10 test.crops=3        score it anew, with other views
+  python -m backbones.classify --test runs/ucf101 test.clips=10 test.crops=3       score it anew, with other views
 
 classifier.train says what learns: all (from scratch, or from weights with rates of their own), finetune (the same with
-a new last layer), linear (the last layer alone). Lists are made by python -m backbones.prepare; those of UCF101, HMDB51,
-Kinetics, HACS, Moments in Time and Diving48 are read as they come. docs/backbones.md tells of all of it.
+a new last layer), linear (the last layer alone). Lists are made by python -m backbones.prepare; those of UCF101,
+HMDB51, Kinetics, HACS, Moments in Time and Diving48 are read as they come. docs/backbones.md tells of all of it.
 
-Writes runs/<name>/ as train.py does, and weights.safetensors (the epoch that did best on validation: what
-preprocess_videos.py --weights reads), train_results.csv and val_results.csv, and at the end test.json, answers.npz,
+Writes runs/<name>/ as train.py does; weights.safetensors (the epoch that did best on validation: what
+preprocess_videos.py --weights reads), train_results.csv and val_results.csv; and at the end test.json, answers.npz,
 classes.csv and report.html: accuracy by film with intervals over the films' sources, and beside it what the same
 weights make of one frame repeated, of frames shuffled and of frames reversed.
 
@@ -19,14 +19,15 @@ SIGTERM and SIGUSR1 end it after the step under way with status 75; --resume goe
 
 from argparse import Namespace
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backbones.config import ClassifySettings
 from backbones.session import parse_training
 from recognition.common.command_line import ArgumentParser, folder_path, run, whole_number
 
 if TYPE_CHECKING:
-    pass
+    from backbones.classifier import ClipClassifier
+    from backbones.items import Films
 
 
 def main() -> None:
@@ -43,18 +44,96 @@ def main() -> None:
 
 
 def train(args: Namespace) -> None:
-    from backbones.items import open_films
-    from backbones.session import check_run
-
-    config = args.config
-    if check_run(config, args, ClassifySettings):
-        return
+    from backbones.epoch_tables import write_epoch_tables
+    from backbones.items import open_films, original_digests
+    from backbones.networks import build_backbone, eye_of
+    from backbones.session import check_run, fit, tell_films
+    from backbones.tasks import make_task
+    from backbones.testing import best_weights, test
+    from recognition.features.weights_file import write_backbone
     from recognition.training.devices import launch
+    from recognition.training.runs import Run
 
+    config, run = args.config, Run(args.runs_dir / args.config.name)
+    if check_run(config, args):
+        return
     fabric = launch(config.training)
     films = open_films(config, fabric.is_global_zero)
     tell_films(films, fabric)
-    ...
+    backbone, loaded = build_backbone(config)
+    model = build_classifier(config, backbone, films)
+    digests = original_digests(films.train, fabric.is_global_zero)
+    eye = eye_of(config, films.train, digests)
+    task, epochs = make_task(model, films, fabric, config, loaded)
+
+    def after_epoch(metrics: dict[str, Any]) -> None:
+        write_backbone(run.path / "weights.safetensors", best_weights(run, model), eye)
+        write_epoch_tables(run.path, run.read_metrics())
+
+    reporter = fit(task, fabric, config, args, epochs, after_epoch)
+    model.load_weights(best_weights(run, model))
+    test(fabric, fabric.to_device(model), films, config, run)
+    if reporter:
+        reporter.close()
+
+
+def build_classifier(config: ClassifySettings, backbone: Any, films: "Films") -> "ClipClassifier":
+    """The network with a new last layer, which the seed draws."""
+    import torch
+
+    from backbones.classifier import ClipClassifier
+
+    torch.manual_seed(config.training.seed)
+    settings = config.classifier
+    return ClipClassifier(backbone, len(films.classes), settings.dropout, settings.train, settings.norms)
+
+
+def test_again(args: Namespace) -> None:
+    """Score a finished run anew."""
+    from safetensors.torch import load_file
+
+    from backbones.items import open_films
+    from backbones.networks import build_backbone
+    from backbones.testing import test
+    from recognition.training.devices import launch
+    from recognition.training.runs import Run
+
+    config, run = args.config, Run(args.test)
+    fabric = launch(config.training)
+    films = open_films(config, fabric.is_global_zero)
+    backbone, _ = build_backbone(config, with_weights=False)
+    model = build_classifier(config, backbone, films)
+    model.load_weights(load_file(run.path / "weights.safetensors"))
+    test(fabric, fabric.to_device(model), films, config, run)
+
+
+def measure_reading(args: Namespace) -> None:
+    """Read clips of training for a while, without a network, and say how many a second."""
+    import time
+
+    from backbones.dataset import ClipDataset, Draw
+    from backbones.items import open_films
+    from backbones.loader import made_in_order
+    from backbones.monitor import Monitor
+
+    config = args.config
+    films = open_films(config)
+    data = ClipDataset(films.train, config, films.readers)
+    monitor, started, num = Monitor(config.data.workers), time.perf_counter(), 0
+    epoch = 0
+    while time.perf_counter() - started < args.measure_reading:
+        draws = [Draw(item, epoch, config.clip.frames, config.clip.side) for item in range(len(data))]
+        epoch += 1
+        for made in made_in_order(data.drawn, draws, data.names(range(len(data))), config.data.workers):
+            monitor.made(1, made.seconds)
+            num += 1
+            if time.perf_counter() - started >= args.measure_reading:
+                break
+    by_workers, by_clock = monitor.rates()["r"], num / (time.perf_counter() - started)
+    print(
+        f"{config.data.workers} workers make {by_workers:,.0f} clips of {config.clip.frames} x {config.clip.side} x "
+        f"{config.clip.side} a second while they are busy; {by_clock:,.0f} a second by the clock"
+    )
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> Namespace:
@@ -69,11 +148,10 @@ def parse_arguments(words: Sequence[str] | None = None) -> Namespace:
     parser.add_argument(
         "--measure_reading", type=whole_number(1), metavar="SECONDS", help="read clips for so long, without a network"
     )
-    args, settings = parse_training(parser, ClassifySettings, words)
+    args, settings = parse_training(parser, words)
     if bool(args.config_file) == bool(args.test):
         parser.error("one of -f CONFIG and --test RUN is needed")
-    file = args.config_file or args.test / "config.yaml"
-    args.config = load_settings(ClassifySettings, file, settings)
+    args.config = load_settings(ClassifySettings, args.config_file or args.test / "config.yaml", settings)
     return args
 
 

@@ -10,9 +10,12 @@ from tqdm import tqdm
 
 from backbones.config import BackboneSettings, DataConfig
 from backbones.dataset import Item, check_rates, cut
+from backbones.film_index import INDEX, read_index
 from backbones.films_list import ListedFilm, read_list
 from backbones.frame_store import FilmReader, HeldFilm, open_film
+from backbones.stored_frames import DATABASE
 from recognition.common.command_line import InputError
+from recognition.common.files import sha256
 from recognition.films.video import VIDEO_SUFFIXES
 
 SPLITS = ("train", "validation", "test")
@@ -74,9 +77,19 @@ def split_off(items: Sequence[Item], share: float) -> tuple[list[Item], list[Ite
     return [i for i in items if i.source not in chosen], [i for i in items if i.source in chosen]
 
 
-def films_digest(digests: Iterable[str]) -> str:
-    """SHA-256 of the set of films with these digests."""
-    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+def original_digests(items: Iterable[Item], show_bar: bool = True) -> list[str]:
+    """SHA-256 of the films that items are of, each once, sorted. A small film has that of the one it was made of; of a
+    folder with frames.db, which does not know its film, it is the database's."""
+    found: set[str] = set()
+    indices: dict[Path, dict[str, str]] = {}
+    paths = sorted({item.path for item in items})
+    for path in tqdm(paths, desc="SHA-256 of the films", unit="film", leave=False, disable=not show_bar):
+        index = path.with_name(INDEX)
+        if index not in indices:
+            rows = read_index(index)[0] if index.exists() else []
+            indices[index] = {row.name: row.original_sha256 for row in rows}
+        found.add(indices[index].get(path.name) or sha256(path / DATABASE if path.is_dir() else path))
+    return sorted(found)
 
 
 def _films_of_folder(data: DataConfig) -> list[Path]:
@@ -89,10 +102,10 @@ def _films_of_folder(data: DataConfig) -> list[Path]:
         raise InputError(f"data.videos: {str(folder)!r}: holds no film ({', '.join(sorted(VIDEO_SUFFIXES))})")
     if data.split_of is None:
         return films
-    from recognition.episodes.index_file import read_index  # the room of episodes, for this alone
+    from recognition.episodes import index_file
 
     by_stem = {path.stem: path for path in films}
-    names = read_index(Path(data.split_of) / "train_indices.h5").video_ids
+    names = index_file.read_index(Path(data.split_of) / "train_indices.h5").video_ids
     if absent := [name for name in names if name not in by_stem]:
         raise InputError(f"data.videos: {str(folder)!r}: has no film {absent[0]}, on which {data.split_of} trains")
     return [by_stem[name] for name in names]

@@ -11,14 +11,21 @@ from typing import TextIO, TypeVar
 import torch
 from tqdm import tqdm
 
-from backbones.multigrid import Shape
-
 # Clips a second below which a number is red and above which it is green, as in Stergiou's code for arXiv 2006.08247.
 LIMITS: dict[str, tuple[float, float]] = {"r": (100, 3000), "f": (50, 300), "b": (20, 200)}
 RED, YELLOW, GREEN, PLAIN = "\033[31m", "\033[33m", "\033[32m", "\033[0m"
 MEASURED_EVERY = 20  # steps: waiting for the device costs time
-CHANNELS = 3
+MEASURED_FIRST = 3  # of an epoch, counted from 0: each of three shapes has been seen, of which the first step is slow
 Item = TypeVar("Item")
+
+
+@dataclass
+class _Step:
+    """One of the training."""
+
+    shape: tuple[int, ...]  # of its clips
+    rate: float
+    backward_from: float | None = None  # when its backward pass began, if that is measured
 
 
 @dataclass
@@ -29,6 +36,7 @@ class _Interval:
     clips: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LIMITS, 0))
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(LIMITS, 0.0))
     waited: float = 0.0
+    last: "_Step | None" = None
 
     def add(self, what: str, clips: int, seconds: float) -> None:
         self.clips[what] += clips
@@ -37,7 +45,8 @@ class _Interval:
 
 class Monitor:
     """Clips a second of reading (r), of the forward pass (f) and of the backward pass with the step after it (b), and
-    the share of time that the training waits for its data.
+    the share of time that the training waits for its data; told in a line at the end of every epoch, and in between
+    from time to time.
 
     Reading is measured where it is done: clips over the seconds in which workers were busy with them, times their
     number. The passes are measured on one step in MEASURED_EVERY, of which the device is waited for; others cost
@@ -47,7 +56,9 @@ class Monitor:
         num_workers: how many read at once; 0, in the training's own process, counts as one.
         device: what computes.
         limits: in place of LIMITS.
-        stream: where lines go; colours if that is a terminal.
+        stream: where lines go, coloured if it is a terminal; the standard output if None.
+        every_s: seconds from one line to the next within an epoch.
+        tells: whether to write lines; one of several processes does.
         clock: what tells seconds.
     """
 
@@ -57,45 +68,53 @@ class Monitor:
         device: torch.device | None = None,
         limits: Mapping[str, Sequence[float]] | None = None,
         stream: TextIO | None = None,
+        every_s: float = 60.0,
+        tells: bool = True,
         clock: Callable[[], float] = time.perf_counter,
     ):
         self.num_workers, self.device, self.clock = max(1, num_workers), device or torch.device("cpu"), clock
         self.limits: dict[str, Sequence[float]] = {**LIMITS, **(limits or {})}
-        self.stream = stream or sys.stdout
-        self._number = 0  # of the step
-        self._backward: tuple[float, int] | None = None  # when it began, and of how many clips
+        self.stream, self.every_s, self.tells = stream or sys.stdout, every_s, tells
+        self._number = 0  # of the epoch's steps
+        self._step: _Step | None = None  # the one under way
         self._interval = _Interval(clock())
 
-    def made(self, clips: int, seconds: float) -> None:
+    def read(self, clips: int, seconds: float) -> None:
         """A worker has been busy for `seconds` with so many clips."""
         self._interval.add("r", clips, seconds)
 
     def watched(self, batches: Iterable[Item]) -> Iterator[Item]:
-        """The batches, with the time noted for which each is waited, and the end of the step before it."""
-        remaining = iter(batches)
+        """The batches of an epoch, with the time noted for which each is waited, and the end of the step before it."""
+        remaining, self._number = iter(batches), 0
+        self._interval = _Interval(self.clock())  # what was between two epochs is none of training's
         while True:
-            self._end_step()
             asked = self.clock()
             try:
                 batch = next(remaining)
             except StopIteration:
-                return
-            finally:
-                self._interval.waited += self.clock() - asked
+                break
+            self._interval.waited += self.clock() - asked
             yield batch
-            self._number += 1
+            last = self._end_step()
+            if last and self.clock() - self._interval.started > self.every_s:
+                self._tell(last)
+        if self._interval.last:
+            self._tell(self._interval.last)
 
     @contextmanager
-    def forward(self, clips: int) -> Iterator[None]:
-        """Around the forward pass of so many clips; what comes after it until the next batch is the backward pass."""
-        if self._number % MEASURED_EVERY:
+    def forward(self, shape: Sequence[int], rate: float) -> Iterator[None]:
+        """Around the forward pass of clips of `shape`, of which the first is their number, at a learning rate; what
+        comes after it until the next batch is asked for is the backward pass."""
+        step = _Step(tuple(shape), rate)
+        if self._number % MEASURED_EVERY == MEASURED_FIRST:
+            started = self._now()
             yield
-            return
-        started = self._now()
-        yield
-        ended = self._now()
-        self._interval.add("f", clips, ended - started)
-        self._backward = ended, clips
+            step.backward_from = self._now()
+            self._interval.add("f", shape[0], step.backward_from - started)
+        else:
+            yield
+        self._number += 1
+        self._step = self._interval.last = step
 
     def rates(self) -> dict[str, float]:
         """Clips a second since the last line: r, f and b, those that were measured; and `wait`, a share."""
@@ -105,23 +124,25 @@ class Monitor:
             found["r"] *= self.num_workers
         return {**found, "wait": interval.waited / max(self.clock() - interval.started, 1e-9)}
 
-    def line(self, shape: Shape, rate: float) -> str:
-        """What there is to tell of the time since the last line, in one, and of the step: its batch and rate."""
+    def line(self, shape: Sequence[int], rate: float) -> str:
+        """What there is to tell of the time since the last line, in one, and of a step: its batch and rate."""
         found = self.rates()
         speeds = [f"{what} {self._coloured(what, found[what])} clips/s" for what in self.limits if what in found]
-        batch = f"batch ({shape.clips}, {CHANNELS}, {shape.frames}, {shape.side}, {shape.side})"
+        batch = f"batch ({', '.join(map(str, shape))})"
         return ", ".join([*speeds, f"wait {found['wait']:.0%}", batch, f"rate {rate:.2e}"])
 
-    def tell(self, shape: Shape, rate: float) -> None:
+    def _tell(self, step: "_Step") -> None:
         """Write the line, and begin another interval."""
-        tqdm.write(self.line(shape, rate), file=self.stream)  # so that a progress bar does not stand in it
+        if self.tells:
+            # So that a progress bar does not stand in it.
+            tqdm.write(self.line(step.shape, step.rate), file=self.stream)
         self._interval = _Interval(self.clock())
 
-    def _end_step(self) -> None:
-        if self._backward:
-            started, clips = self._backward
-            self._interval.add("b", clips, self._now() - started)
-            self._backward = None
+    def _end_step(self) -> "_Step | None":
+        step, self._step = self._step, None
+        if step and step.backward_from is not None:
+            self._interval.add("b", step.shape[0], self._now() - step.backward_from)
+        return step
 
     def _now(self) -> float:
         """The time at which the device has done all that it was asked."""

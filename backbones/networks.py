@@ -1,79 +1,106 @@
-"""The network of a training, built by its settings, and the weights it starts from."""
+"""The network of a training: built by its settings, and started from weights; and how it sees."""
 
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 
 import torch
-from models.clip_networks import clip_network, published_name
-from models.vision import torchvision
 from torch import Tensor, nn
 
 from backbones.classifier import ClipBackbone
 from backbones.config import BackboneSettings, NetworkConfig
+from backbones.dataset import Item, middle_step
+from models.clip_networks import clip_network, published_name
+from models.temporal_gates import SqueezeRecursion
+from models.vision import torchvision
 from recognition.common.command_line import InputError
-from recognition.features.backbone import read_seed, read_state, video_preset
+from recognition.features.backbone import read_seed
+from recognition.features.weights_file import Eye, read_state
+
+SETTINGS = ("width", "dilate_last", "expansion", "stem_pool")
 
 
-def build_backbone(config: BackboneSettings) -> tuple[ClipBackbone, set[str]]:
+def build_backbone(config: BackboneSettings, with_weights: bool = True) -> tuple[ClipBackbone, set[str]]:
     """The backbone as training starts, and the names of those of its parameters and buffers that came from weights.
 
     What weights do not give, the seed draws. Raises InputError for settings or weights that do not fit.
     """
-    network, loaded = build_network(config.network, config.training.seed)
-    preset = video_preset(published_name(config.network.name)[0])
-    return ClipBackbone(network, preset.mean, preset.std), loaded
-
-
-def build_network(config: NetworkConfig, seed: int) -> tuple[nn.Module, set[str]]:
-    """The network with the weights that settings name, and the names of what came from them; see `build_backbone`."""
-    name, gates = published_name(config.name)
-    settings = config.temporal_gates if config.temporal_gates is not None else gates
-    seed = read_seed(config.weights) if (config.weights or "").startswith("random:") else seed
+    eye = eye_of(config, ())
+    weights = config.network.weights if with_weights else None
+    is_random = (weights or "").startswith("random:")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(read_seed(str(weights)) if is_random else config.training.seed)
         try:
-            network = clip_network(
-                name,
-                width=config.width,
-                dilate_last=config.dilate_last,
-                expansion=config.expansion,
-                stem_pool=config.stem_pool,
-                temporal_gates=settings,
-            )
+            network = clip_network(eye.name, temporal_gates=eye.gates, **eye.shape)
         except ValueError as error:
             raise InputError(f"network: {error}") from None
-    if config.weights is None or config.weights.startswith("random:"):
-        return network, set()
-    state = _default_state(name) if config.weights == "DEFAULT" else read_state(Path(config.weights), "network.weights")
-    return network, load_what_fits(network, state, config)
+    loaded: set[str] = set()
+    if weights and not is_random:
+        state = _default_state(eye.name) if weights == "DEFAULT" else _state(Path(weights))
+        loaded = load_what_fits(network, state, config.network)
+    return ClipBackbone(network, eye.mean, eye.deviation), loaded
 
 
-def load_what_fits(network: nn.Module, state: dict[str, Tensor], config: NetworkConfig) -> set[str]:
+def eye_of(config: BackboneSettings, items: Sequence[Item], digests: Sequence[str] = ()) -> Eye:
+    """What the backbone is and how it sees: with it stand in the weights' file the films that it has learned from.
+
+    Where clips are counted in frames of films, the rate is that of the middle one of the films.
+    """
+    name, gates = published_name(config.network.name)
+    clip, fps = config.clip, config.clip.fps if config.clip.stride is None else None
+    if clip.stride is not None and (rates := [item.fps for item in items if item.fps]):
+        fps = median(rates) / middle_step(0, clip)
+    return Eye(
+        name,
+        gates=gates if config.network.temporal_gates is None else config.network.temporal_gates,
+        **{key: getattr(config.network, key) for key in SETTINGS},
+        frames=clip.frames,
+        fps=fps,
+        side=clip.side,
+        keep_aspect=clip.keep_aspect,
+        run=str(config.name),
+        config_digest=hashlib.sha256(json.dumps(config.model_dump(mode="json")).encode()).hexdigest(),
+        films=tuple(digests),
+    )
+
+
+def load_what_fits(network: nn.Module, state: Mapping[str, Tensor], config: NetworkConfig) -> set[str]:
     """Give a network all weights but its last layer's, by name and shape; returns the names of those that it has got.
 
-    New temporal gates are no misfit: they are not in the weights of a network without. Raises InputError for anything
-    else that does not fit, unless `partial`: then it is told.
+    Gates that are new to the weights are no misfit. Raises InputError for anything else that does not fit, unless
+    `partial`: then it is told.
     """
+    gates = tuple(f"{name}." for name, module in network.named_modules() if isinstance(module, SqueezeRecursion))
     state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
     own = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("fc.")}
     fitting = {name for name, tensor in state.items() if name in own and own[name].shape == tensor.shape}
-    has_gates = any("gate" in name for name in state)
-    absent = [name for name in own if name not in fitting and (has_gates or "gate" not in name)]
+    has_gates = any(name.startswith(gates) for name in state) if gates else False
+    absent = [name for name in own if name not in fitting and (has_gates or not (gates and name.startswith(gates)))]
     strange = [name for name in state if name not in fitting]
     if absent or strange:
-        told = f"{len(strange)} entries fit nothing ({', '.join(strange[:3])}), {len(absent)} are not in it "
+        told = f"{len(strange)} of its entries fit nothing ({', '.join(strange[:3])}), {len(absent)} are missing "
         told += f"({', '.join(absent[:3])})"
         if not config.partial:
             raise InputError(
-                f"network.weights: {config.weights}: does not fit {config.name}: {told}; set network.name and its "
-                f"other settings as the weights were trained, or network.partial=true to load what fits"
+                f"network.weights: {config.weights} does not fit {config.name}: {told}; set network.name and what "
+                f"stands beside it as the weights were trained, or network.partial=true to load what fits"
             )
         print(f"network.weights: {told}; the rest is loaded")
     network.load_state_dict({name: state[name] for name in fitting}, strict=False)
     return fitting
 
 
-def _default_state(name: str) -> dict[str, Tensor]:
-    """Of torchvision's weights, downloaded once. Raises InputError where there are none or they cannot be had."""
+def _state(path: Path) -> dict[str, Tensor]:
+    try:
+        return read_state(path)
+    except InputError as error:
+        raise InputError(str(error).replace("--weights", "network.weights:")) from None
+
+
+def _default_state(name: str) -> Mapping[str, Tensor]:
+    """torchvision's weights, downloaded once. Raises InputError where there are none or they cannot be had."""
     try:
         return torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(progress=True)
     except ValueError:

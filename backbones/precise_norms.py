@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 
-def recompute_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
+def measure_norms(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Set the running statistics of all batch norms to their means over batches, each of which counts alike.
 
     Nothing else of the network changes, nor the state of torch's generators. Without any batch nothing changes at all.

@@ -66,21 +66,7 @@ class PretrainingTask:
         return len(self.train_set) // self.config.training.batch_size
 
     def batches(self, epoch: int, first: int, is_stop_asked: IsStopAsked) -> Iterator[PairBatch]:
-        config, data, fabric = self.config, self.train_set, self.fabric
-        size = config.training.batch_size
-        order = np.random.default_rng((config.training.seed, epoch)).permutation(len(data))
-        shares = [
-            order[step * size : (step + 1) * size][fabric.global_rank :: fabric.world_size].tolist()
-            for step in range(first, self.num_steps(epoch))
-        ]
-        draws = [Draw(item, epoch, config.clip.frames, config.clip.side) for share in shares for item in share]
-        names = data.names([draw.item for draw in draws])
-        made = made_in_order(lambda draw: data.drawn(draw, 2), draws, names, config.data.workers, is_stop_asked)
-        for share in shares:
-            with self.monitor.waiting():
-                pairs = list(islice(made, len(share)))
-            self.monitor.read(2 * len(pairs), sum(one.seconds for one in pairs))
-            yield PairBatch(*(torch.stack([one.clips[k] for one in pairs]) for k in (0, 1)))
+        return self.monitor.watched(self._read(epoch, first, is_stop_asked))
 
     def learning_rate(self, step: int, num_steps: int) -> float:
         ends = [self.num_steps(0) * epoch for epoch in range(1, self.config.training.n_epochs + 1)]
@@ -88,7 +74,7 @@ class PretrainingTask:
 
     def loss(self, model: nn.Module, batch: PairBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         self._follow(step)
-        with self.monitor.forward():
+        with self.monitor.forward(batch.first.shape, self.optimizer.param_groups[0]["lr"]):
             with self.fabric.autocast():
                 targets = [self.target(clips) for clips in batch]
             found = model(*batch, *targets)
@@ -106,6 +92,23 @@ class PretrainingTask:
             model.eval()
             scores |= self.retrieval()
         return Validation(scores, [float(epoch)])
+
+    def _read(self, epoch: int, first: int, is_stop_asked: IsStopAsked) -> Iterator[PairBatch]:
+        """This process's share of the batches of an epoch, made by workers."""
+        config, data, fabric = self.config, self.train_set, self.fabric
+        size = config.training.batch_size
+        order = np.random.default_rng((config.training.seed, epoch)).permutation(len(data))
+        shares = [
+            order[step * size : (step + 1) * size][fabric.global_rank :: fabric.world_size].tolist()
+            for step in range(first, self.num_steps(epoch))
+        ]
+        draws = [Draw(item, epoch, config.clip.frames, config.clip.side) for share in shares for item in share]
+        names = data.names([draw.item for draw in draws])
+        made = made_in_order(lambda draw: data.drawn(draw, 2), draws, names, config.data.workers, is_stop_asked)
+        for share in shares:
+            pairs = list(islice(made, len(share)))
+            self.monitor.read(2 * len(pairs), sum(one.seconds for one in pairs))
+            yield PairBatch(*(torch.stack([one.clips[k] for one in pairs]) for k in (0, 1)))
 
     def _follow(self, num_done: int) -> None:
         """Let the target take in what the step before made of the online networks."""

@@ -1,13 +1,13 @@
 import io
+import re
 
 import pytest
 import torch
 
 from backbones import monitor as monitoring
 from backbones.monitor import GREEN, MEASURED_EVERY, RED, YELLOW, Monitor, PeakMemory
-from backbones.multigrid import Shape
 
-SHAPE = Shape(32, 4, 80)
+SHAPE = (32, 3, 4, 80, 80)
 
 
 class Terminal(io.StringIO):
@@ -34,66 +34,83 @@ def train(monitor: Monitor, clock: Time, steps: int, waits_s: float, forward_s: 
     def batches():
         for number in range(steps):
             clock.passes(waits_s)
-            monitor.made(8, 0.08)
+            monitor.read(8, 0.08)
             yield number
 
     for _ in monitor.watched(batches()):
-        with monitor.forward(8):
+        with monitor.forward((8, *SHAPE[1:]), 0.1):
             clock.passes(forward_s)
         clock.passes(rest_s)
 
 
+def told(monitor: Monitor, clock: Time, steps: int, waits_s: float) -> dict[str, float]:
+    """The numbers of the one line of an epoch."""
+    monitor.stream = io.StringIO()
+    train(monitor, clock, steps, waits_s)
+    [line] = monitor.stream.getvalue().splitlines()
+    speeds = re.findall(r"\b([rfb]) ([\d,.]+) clips/s", line)
+    wait = float(re.search(r"wait (\d+)%", line)[1]) / 100
+    return {name: float(number.replace(",", "")) for name, number in speeds} | {"wait": wait}
+
+
 def test_reading_is_measured_in_the_workers_and_the_passes_on_the_device():
     clock = Time()
-    monitor = Monitor(2, clock=clock)
-    train(monitor, clock, MEASURED_EVERY + 1, waits_s=0.1)
-    found = monitor.rates()
-    assert found["r"] == pytest.approx(200)  # 100 a worker, however long the training takes
-    assert found["f"] == pytest.approx(80)
-    assert found["b"] == pytest.approx(8 / 0.3)
-    assert found["wait"] == pytest.approx(0.2)
+    found = told(Monitor(2, clock=clock), clock, 10, waits_s=0.1)
+    # A worker makes 100 a second, however long the training takes.
+    assert found == {"r": 200, "f": 80, "b": 27, "wait": 0.2}
 
 
 def test_a_slow_reader_is_waited_for_and_data_at_hand_are_not():
-    for waits_s, least, most in ((1.0, 0.5, 1.0), (0.001, 0.0, 0.1)):
-        clock = Time()
-        monitor = Monitor(1, clock=clock)
-        train(monitor, clock, 5, waits_s)
-        assert least < monitor.rates()["wait"] < most
+    clock = Time()
+    assert told(Monitor(1, clock=clock), clock, 5, waits_s=1.0)["wait"] > 0.5
+    assert told(Monitor(1, clock=clock), clock, 5, waits_s=0.001)["wait"] < 0.1
+
+
+def test_what_lies_between_epochs_is_not_counted():
+    clock = Time()
+    monitor = Monitor(1, clock=clock)
+    first = told(monitor, clock, 4, waits_s=0.1)  # the last step is measured
+    clock.passes(1000)  # a validation
+    assert told(monitor, clock, 4, waits_s=0.1) == first
+    assert first.keys() == {"r", "f", "b", "wait"}
 
 
 def test_the_device_is_waited_for_on_one_step_in_many(monkeypatch: pytest.MonkeyPatch):
     clock, times = Time(), []
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: times.append(clock.now))
-    monitor = Monitor(1, torch.device("cuda", 0), clock=clock)
+    monitor = Monitor(1, torch.device("cuda", 0), clock=clock, tells=False)
     train(monitor, clock, 2 * MEASURED_EVERY, waits_s=0.0)
     assert len(times) == 2 * 3  # before and after the forward pass, and at the end of the step
 
 
-def test_steps_count_on_over_epochs(monkeypatch: pytest.MonkeyPatch):
+def test_the_first_steps_of_an_epoch_are_not_measured():
     clock = Time()
     monitor = Monitor(1, clock=clock)
-    for _ in range(3):
-        train(monitor, clock, 7, waits_s=0.0)
-    assert monitor._interval.clips["f"] == 2 * 8  # steps 0 and 20
+    measured = ["f" in told(monitor, clock, steps, waits_s=0.0) for steps in (3, 4, 3, 4)]
+    assert measured == [False, True, False, True]
 
 
-def test_a_line_tells_batch_and_rate_and_begins_anew():
+def test_a_line_tells_batch_and_rate_every_minute_and_at_the_end_of_an_epoch():
     clock, stream = Time(), io.StringIO()
     monitor = Monitor(1, stream=stream, clock=clock)
-    train(monitor, clock, 1, waits_s=0.1)
-    monitor.tell(SHAPE, 0.1)
-    expected = "r 100 clips/s, f 80 clips/s, b 27 clips/s, wait 20%, batch (32, 3, 4, 80, 80), rate 1.00e-01\n"
-    assert stream.getvalue() == expected
-    clock.passes(1)
-    assert monitor.rates() == {"wait": 0}
-    assert monitor.line(SHAPE, 0.1) == "wait 0%, batch (32, 3, 4, 80, 80), rate 1.00e-01"
+    train(monitor, clock, 250, waits_s=0.1)  # half a second each
+    first, _, third = stream.getvalue().splitlines()
+    assert first == "r 100 clips/s, f 80 clips/s, b 27 clips/s, wait 20%, batch (8, 3, 4, 80, 80), rate 1.00e-01"
+    assert third == first
+    train(Monitor(1, stream=stream, clock=clock, tells=False), clock, 250, waits_s=0.1)
+    assert len(stream.getvalue().splitlines()) == 3
+
+
+def test_an_epoch_without_steps_has_no_line():
+    clock, stream = Time(), io.StringIO()
+    train(Monitor(1, stream=stream, clock=clock), clock, 0, waits_s=0.0)
+    assert stream.getvalue() == ""
 
 
 def test_colours_are_for_terminals_alone():
     def line(stream: io.StringIO, seconds: float) -> str:
         monitor = Monitor(1, stream=stream)
-        monitor.made(1000, seconds)
+        monitor.read(1000, seconds)
         return monitor.line(SHAPE, 0.1)
 
     for seconds, colour in ((100, RED), (1, YELLOW), (0.1, GREEN)):
@@ -103,7 +120,7 @@ def test_colours_are_for_terminals_alone():
 
 def test_limits_may_be_others():
     monitor = Monitor(1, limits={"r": (1, 2)}, stream=Terminal())
-    monitor.made(10, 1)
+    monitor.read(10, 1)
     assert f"r {GREEN}10" in monitor.line(SHAPE, 0.1)
 
 
