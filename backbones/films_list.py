@@ -112,7 +112,7 @@ def _check_splits(found: list[tuple[Entry, ListedFilm]]) -> None:
     """Raise InputError for a film in two splits, and for a class that cannot be learned."""
     first: dict[str, ListedFilm] = {}
     for entry, film in found:
-        for what in (str(film.path), *([film.source] if entry.is_alone else [])):
+        for what in (os.path.abspath(film.path), *([film.source] if entry.is_alone else [])):  # noqa: PTH100
             other = first.setdefault(what, film)
             if other.split != film.split:
                 raise InputError(

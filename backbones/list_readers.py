@@ -42,7 +42,7 @@ def read_entries(path: Path) -> list[Entry]:
     files = split_files(path)
     kind = _kind(files[0][0])
     if kind == "ours":
-        return list(_own_entries(path))
+        return [entry for file, _ in ([(path, "")] if path.is_file() else files) for entry in _own_entries(file)]
     read = _data_set_entries if kind == "data set" else _numbered_entries
     entries = list(read(files))
     if not any(entry.split == "test" for entry in entries):
