@@ -146,7 +146,10 @@ def parse_arguments() -> Namespace:
             command.add_argument("--lists", type=Path, help="folder with the data set's own lists; where the films are")
         if name in ("ucf101", "hmdb51"):
             command.add_argument("--split", type=whole_number(1, 3), default=1, help="which of the published three")
-    return parser.parse_args()
+    args, unknown = parser.parse_known_args()
+    if unknown:
+        commands.choices[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    return args
 
 
 def rows_of(args: Namespace) -> list[SetFilm]:
