@@ -1,7 +1,7 @@
 """Learn to name what happens in films, from a list with labels; or see how good a backbone is at it.
 
   python -m backbones.classify -f config-files/backbones/demo/labels.yaml
-  python -m backbones.classify -f config-files/backbones/linear/ucf101.yaml network.weights=runs/byol/weights.safetensors
+  python -m backbones.classify -f config-files/backbones/linear/ucf101.yaml network.weights=runs/x/weights.safetensors
   python -m backbones.classify -f config-files/backbones/actions/ucf101-srtg_r3d_34.yaml --measure_reading 60
   python -m backbones.classify --test runs/ucf101 test.clips=10 test.crops=3       score it anew, with other views
 
@@ -72,9 +72,10 @@ def train(args: Namespace) -> None:
 
     reporter = fit(task, fabric, config, args, epochs, after_epoch)
     model.load_weights(best_weights(run, model))
-    test(fabric, fabric.to_device(model), films, config, run)
+    fabric.to_device(model)
+    scores = test(fabric, model, films, config, run)
     if reporter:
-        reporter.close()
+        reporter.close({"test top1": scores["top1"]} if scores else {})
 
 
 def build_classifier(config: ClassifySettings, backbone: Any, films: "Films") -> "ClipClassifier":
@@ -104,7 +105,8 @@ def test_again(args: Namespace) -> None:
     backbone, _ = build_backbone(config, with_weights=False)
     model = build_classifier(config, backbone, films)
     model.load_weights(load_file(run.path / "weights.safetensors"))
-    test(fabric, fabric.to_device(model), films, config, run)
+    fabric.to_device(model)
+    test(fabric, model, films, config, run)
 
 
 def measure_reading(args: Namespace) -> None:
@@ -125,7 +127,7 @@ def measure_reading(args: Namespace) -> None:
         draws = [Draw(item, epoch, config.clip.frames, config.clip.side) for item in range(len(data))]
         epoch += 1
         for made in made_in_order(data.drawn, draws, data.names(range(len(data))), config.data.workers):
-            monitor.made(1, made.seconds)
+            monitor.read(1, made.seconds)
             num += 1
             if time.perf_counter() - started >= args.measure_reading:
                 break

@@ -124,10 +124,7 @@ class ClipDataset:
         """Frames from one of a clip to its next. Of several strides one is drawn; a clip of fewer frames than the
         configured ones draws how far apart they are, up to the span of a full clip."""
         stride, full = self.config.clip.stride, self.config.clip.frames
-        if isinstance(stride, list):
-            step = int(rng.choice(stride))
-        else:
-            step = middle_step(item.fps, self.config.clip)
+        step = int(rng.choice(stride)) if isinstance(stride, list) else middle_step(item.fps, self.config.clip)
         return step if num_frames == full else int(rng.integers(step, step * full // num_frames, endpoint=True))
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from backbones.config import BackboneSettings, DataConfig
 from backbones.dataset import Item, check_rates, cut
 from backbones.film_index import INDEX, read_index
-from backbones.films_list import ListedFilm, read_list
+from backbones.films_list import FilmsList, ListedFilm, read_list
 from backbones.frame_store import FilmReader, HeldFilm, open_film
 from backbones.stored_frames import DATABASE
 from recognition.common.command_line import InputError
@@ -44,20 +44,20 @@ def open_films(config: BackboneSettings, show_bar: bool = True) -> Films:
     readers: dict[Path, FilmReader] = {}
     if data.list is None:
         listed = [ListedFilm(path, "", "train", None, None, path.stem, str(path)) for path in _films_of_folder(data)]
-        classes, missing = [], []
+        found = FilmsList(listed, [], [])
     else:
-        listed, classes, missing = read_list(Path(data.list), Path(data.videos), data.missing_share)
-    chosen = [film for film in listed if film.split == "test" or _place(film.source) < data.share]
+        found = read_list(Path(data.list), Path(data.videos), data.missing_share)
+    chosen = [film for film in found.films if film.split == "test" or _place(film.source) < data.share]
     items: dict[str, list[Item]] = {split: [] for split in SPLITS}
     for film in tqdm(chosen, desc="films", unit="film", leave=False, disable=not show_bar):
-        item = _item(film, classes, data, readers)
+        item = _item(film, found.classes, data, readers)
         items[film.split] += cut(item, data.segment_s) if film.split == "train" else [item]
     check_rates([item for split in SPLITS for item in items[split]], config.clip)
     if data.list is not None and not items["validation"]:
         items["train"], items["validation"] = split_off(items["train"], data.validation_share)
     if not items["train"]:
         raise InputError(f"data.share: {data.share:g} of the films leaves none to train on; raise it")
-    return Films(items["train"], items["validation"], items["test"], classes, missing, readers)
+    return Films(items["train"], items["validation"], items["test"], found.classes, found.missing, readers)
 
 
 def split_off(items: Sequence[Item], share: float) -> tuple[list[Item], list[Item]]:

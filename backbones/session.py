@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 AnySettings = TypeVar("AnySettings", bound=BackboneSettings)
 
 
-def parse_training(
-    parser: ArgumentParser, schema: type[AnySettings], words: Sequence[str] | None = None
-) -> tuple[Namespace, list[str]]:
+def parse_training(parser: ArgumentParser, words: Sequence[str] | None = None) -> tuple[Namespace, list[str]]:
     """Arguments of a command that trains by a YAML file, and the settings among them, such as clip.frames=8."""
     parser.add_argument("-f", "--config-file", type=own_file, help="YAML file with the settings of the run")
     parser.add_argument("--resume", action="store_true", help="go on with the run of this name, if it was started")
@@ -41,8 +39,8 @@ def input_files(config: BackboneSettings) -> dict[str, Path]:
 
 
 def check_run(config: AnySettings, args: Namespace) -> bool:
-    """Whether the run is finished already, which is told. Raises InputError if its folder is another run's, or this one's
-    and is not to be gone on with."""
+    """Whether the run is finished already, which is told. Raises InputError if its folder is another run's, or this
+    one's and is not to be gone on with."""
     from recognition.common.command_line import as_folder
     from recognition.common.files import is_there
     from recognition.training.config import load_settings

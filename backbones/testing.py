@@ -1,4 +1,4 @@
-"""What a finished training of actions is worth: the test films are read once, with the weights that validation chose."""
+"""What a training of actions is worth: the test films are read once, with the weights that validation chose."""
 
 import json
 from typing import Any
@@ -17,7 +17,7 @@ from backbones.items import Films
 from backbones.report import write_report
 from backbones.scores import describe, majority_top1, write_class_table
 from backbones.views import Views, class_answers
-from models.temporal_gates import openness
+from models.temporal_gates import SqueezeRecursion, openness
 from recognition.common.files import written_whole
 from recognition.training.config import dump_config
 from recognition.training.runs import Run
@@ -41,19 +41,19 @@ def best_weights(run: Run, model: ClipClassifier) -> dict[str, Tensor]:
         number = int(state["best"])
         head = {name: state[f"heads.{number}.{name}"] for name in ("weight", "bias")}
         return model.weights() | {f"fc.{name}": tensor for name, tensor in head.items()}
-    network, head = "backbone.network.", "head."
+    network = "backbone.network."
     return {
-        name.removeprefix(network) if name.startswith(network) else f"fc.{name.removeprefix(head)}": tensor
+        name.removeprefix(network) if name.startswith(network) else name.replace("head.", "fc."): tensor
         for name, tensor in state.items()
     }
 
 
-def test(fabric: Fabric, model: ClipClassifier, films: Films, config: ClassifySettings, run: Run) -> None:
+def test(fabric: Fabric, model: ClipClassifier, films: Films, config: ClassifySettings, run: Run) -> dict[str, Any]:
     """Score the test films and their controls; the first process writes test.json, answers.npz, classes.csv and
-    report.html, and says the score. Nothing without test films."""
+    report.html, and says the score, and has it returned. Nothing without test films."""
     if not films.test:
         fabric.print(f"{config.data.list} has no test films; all about the run is in {run.path}")
-        return
+        return {}
     views = Views(config.test.clips, config.test.crops)
     answers = _answers(fabric, model, ClipDataset(films.test, config, films.readers), films, views)
     controls = {"majority": {"top1": majority_top1([item.label for item in films.train], answers.labels)}}
@@ -64,7 +64,7 @@ def test(fabric: Fabric, model: ClipClassifier, films: Films, config: ClassifySe
         controls[name] = {key: found[key] for key in ("top1", "top1_interval")}
     gates = _gates(fabric, model, ClipDataset(films.test[:MOST_GATED], config, films.readers))
     if not fabric.is_global_zero:
-        return
+        return {}
     told: dict[str, Any] = describe(answers) | {"views": views._asdict(), "controls": controls, "gates": gates}
     answers.save(run.path / "answers.npz")
     write_class_table(answers, run.path / "classes.csv")
@@ -77,6 +77,7 @@ def test(fabric: Fabric, model: ClipClassifier, films: Films, config: ClassifySe
     of_controls = ", ".join(f"{name} {scores['top1']:.3f}" for name, scores in controls.items())
     print(f"test top-1 {told['top1']:.3f}{ends}, top-5 {told['top5']:.3f}; controls: {of_controls}")
     print(f"report: {(run.path / 'report.html').resolve()}")
+    return told
 
 
 def _answers(fabric: Fabric, model: ClipClassifier, dataset: ClipDataset, films: Films, views: Views) -> Answers:
@@ -95,6 +96,8 @@ def _answers(fabric: Fabric, model: ClipClassifier, dataset: ClipDataset, films:
 def _gates(fabric: Fabric, model: ClipClassifier, dataset: ClipDataset) -> list[dict[str, Any]] | None:
     """How far each temporal gate opens for the middle clips of some films; None of a network that has no gates."""
     model.eval()
+    if not any(isinstance(module, SqueezeRecursion) for module in model.modules()):
+        return None
     clips = torch.cat([dataset.middle(number) for number in range(len(dataset))])
     found: dict[str, list[Tensor]] = {}
     for part in clips.split(dataset.config.test.batch_size):

@@ -52,13 +52,17 @@ class Reporter:
     def finish(self, scores: dict[str, float]) -> None:
         """Keep the scores of the test, the last thing of a run, and tell them, the last first."""
         self.run.write_test(scores)
-        if self.wandb_run:
-            self.wandb_run.summary.update({name.replace("_", " "): score for name, score in scores.items()})
-            self.wandb_run.finish()
+        self.close(scores)
         told = ", ".join(
             f"{name.removeprefix('test_').replace('_', ' ')} {score:.4f}" for name, score in reversed(scores.items())
         )
         print(f"test {told}; all about the run is in {self.run.path}")
+
+    def close(self, scores: dict[str, float]) -> None:
+        """Nothing more is to be told but these scores."""
+        if self.wandb_run:
+            self.wandb_run.summary.update({name.replace("_", " "): score for name, score in scores.items()})
+            self.wandb_run.finish()
 
 
 def start_wandb(run: Run, config: Settings) -> Any:
