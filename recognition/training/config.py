@@ -6,12 +6,13 @@ The keys of the published study's files are all here and mean what they meant th
 import itertools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from recognition.common.command_line import LARGEST_NUMBER, InputError, expanded, nearest, shown
 
@@ -204,17 +205,20 @@ def check_model(
 def describe_keys(schema: type[Settings] = RunConfig) -> str:
     """A line for every key of the YAML file with its default and meaning, for --help."""
     lines = []
-    for section, field in schema.model_fields.items():
-        kind = field.annotation
-        leaves = {"": field}
-        if isinstance(kind, type) and issubclass(kind, Section):
-            leaves = kind.model_fields
-        for key, leaf in leaves.items():
-            name = f"{section}.{key}" if key else section
-            default = "required" if leaf.is_required() else yaml.safe_dump(leaf.get_default(call_default_factory=True))
-            default = default.removesuffix("...\n").strip()
-            lines.append(f"  {name:<34}{default:<40}{leaf.description or ''}".rstrip())
+    for name, leaf in _leaves(schema, ""):
+        default = "required" if leaf.is_required() else yaml.safe_dump(leaf.get_default(call_default_factory=True), default_flow_style=True)
+        default = default.removesuffix("...\n").strip()
+        lines.append(f"  {name:<34}{default:<40}{leaf.description or ''}".rstrip())
     return "\n".join(lines)
+
+
+def _leaves(schema: type[BaseModel], place: str) -> Iterator[tuple[str, FieldInfo]]:
+    """The keys of a section and of those in it, by their full names."""
+    for key, field in schema.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _leaves(field.annotation, f"{place}{key}.")
+        else:
+            yield f"{place}{key}", field
 
 
 def dump_config(config: Settings) -> str:
