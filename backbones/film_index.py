@@ -52,12 +52,15 @@ class IndexedFilm:
 
 @dataclass(frozen=True)
 class IndexRow:
-    """What is at hand of a film before its frames are asked for: little, for there may be many films."""
+    """What is at hand of a film before its frames are asked for: little, for there may be many films. Where the rest is
+    saves opening the index as HDF5, which takes as long as a few frames."""
 
     size_bytes: int
     fps: float
-    frames: tuple[int, int]  # its first entry in time_s, and that of the next film
-    keys: tuple[int, int]  # the same in key_frame
+    num_frames: int
+    num_keys: int
+    times_at: int  # byte of the index at which its times begin
+    keys_at: int  # the same of its key frames
 
 
 def write_index(folder: Path, films: list[IndexedFilm], shape: Shape) -> None:
@@ -68,9 +71,9 @@ def write_index(folder: Path, films: list[IndexedFilm], shape: Shape) -> None:
             file.create_dataset(name, data=[getattr(film, name) for film in films], dtype=TEXT)
         for name in ("size_bytes", "fps", "original_bytes"):
             file.create_dataset(name, data=np.array([getattr(film, name) for film in films]))
-        for name, first in (("time_s", "first_frame"), ("key_frame", "first_key")):
+        for name, first, dtype in (("time_s", "first_frame", "float64"), ("key_frame", "first_key", "int64")):
             parts = [getattr(film, name) for film in films]
-            file.create_dataset(name, data=np.concatenate(parts))
+            file.create_dataset(name, data=np.concatenate(parts).astype(dtype))
             file.create_dataset(first, data=np.cumsum([0, *map(len, parts)]))
         file.attrs.update(format_version=FORMAT_VERSION, short_side=shape.short_side, keyframes=shape.keyframes)
 
@@ -98,14 +101,14 @@ def find_row(path: Path, film: str) -> IndexRow | None:
 
 def read_times(path: Path, row: IndexRow) -> tuple[np.ndarray, np.ndarray]:
     """The times (n,) of a film's frames in seconds, and the numbers (k,) of its key frames. Raises as `read_index`."""
-    try:
-        with opened_hdf5(path) as file:
-            times, keys = file["time_s"][slice(*row.frames)], file["key_frame"][slice(*row.keys)]
-            if len(times) != row.frames[1] - row.frames[0] or len(keys) == 0 or keys[0] != 0:
-                raise ValueError("its parts do not fit together")
-            return times, keys
-    except Exception as error:
-        raise _told(path, error) from error
+    with open(path, "rb") as file:
+        file.seek(row.times_at)
+        times = np.frombuffer(file.read(8 * row.num_frames), np.float64)
+        file.seek(row.keys_at)
+        keys = np.frombuffer(file.read(8 * row.num_keys), np.int64)
+    if len(times) < row.num_frames or len(keys) < max(1, row.num_keys) or keys[0] != 0:
+        raise InputError(f"{path}: is damaged (its parts do not fit together); {ANEW}")
+    return times, keys
 
 
 @lru_cache(maxsize=1024)  # folders; films are opened one by one
@@ -114,12 +117,17 @@ def _rows(path: Path, modified_ns: int, size: int) -> dict[str, IndexRow]:
         with opened_hdf5(path) as file:
             _shape(path, file)
             names, sizes, rates = file["name"].asstr()[()], file["size_bytes"][()], file["fps"][()]
-            frames, keys = file["first_frame"][()].tolist(), file["first_key"][()].tolist()
+            counts, starts = [], []
+            for name, first in (("time_s", "first_frame"), ("key_frame", "first_key")):
+                bounds, offset = file[first][()], file[name].id.get_offset()
+                if offset is None or file[name].dtype.itemsize != 8 or bounds[-1] != len(file[name]):
+                    raise ValueError("its parts do not fit together")
+                counts.append(np.diff(bounds).tolist())
+                starts.append((offset + 8 * bounds[:-1]).tolist())
     except Exception as error:
         raise _told(path, error) from error
-    bounds = zip(zip(frames, frames[1:]), zip(keys, keys[1:]), strict=True)  # noqa: B905, RUF007
-    rows = zip(names, sizes.tolist(), rates.tolist(), bounds, strict=True)
-    return {name: IndexRow(size, fps, *bound) for name, size, fps, bound in rows}
+    columns = zip(sizes.tolist(), rates.tolist(), *counts, *starts, strict=True)
+    return {name: IndexRow(*row) for name, row in zip(names, columns, strict=True)}
 
 
 def _shape(path: Path, file: h5py.File) -> Shape:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from backbones.film_index import ANEW, INDEX, IndexRow, find_row, read_times
 from backbones.film_reader import FilmReader, check_numbers, stacked
 from backbones.stored_frames import DATABASE, StoredFrames
 from recognition.common.command_line import InputError
-from recognition.films.picture import DecodeError, PictureMaker
+from recognition.films.picture import DecodeError
 from recognition.films.video import decode, picture_stream, probe, read_frames, reason
 
 COUNTING_SIDE = 16  # pixels of the pictures that are made only to be counted
@@ -78,7 +79,7 @@ class SmallFilm:
 
     def __init__(self, path: Path, index: Path, row: IndexRow):
         self._path, self._index, self._row = path, index, row
-        self.num_frames, self.fps = row.frames[1] - row.frames[0], row.fps
+        self.num_frames, self.fps = row.num_frames, row.fps
         self._open: _Decoding | None = None
         try:
             is_same = path.stat().st_size == row.size_bytes
@@ -92,11 +93,16 @@ class SmallFilm:
         try:
             if self._open is None:
                 self._open = _Decoding(self._path, *read_times(self._index, self._row))
-            pictures = {number: self._open.picture(number) for number in sorted(set(numbers))}
+            pictures = None
+            for number in sorted(set(numbers)):
+                picture = self._open.picture(number)
+                if pictures is None:
+                    pictures = np.empty((len(numbers), *picture.shape), np.uint8)
+                pictures[[place for place, other in enumerate(numbers) if other == number]] = picture
         except (DecodeError, av.error.FFmpegError) as error:
             self.close()
             raise self._is_other(str(error) if isinstance(error, DecodeError) else reason(error)) from error
-        return np.stack([pictures[number] for number in numbers])
+        return np.empty((0, 0, 0, 3), np.uint8) if pictures is None else pictures
 
     def close(self) -> None:
         if self._open is not None:
@@ -118,13 +124,16 @@ class _Decoding:
         self._stream = picture_stream(self.container)
         self._stream.thread_type, self._stream.codec_context.thread_count = "NONE", 1
         self._stream.codec_context.options = {"err_detect": "explode"}
-        self._maker = PictureMaker(self._stream)
+        self._reformatter = VideoReformatter()
         self._times, self._keys = times, keys
         self._frames = self.container.decode(self._stream)
         self._next = 0
 
     def picture(self, number: int) -> np.ndarray:
-        """A frame's picture (H, W, 3). Raises DecodeError where the film's frames are not at the times of the index."""
+        """A frame's picture (H, W, 3), which is to be copied.
+
+        Raises DecodeError where the film's frames are not at the times of the index.
+        """
         key = int(self._keys[np.searchsorted(self._keys, number, "right") - 1])
         if not key <= self._next <= number:
             assert self._stream.time_base is not None
@@ -135,7 +144,11 @@ class _Decoding:
                 raise DecodeError(f"frame {self._next} is damaged or at another time")
             self._next += 1
             if self._next > number:
-                return self._maker.picture(frame)
+                # All that PictureMaker would do: small films lie upright, and their pixels are square.
+                rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
+                plane = rgb.planes[0]
+                lines = np.frombuffer(plane, np.uint8).reshape(rgb.height, plane.line_size)  # type: ignore[call-overload]
+                return lines[:, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
         raise DecodeError(f"ends before frame {self._next}")
 
 

@@ -20,7 +20,9 @@ from recognition.common.files import sha256, written_whole
 from recognition.films.picture import DecodeError
 from recognition.films.video import decode, picture_stream, probe, reason
 
-CODING = {"crf": "20", "bf": "0", "sc_threshold": "0"}  # no B-frame, no key frame but the regular ones
+# No B-frame, no key frame but the regular ones. fastdecode leaves out what takes long to decode: twice as fast for an
+# eighth more bytes and 0.1 dB.
+CODING = {"crf": "20", "bf": "0", "sc_threshold": "0", "tune": "fastdecode"}
 FINEST = 1_000_000  # a second of the time base
 
 
