@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -37,7 +37,7 @@ SHAPE = ("width", "dilate_last", "expansion", "stem_pool")
 PICTURES = ("side", "keep_aspect", "mean", "deviation")
 TEXTS = ("run", "code_revision", "config_digest")
 Count = Annotated[int, Field(ge=1)]
-Colours = Annotated[tuple[float, float, float], Strict(False)]  # JSON has lists alone
+Colours = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def read_eye(path: str | Path) -> Eye | None:
         raise InputError(one_line(f"--weights {path}: is of a network {told['name']!r}, which is not known here"))
     films = () if num_films == "0" else _read_films(path, films_digest)
     try:
-        eye = TypeAdapter(Eye).validate_python(told | {"films": films})
+        eye = TypeAdapter(Eye).validate_json(json.dumps(told | {"films": films}))
         with torch.device("meta"):  # takes no memory
             clip_network(eye.name, temporal_gates=eye.gates, **eye.shape)
         return eye

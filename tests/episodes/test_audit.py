@@ -11,6 +11,7 @@ from pathlib import Path
 
 import av
 import cv2
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -115,6 +116,23 @@ def test_one_video_file_under_two_names_is_found_by_its_hash(tmp_path):
     assert audit_lines({"films": found})[1].startswith(
         "video files in two splits under two names: 2: film_0 and film_2"
     )
+
+
+def test_films_that_the_backbone_has_learned_from_are_named_outside_of_training(tmp_path):
+    write_features(tmp_path, [60] * 5)
+    for k in (0, 2, 4):
+        with h5py.File(tmp_path / f"film_{k}.h5", "r+") as file:
+            file.attrs["seen_by_backbone"] = True
+    films = {"train": ["film_0", "film_1"], "validation": ["film_2"], "test": ["film_3", "film_4"]}
+    found = audit_films(tmp_path, films)
+    words = "the backbone has learned from it"
+    assert entries_of(found["seen_films"]) == [(("film_2",), ("validation",), words), (("film_4",), ("test",), words)]
+    assert audit_lines({"films": found})[-1] == (
+        "films from which the backbone has learned: 2: film_2 (validation; the backbone has learned from it), "
+        "film_4 (test; the backbone has learned from it)"
+    )
+    del found["seen_films"]  # as older results have it
+    assert "learned" not in audit_lines({"films": found})[-1]
 
 
 def test_two_copies_in_one_split_are_no_leak(tmp_path):

@@ -181,6 +181,40 @@ def test_splits_of_like_films_hold_different_episodes(tmp_path):
     assert len({index.episodes.study[:8].tobytes() for index in indices}) == 3
 
 
+def bank_with_seen(folder: Path, seen: range) -> Path:
+    """Features of twelve films, of which the backbone has learned from some."""
+    write_features(folder, [80] * 12)
+    for k in seen:
+        change_attribute("seen_by_backbone", True, f"film_{k}.h5")(folder)
+    return folder
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_films_from_which_the_backbone_has_learned_are_in_training_alone(tmp_path, seed):
+    folder = bank_with_seen(tmp_path / "features", range(6))  # and six are needed for validation and test
+    result = run_here("generate_dataset.py", *words(folder, folder, "--seed", seed), cwd=tmp_path)
+    assert "6 of 12 films are for training alone: the backbone has learned from them" in result.stdout
+    films = {split: read_index(folder / f"{split}_indices.h5").video_ids for split in SPLITS}
+    assert sorted(films["train"]) == sorted(f"film_{k}" for k in range(6))
+    assert sorted(films["validation"] + films["test"]) == sorted(f"film_{k}" for k in range(6, 12))
+    assert "films from which the backbone has learned" not in result.stdout.partition("Audit:")[2]
+
+
+def test_films_are_dealt_as_ever_where_the_backbone_has_seen_none_of_them(tmp_path, written):
+    order = np.random.default_rng((0, 3)).permutation(11)
+    ids = sorted(f"film_{k}" for k in range(1, 12))
+    for split, numbers in zip(SPLITS, np.split(order, [5, 8]), strict=True):
+        assert list(read_index(written / f"{split}_indices.h5").video_ids) == [ids[k] for k in np.sort(numbers)]
+
+
+def test_too_few_films_that_the_backbone_has_not_seen_are_refused(tmp_path):
+    folder = bank_with_seen(tmp_path / "features", range(7))
+    line = refusal(run_here("generate_dataset.py", *words(folder, tmp_path / "out"), cwd=tmp_path))
+    assert "5 films are left for validation and test, 6 are needed: from 7 others the backbone has learned" in line
+    assert "(film_0, film_1, film_2, ...); add films that it has not seen" in line
+    assert not (tmp_path / "out").exists()
+
+
 def test_equal_arguments_give_equal_bytes_and_another_seed_does_not(tmp_path, bank, written):
     assert contents(generate(bank, tmp_path / "again")) == contents(written)
     other = contents(generate(bank, tmp_path / "other", "--seed", 1))
@@ -257,9 +291,9 @@ def copied(source: str, name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_bytes((folder / source).read_bytes())
 
 
-def change_attribute(name: str, value: object) -> Callable[[Path], None]:
+def change_attribute(name: str, value: object, film: str = "film_3.h5") -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        with h5py.File(folder / "film_3.h5", "r+") as file:
+        with h5py.File(folder / film, "r+") as file:
             file.attrs[name] = value
 
     return change

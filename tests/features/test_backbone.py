@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from models.clip_networks import clip_network
 from models.temporal_gates import SqueezeRecursion, insert_temporal_gates
 from recognition.common.command_line import InputError
 from recognition.features.backbone import (
@@ -18,6 +19,7 @@ from recognition.features.backbone import (
     state_digest,
     torchvision,
 )
+from recognition.features.weights_file import Eye, write_backbone
 
 CPU = torch.device("cpu")
 
@@ -141,6 +143,103 @@ def test_weights_from_a_file_are_those_of_the_network_with_its_gates(tmp_path):
         make("r3d_18", tmp_path / "gated.pth")
 
 
+def without(state: dict[str, Tensor], *starts: str) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if not key.startswith(starts)}
+
+
+@pytest.mark.parametrize("num_classes", [None, 101])
+@pytest.mark.parametrize(("name", "last"), [("r3d_18", "fc"), ("mobilenet_v3_small", "classifier.3")])
+def test_last_layer_may_be_missing_or_of_other_classes(tmp_path, name, last, num_classes):
+    state = reference(name, seed=4).state_dict()
+    width = state[f"{last}.weight"].shape[1]
+    bare = without(state, f"{last}.")
+    if num_classes:
+        bare |= {f"{last}.weight": torch.zeros(num_classes, width), f"{last}.bias": torch.zeros(num_classes)}
+    torch.save(state, tmp_path / "whole.pth")
+    torch.save(bare, tmp_path / "other.pth")
+    whole, other = (make(name, tmp_path / f"{which}.pth") for which in ("whole", "other"))
+    assert whole.weights_sha256 == state_digest(state)  # as ever, so that features made before stay theirs
+    assert other.weights_sha256 == state_digest(bare)
+    found = other.network.state_dict()
+    assert all(torch.equal(value, found[key]) for key, value in whole.network.state_dict().items())
+
+
+@pytest.mark.parametrize("change", [lambda state: state | {"more": torch.zeros(1)}, lambda s: without(s, "layer4.1.")])
+def test_all_but_the_last_layer_must_fit(tmp_path, change):
+    state = clip_network("r3d_18", num_classes=3, width=4).state_dict()
+    write_backbone(tmp_path / "weights.safetensors", change(state), Eye("r3d_18", width=4))
+    with pytest.raises(InputError, match="does not fit r3d_18"):
+        make("r3d_18", tmp_path / "weights.safetensors")
+
+
+EYE = Eye(
+    "r3d_10", 4, {"fuse": "sigmoid", "hidden": 3}, dilate_last=True, frames=4, fps=7.5, side=32, films=("a" * 64,)
+)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """Weights of a network that was trained here."""
+    torch.manual_seed(1)
+    network = clip_network("r3d_10", num_classes=3, temporal_gates=EYE.gates, **EYE.shape)
+    write_backbone(tmp_path / "weights.safetensors", network.state_dict(), EYE)
+    return tmp_path / "weights.safetensors"
+
+
+def test_weights_that_were_trained_here_say_what_the_network_is_and_reads(own):
+    backbone = make("r3d_10", own)
+    assert backbone.name == (
+        "r3d_10 (dilate_last=True, side=32, width=4) with temporal gates (fuse=sigmoid, hidden=3), "
+        "4 frames at 7.5 a second every 4 of these"
+    )
+    assert (backbone.weights, backbone.films) == ("weights.safetensors", {"a" * 64})
+    state = load_file(own)
+    assert backbone.weights_sha256 == state_digest(state)
+    network = clip_network("r3d_10", num_classes=3, temporal_gates=EYE.gates, **EYE.shape).eval()
+    network.load_state_dict(state)
+    network.fc = nn.Identity()
+    frames = torch.stack([backbone.preprocessing.crop(frame) for frame in WINDOW[:8]])
+    mean, deviation = (torch.tensor(value)[:, None, None] for value in (EYE.mean, EYE.deviation))
+    clips = ((frames / 255 - mean) / deviation).unflatten(0, (2, 4)).transpose(1, 2)
+    assert frames.shape == (8, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(backbone.features(frames), network(clips), rtol=1e-4, atol=1e-5)
+
+
+def test_what_the_command_line_repeats_of_the_weights_is_no_contradiction(own):
+    assert Backbone("r3d_10", str(own), CPU, gates=EYE.gates, fps=7.5).name == make("r3d_10", own).name
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "named"),
+    [
+        ("r3d_34", {}, "--backbone r3d_34: .*weights.safetensors is of r3d_10; say --backbone r3d_10"),
+        ("resnet18", {}, "--backbone resnet18: .* is of r3d_10"),
+        ("r3d_10", {"gates": {"fuse": "residual"}}, r"--temporal_gates: .* has other ones \(.*sigmoid.*\); leave"),
+        ("srtg_r3d_10", {}, "--temporal_gates: .* has other ones"),
+        ("r3d_10", {"fps": 15}, "--clip_fps 15: these weights were trained at 7.5 a second"),
+    ],
+)
+def test_weights_of_another_network_are_refused(own, name, options, named):
+    with pytest.raises(InputError, match=named):
+        Backbone(name, str(own), CPU, **options)
+
+
+def test_gates_for_weights_without_are_refused(tmp_path):
+    write_backbone(tmp_path / "w.safetensors", {}, Eye("r3d_10", 4))
+    with pytest.raises(InputError, match=r"--temporal_gates: .* has other ones \(none\)"):
+        Backbone("r3d_10", str(tmp_path / "w.safetensors"), CPU, gates={})
+
+
+def test_networks_of_other_depths_are_backbones_by_their_names():
+    mini, gated = make("r3d_mini"), make("srtg_r3d_mini")
+    assert (mini.name, mini.num_features) == ("r3d_mini, 16 frames every 16", 128)
+    assert gated.name == "r3d_mini with temporal gates (), 16 frames every 16"
+    assert gated.weights_sha256 == Backbone("r3d_mini", "random:0", CPU, gates={}).weights_sha256
+    with pytest.raises(InputError, match="--weights DEFAULT: there are none of r3d_mini; give a file"):
+        make("r3d_mini", "DEFAULT")
+
+
 def test_half_precision_differs_by_rounding_alone(resnet18):
     fast = make(fast=True)
     assert fast.compute_dtype == fast_dtype(CPU)
@@ -195,6 +294,7 @@ def test_network_is_frozen(resnet18):
         ("resnt18", "did you mean 'resnet18'?"),
         ("ResNet50", "did you mean 'resnet50'?"),
         ("r3d18", "did you mean 'r3d_18'?"),
+        ("slow_r50", "did you mean 'slow_r18'?"),
         ("s3d", "no linear layer"),
         ("fasterrcnn_resnet50_fpn", "not a classifier"),
         ("squeezenet1_0", "no linear layer"),
@@ -204,11 +304,6 @@ def test_backbone_that_cannot_be_had_is_refused(name, hint):
     with pytest.raises(InputError, match=f"--backbone {name}") as error:
         make(name)
     assert hint in str(error.value)
-
-
-def test_windows_of_single_frames_are_refused():
-    with pytest.raises(InputError, match="--window_stride 8: resnet18 reads single frames"):
-        Preprocessing("resnet18", 8)
 
 
 @pytest.mark.parametrize("seed", ["x", "", "1.5", "9" * 30])

@@ -10,13 +10,16 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 from changing_films import write_changing_film
 
 from recognition.features import extraction
-from recognition.features.backbone import Preprocessing
 from recognition.features.extraction import FilmEnd, FilmFrames, first_windows
+from recognition.features.preprocessing import Preprocessing
+from recognition.features.weights_file import Eye
 from recognition.films import picture
 from recognition.films.shots import ShotFinder
+from recognition.films.video import VideoInfo, decode
 
 
 def ends(*videos: Path, backbone: str = "resnet18") -> list[FilmEnd]:
@@ -171,3 +174,34 @@ def test_window_is_of_the_shot_of_its_middle_frame(stride, fps):
         first = [k for k in range(num_windows) if k == 0 or shots[k] > shots[k - 1]]
         assert list(first_windows(starts, num_windows, lie)) == first
     assert first_windows([0, 5, 299], 300, Preprocessing("resnet18").windows(0)) == (0, 5, 299)
+
+
+@pytest.mark.parametrize(("fps", "stride"), [(4, None), (4, 7), (4, 3), (6, 1), (12, 8), (4, 30), (None, 5)])
+def test_windows_of_a_rate_hold_their_frames_and_the_time_of_the_middle_one(films, fps, stride):
+    eye = Eye("r3d_mini", frames=3, fps=fps, stride=1 if fps else 2, side=16)
+    preprocessing = Preprocessing("r3d_mini", stride, eye)
+    step = 12 // fps if fps else 2
+    images, times = zip(*decode(films / "film_002.mp4"), strict=True)  # 24, 12 a second
+    crops = torch.stack([preprocessing.crop(torch.from_numpy(image).permute(2, 0, 1)) for image in images])
+    starts = range(0, 24 - 2 * step, stride or 3 * step)
+    *batches, end = FilmFrames([films / "film_002.mp4"], preprocessing, batch_size=4)(0)
+    due = torch.cat([crops[start : start + 2 * step + 1 : step] for start in starts])
+    assert torch.equal(torch.cat([batch.frames for batch in batches]), due)
+    assert torch.cat([batch.times for batch in batches]).tolist() == [times[start + step] for start in starts]
+    assert {batch.stride for batch in batches} == {stride or 3 * step}
+    assert (end.failure, end.rate) == ("", 12 / (stride or 3 * step))
+
+
+def test_film_without_a_rate_fails_where_windows_have_one(films, monkeypatch):
+    unknown = VideoInfo(64, 48, fps=0.0, num_frames=24)
+    monkeypatch.setattr(extraction, "probe", lambda path: unknown)
+    read = FilmFrames([films / "film_000.mp4"], Preprocessing("r3d_18", fps=15), 16)
+    [end] = read(0)
+    assert end.failure == "does not say its frame rate, which windows of 15 frames a second need"
+    *_, end = FilmFrames([films / "film_000.mp4"], Preprocessing("r3d_18"), 16)(0)
+    assert (end.failure, end.rate) == ("", 0)
+
+
+def test_film_shorter_than_a_window_of_a_rate_fails(films):
+    read = FilmFrames([films / "film_000.mp4"], Preprocessing("r3d_18", fps=6), 16)
+    assert [end.failure for end in read(0)] == ["has 24 frames, too few for a window of 31"]

@@ -92,10 +92,21 @@ def test_altered_frames_and_shots_are_read_back(tmp_path, every, num_altered):
 def test_older_file_without_altered_frames_and_shots_is_read(tmp_path):
     path = write(tmp_path / "film.h5")
     with h5py.File(path, "r+") as file:
-        del file.attrs["alter_every"]
+        for name in ("alter_every", "video_bytes", "seen_by_backbone"):
+            del file.attrs[name]
         assert not {"altered", "shots"} & file.keys()
     assert read_header(path) == HEADER
     assert read_shots(path) is None
+
+
+def test_that_the_backbone_has_seen_the_film_is_kept_and_leaves_the_digest_as_it_was(tmp_path):
+    header = replace(HEADER, seen_by_backbone=True)
+    assert read_header(write(tmp_path / "film.h5", header)) == header != HEADER
+    assert header.digest == HEADER.digest
+    with h5py.File(tmp_path / "film.h5", "r+") as file:
+        file.attrs["seen_by_backbone"] = "yes"
+    with pytest.raises(DamagedFile, match="seen_by_backbone is 'yes'"):
+        read_header(tmp_path / "film.h5")
 
 
 @pytest.mark.parametrize("shots", [[], [1, 3], [0, 3, 3], [0, 5, 2], [0, 7], 0])

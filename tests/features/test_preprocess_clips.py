@@ -11,9 +11,12 @@ from conftest import refusal
 from on_disk import CLIPS, contents, rows
 from torch import nn
 
+from models.clip_networks import clip_network
+from recognition.common.files import sha256
 from recognition.features.backbone import Preprocessing, torchvision
 from recognition.features.extraction import FilmFrames
 from recognition.features.feature_file import map_features, read_header, read_shots
+from recognition.features.weights_file import Eye, write_backbone
 from recognition.films.video import decode
 
 CLIP_NETWORK = ("--backbone=r3d_18", "--weights=random:0")
@@ -25,7 +28,7 @@ def folders(tmp_path: Path) -> tuple[str, str]:
 
 
 @functools.cache
-def clip_network() -> nn.Module:
+def reference_network() -> nn.Module:
     """torchvision's r3d_18 without its last layer, weights by seed 0."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -40,7 +43,7 @@ def reference_of_windows(video: Path, starts: list[int]) -> tuple[np.ndarray, li
     images, times = zip(*decode(video), strict=True)
     clips = [torch.from_numpy(np.stack(images[start : start + 16])).permute(0, 3, 1, 2) for start in starts]
     with torch.inference_mode():
-        features = torch.cat([clip_network()(transforms(clip)[None]) for clip in clips])
+        features = torch.cat([reference_network()(transforms(clip)[None]) for clip in clips])
     return features.numpy(), [times[start + 8] for start in starts]
 
 
@@ -115,3 +118,66 @@ def test_network_with_temporal_gates_is_named_and_kept_apart(tmp_path, films, pr
     found = map_features(tmp_path / "features" / "film_000.h5")
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     assert "this run has r3d_18, 16 frames every 16" in refusal(preprocess(*words))
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory, films: Path) -> Path:
+    """Weights of a small network with gates that has learned from two of the films. Read only."""
+    path = tmp_path_factory.mktemp("run") / "weights.safetensors"
+    seen = tuple(sha256(films / f"film_{k:03d}.mp4") for k in (1, 3))
+    eye = Eye("r3d_mini", gates={"fuse": "residual"}, frames=4, fps=6, side=32, films=seen)
+    torch.manual_seed(0)
+    write_backbone(path, clip_network("r3d_mini", 5, eye.gates).state_dict(), eye)
+    return path
+
+
+def test_films_from_which_the_backbone_has_learned_are_marked(tmp_path, films, own, preprocess):
+    words = ("--backbone=r3d_mini", f"--input_dir={films}", f"--output_dir={tmp_path}")
+    result = preprocess(*words, f"--weights={own}", "--temporal_gates", "fuse=residual")
+    assert result.returncode == 0, result.stderr
+    assert "4 films, 12 windows" in result.stdout
+    assert (
+        "The backbone has learned from 2 of them: generate_dataset.py puts these into training alone" in result.stdout
+    )
+    headers = [read_header(tmp_path / f"film_{k:03d}.h5") for k in range(4)]
+    assert [header.seen_by_backbone for header in headers] == [False, True, False, True]
+    assert {(header.num_frames, header.fps) for header in headers} == {(3, 12 / 8)}
+    assert headers[0].backbone == (
+        "r3d_mini (side=32) with temporal gates (fuse=residual), 4 frames at 6 a second every 4 of these"
+    )
+    assert map_features(tmp_path / "film_000.h5").shape == (3, 128)
+    again = preprocess(*words, f"--weights={own}")
+    assert "4 films, 4 of them finished" in again.stdout
+    assert "made with backbone r3d_mini (side=32)" in refusal(preprocess(*words, "--weights=random:0"))
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ((), "--backbone resnet18: {own} is of r3d_mini; say --backbone r3d_mini"),
+        (("--backbone=r3d_10",), "--backbone r3d_10: {own} is of r3d_mini"),
+        (
+            ("--backbone=r3d_mini", "--temporal_gates"),
+            '--temporal_gates: {own} has other ones ({{"fuse": "residual"}})',
+        ),
+        (("--backbone=r3d_mini", "--clip_fps=15"), "--clip_fps 15: these weights were trained at 6 a second"),
+        (("--backbone=r3d_mini", "--clip_fps=0"), "--clip_fps: 0 is out of range"),
+        (("--weights=random:0", "--clip_fps=15"), "--clip_fps 15: resnet18 reads single frames"),
+    ],
+)
+def test_what_contradicts_the_weights_is_refused_before_anything_is_written(
+    tmp_path, films, own, preprocess, words, named
+):
+    line = refusal(preprocess(f"--weights={own}", *words, f"--input_dir={films}", f"--output_dir={tmp_path / 'out'}"))
+    assert named.format(own=own) in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_rate_of_clips_is_for_the_asking_and_stands_in_the_name(tmp_path, films, preprocess):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "film_000.mp4").symlink_to(films / "film_000.mp4")
+    words = ("--backbone=r3d_mini", "--weights=random:0", *folders(tmp_path))
+    assert preprocess(*words, "--clip_fps=12").returncode == 0
+    header = read_header(tmp_path / "features" / "film_000.h5")
+    assert header.backbone == "r3d_mini, 16 frames at 12 a second every 16 of these"
+    assert "this run has r3d_mini, 16 frames every 16" in refusal(preprocess(*words))
