@@ -30,7 +30,7 @@ of the film, 64 for 16 such frames. --clip_fps does the same for torchvision's. 
 are marked in their feature files: generate_dataset.py lets them train memories, never test them.
 
 With a --window_stride K below 16 windows overlap: a --clip_margin of 16 / K or more keeps far new probes free of frames
-that were studied, but near and same_shot ones may show some.
+that were studied, but near and same_shot ones may show some. Windows of every n-th frame overlap below 16 n.
 """
 
 import os

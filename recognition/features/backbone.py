@@ -152,6 +152,7 @@ def _eye(name: str, weights: str, gates: Mapping[str, Any] | None) -> Eye | None
 
 def _build(name: str, weights: str, eye: Eye | None) -> nn.Module:
     """The classifier, with its weights but for those from a file. Raises InputError."""
+    seed = read_seed(weights) if weights.startswith("random:") else 0
     options: dict[str, Any] = {}
     if weights == "DEFAULT":
         options = {"weights": default_weights(name)}
@@ -159,7 +160,7 @@ def _build(name: str, weights: str, eye: Eye | None) -> nn.Module:
         options = {"init_weights": True}  # spares their warning
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(read_seed(weights) if weights.startswith("random:") else 0)
+            torch.manual_seed(seed)
             if eye and weights != "DEFAULT":
                 return clip_network(name, temporal_gates=eye.gates, **eye.shape)
             network = torchvision.models.get_model(name, **options)

@@ -60,7 +60,8 @@ class Preprocessing:
         self.stride, self.fps, self.step, self.eye = stride, fps, 1, eye
         if eye is not None:
             if fps is not None and (eye.stride > 1 or eye.fps not in (None, fps)):
-                raise InputError(f"--clip_fps {fps:g}: these weights were trained {_pace(eye.fps, eye.stride)}")
+                pace = _pace(eye.fps, eye.stride)
+                raise InputError(f"--clip_fps {fps:g}: these weights were trained on frames {pace}; leave it out")
             self.window, self.fps, self.step = eye.frames, eye.fps or fps, eye.stride
             self.mean, self.deviation, self.crop_size = eye.mean, eye.deviation, [eye.side]
             return
@@ -139,4 +140,4 @@ def default_weights(name: str) -> Any:
 
 def _pace(fps: float | None, stride: int) -> str:
     """Which frames of a film are read, in words; empty where they are consecutive."""
-    return f"at {fps:g} a second" if fps else f"of each {stride} in turn" if stride > 1 else ""
+    return f"at {fps:g} a second" if fps else f"{stride} apart" if stride > 1 else ""

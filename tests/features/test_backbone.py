@@ -217,7 +217,7 @@ def test_what_the_command_line_repeats_of_the_weights_is_no_contradiction(own):
         ("resnet18", {}, "--backbone resnet18: .* is of r3d_10"),
         ("r3d_10", {"gates": {"fuse": "residual"}}, r"--temporal_gates: .* has other ones \(.*sigmoid.*\); leave"),
         ("srtg_r3d_10", {}, "--temporal_gates: .* has other ones"),
-        ("r3d_10", {"fps": 15}, "--clip_fps 15: these weights were trained at 7.5 a second"),
+        ("r3d_10", {"fps": 15}, "--clip_fps 15: these weights were trained on frames at 7.5 a second"),
     ],
 )
 def test_weights_of_another_network_are_refused(own, name, options, named):
@@ -308,7 +308,7 @@ def test_backbone_that_cannot_be_had_is_refused(name, hint):
 
 @pytest.mark.parametrize("seed", ["x", "", "1.5", "9" * 30])
 def test_seed_that_is_no_number_is_refused(seed):
-    with pytest.raises(InputError, match=f"--weights random:{seed}: .* whole number"):
+    with pytest.raises(InputError, match=f"^--weights random:{seed}: .* whole number"):
         make(weights=f"random:{seed}")
 
 
