@@ -303,7 +303,7 @@ def insert_temporal_gates(
     """
     check_settings(settings)
     _check_choice("place", place)
-    if not isinstance(stages, Sequence) or not stages or not set(stages) <= {1, 2, 3, 4}:
+    if not isinstance(stages, Sequence) or not stages or not all(stage in (1, 2, 3, 4) for stage in stages):
         raise ValueError(f"stages: must be some of 1, 2, 3 and 4, found {stages!r}")
     if any(isinstance(module, SqueezeRecursion) for module in network.modules()):
         raise ValueError("the network has temporal gates already")

@@ -36,7 +36,7 @@ LFS_POINTER = b"version https://git-lfs"  # what such a file begins with
 SHAPE = ("width", "dilate_last", "expansion", "stem_pool")
 PICTURES = ("side", "keep_aspect", "mean", "deviation")
 TEXTS = ("run", "code_revision", "config_digest")
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=4096)]
 Colours = tuple[float, float, float]
 
 
@@ -65,7 +65,7 @@ class Eye:
     frames: Count = 16
     fps: Annotated[float, Field(gt=0)] | None = None
     stride: Count = 1
-    side: Annotated[int, Field(ge=16, le=4096)] = 112
+    side: Count = 112
     keep_aspect: bool = False
     mean: Colours = (0.43216, 0.394666, 0.37645)
     deviation: Colours = (0.22803, 0.22145, 0.216989)
@@ -136,7 +136,7 @@ def read_eye(path: str | Path) -> Eye | None:
         if name in USUAL:  # other versions may say more
             try:
                 told[name] = text if name in TEXTS else json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise InputError(one_line(f"--weights {path}: its metadata {name} is no JSON: {text[:100]}")) from None
     if told["name"] not in NETWORKS:
         raise InputError(one_line(f"--weights {path}: is of a network {told['name']!r}, which is not known here"))
@@ -150,8 +150,8 @@ def read_eye(path: str | Path) -> Eye | None:
         first = error.errors(include_url=False)[0]
         found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}, found {first['input']!r}"
         raise InputError(one_line(f"--weights {path}: its metadata {found}")) from None
-    except ValueError as error:
-        raise InputError(one_line(f"--weights {path}: its metadata {error}")) from None
+    except (ValueError, RuntimeError) as error:  # the latter is torch's for sizes beyond its numbers
+        raise InputError(one_line(f"--weights {path}: its metadata {first_line(error)}")) from None
 
 
 def read_state(path: Path, others: str = "") -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from models.temporal_gates import (
     return_probability,
     soft_neighbours,
 )
-from recognition.features.backbone import torchvision
+from models.vision import torchvision
 
 B, C, T = 3, 6, 7
 PLACES = ("start", "top", "mid", "end", "skip", "final")
@@ -354,6 +354,8 @@ def test_network_with_gates_is_copied_and_loaded_as_any_other():
         ("resnet18", {}, "no such layer1"),
         ("r3d_18", {"stages": (0, 1)}, "stages: must be some of 1, 2, 3 and 4"),
         ("r3d_18", {"stages": ()}, "stages"),
+        ("r3d_18", {"stages": [[1]]}, "stages"),
+        ("r3d_18", {"fuze": "sigmoid"}, "fuze: no setting has this name; did you mean 'fuse'"),
         ("r3d_18", {"place": "middle"}, "place: must be one of start, top"),
         ("r3d_18", {"gate": "hard"}, "gate"),
     ],
