@@ -7,12 +7,19 @@ Shapes: N queries, M films of the gallery, D features.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from lightning_fabric import Fabric
+from torch import Tensor, nn
 
-from backbones.views import Views
+from backbones.scores import interval_over_sources
+from backbones.views import Views, film_features
+
+if TYPE_CHECKING:
+    from backbones.dataset import ClipDataset
 
 KS = (1, 5, 10, 20, 50)
 MOST_COSINES = 1 << 24  # at once
@@ -56,3 +63,21 @@ def ranks_of_class(queries: Tensor, query_labels: Tensor, gallery: Tensor, galle
         is_nearer = (cosine > nearest) | ((cosine == nearest) & (place < at))
         ranks.append(torch.where(is_right.any(1), is_nearer.sum(1), NEVER))
     return torch.cat(ranks)
+
+
+def score_retrieval(
+    fabric: Fabric,
+    backbone: nn.Module,
+    queries: "ClipDataset",
+    gallery: "ClipDataset",
+    num_clips: int,
+    is_source_protocol: bool = False,
+) -> dict[int, tuple[float, list[float] | None]]:
+    """R@k, by k, of the films of one data set among those of another, as a backbone sees them; each with its 95 %
+    interval by the bootstrap over the queries' sources."""
+    sides = zip((queries, gallery), retrieval_views(num_clips, is_source_protocol), strict=True)
+    found = [film_features(fabric, backbone, dataset, dataset.config, views) for dataset, views in sides]
+    labels = [torch.tensor([item.label for item in dataset.items]) for dataset in (queries, gallery)]
+    ranks = ranks_of_class(found[0], labels[0], found[1], labels[1]).numpy()
+    sources = np.array([item.source for item in queries.items])
+    return {k: (float((ranks < k).mean()), interval_over_sources(ranks < k, sources)) for k in KS}

@@ -116,6 +116,15 @@ def wilson_interval(rate: float, num: int) -> list[float] | None:
     return [max(low, 0.0), min(high, 1.0)]  # rounding may lead beyond
 
 
+def interval_over_sources(right: np.ndarray, sources: np.ndarray) -> list[float] | None:
+    """The interval of the share of films (N,) that are right, by the bootstrap over their sources (N,)."""
+    _, source = np.unique(sources, return_inverse=True)
+    num = int(source.max()) + 1
+    sums = np.stack([np.bincount(source, right, num), np.bincount(source, minlength=num)], 1)  # (G, 2)
+    drawn = np.random.default_rng(0).multinomial(num, np.full(num, 1 / num), NUM_RESAMPLES) @ sums  # (R, 2)
+    return interval(drawn[:, 0] / drawn[:, 1]) or wilson_interval(float(right.mean()), num)
+
+
 def majority_top1(train_labels: Sequence[int] | np.ndarray, labels: np.ndarray) -> float:
     """Share of test films (N,) that are of the class which most training films have, the first of equals."""
     return float((labels == np.bincount(train_labels).argmax()).mean())

@@ -1,0 +1,94 @@
+"""How good a backbone is at finding films of the same class: R@1, 5, 10, 20 and 50.
+
+  python -m backbones.retrieve runs/films-r3d_18 --list ucf101/split1.csv --videos ucf101
+  python -m backbones.retrieve runs/ucf101-r3d_18-memory                       the list that it was trained on
+  python -m backbones.retrieve runs/ucf101-r3d_18-memory --random              its network before it has learned
+
+Each test film asks for its nearest training films by the cosine of features, which are the mean over --clips clips
+evenly in time. R@k is the share of test films that have one of their class among the k nearest. Writes
+retrieval.json into the run's folder, with 95 % intervals by the bootstrap over the test films' sources.
+
+--source_protocol sees films as the code of Li et al. 2023 (doi 10.1145/3581783.3612131) does: three crops of each clip
+of a test film, one middle clip of a training film; their crops are random, these are not.
+"""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import Any
+
+from backbones.config import BackboneSettings, ClassifySettings, PretrainSettings
+from recognition.common.command_line import ArgumentParser, InputError, path, run, whole_number
+
+
+def main() -> None:
+    import json
+
+    from safetensors.torch import load_file
+
+    from backbones.dataset import ClipDataset
+    from backbones.items import open_films
+    from backbones.networks import build_backbone
+    from backbones.retrieval import score_retrieval
+    from backbones.session import tell_films
+    from recognition.common.files import written_whole
+    from recognition.training.devices import launch
+
+    args = parse_arguments()
+    config = settings_of(args)
+    fabric = launch(config.training)
+    films = open_films(config, fabric.is_global_zero)
+    tell_films(films, fabric)
+    if not films.test:
+        raise InputError(f"{config.data.list}: has no test films to ask for; name another list by --list")
+    backbone, _ = build_backbone(config, with_weights=False)
+    if not args.random:
+        state = load_file(args.run / "weights.safetensors")
+        backbone.network.load_state_dict({name: x for name, x in state.items() if not name.startswith("fc.")})
+    fabric.to_device(backbone)
+    sets = [ClipDataset(items, config, films.readers) for items in (films.test, films.train)]
+    found = score_retrieval(fabric, backbone, sets[0], sets[1], args.clips, args.source_protocol)
+    if not fabric.is_global_zero:
+        return
+    for k, (share, interval) in found.items():
+        ends = " [{:.3f}, {:.3f}]".format(*interval) if interval else ""
+        print(f"R@{k:<3} {share:.3f}{ends}")
+    told: dict[str, Any] = {f"recall_at_{k}": share for k, (share, _) in found.items()}
+    told |= {f"recall_at_{k}_interval": interval for k, (_, interval) in found.items()}
+    told |= {"list": config.data.list, "clips": args.clips, "source_protocol": args.source_protocol}
+    file = args.run / ("retrieval-random.json" if args.random else "retrieval.json")
+    with written_whole(file) as part:
+        part.write_text(json.dumps(told, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    print(f"written to {file}")
+
+
+def settings_of(args: Namespace) -> BackboneSettings:
+    """The settings of the run, of which the list, the folder of films and what computes may be others now."""
+    from recognition.training.config import load_settings, read_yaml
+
+    file = args.run / "config.yaml"
+    schema: type[BackboneSettings] = PretrainSettings if "byol" in read_yaml(file) else ClassifySettings
+    given = {"data.list": args.list, "data.videos": args.videos, "training.device": args.device}
+    config = load_settings(schema, file, [f"{key}={value}" for key, value in given.items() if value])
+    if config.data.list is None:
+        raise InputError(f"{args.run}: was trained without a list; name one with labels and test films by --list")
+    whole = config.data.model_copy(update={"segment_s": None, "share": 1.0, "validation_share": 0.0})
+    return config.model_copy(update={"data": whole})
+
+
+def parse_arguments(words: Sequence[str] | None = None) -> Namespace:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=path, help="folder of the run, of pretrain or classify")
+    parser.add_argument("--list", type=path, help="films with labels; the run's own if not given")
+    parser.add_argument("--videos", type=path, help="folder with these films; the run's own if not given")
+    parser.add_argument("--clips", type=whole_number(1), default=10, help="of each film")
+    parser.add_argument("--source_protocol", action="store_true", help="see films as the source's code does")
+    parser.add_argument("--random", action="store_true", help="with the weights that the seed draws, for comparison")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], help="what computes; as the run if not given")
+    args = parser.parse_args(words)
+    if not (args.run / "config.yaml").is_file():
+        raise InputError(f"{args.run}: is not the folder of a run; python -m backbones.pretrain makes one")
+    return args
+
+
+if __name__ == "__main__":
+    run(main)
