@@ -1,4 +1,4 @@
-"""Learn a backbone from films without a label: one network predicts what a copy of it says of another clip.
+"""Learn a backbone from films without a label: predict what a copy of it says of another clip.
 
   python -m backbones.pretrain -f config-files/backbones/films-r3d_18.yaml
   python -m backbones.pretrain -f config-files/backbones/films-r3d_18.yaml data.split_of=video-features name=own-eye
