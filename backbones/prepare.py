@@ -1,4 +1,4 @@
-"""Prepare films to be trained on: small films that are read fast, and lists with classes and splits.
+"""Prepare films for training: small films that are read fast, and lists with classes and splits.
 
   python -m backbones.prepare films videos                      videos/ -> small-films/, in the same folders
   python -m backbones.prepare films videos --short_side 256     larger ones, for networks that see 224 x 224 pixels
