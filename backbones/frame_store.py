@@ -98,7 +98,9 @@ class SmallFilm:
                 picture = self._open.picture(number)
                 if pictures is None:
                     pictures = np.empty((len(numbers), *picture.shape), np.uint8)
-                pictures[[place for place, other in enumerate(numbers) if other == number]] = picture
+                for place, other in enumerate(numbers):
+                    if other == number:
+                        pictures[place] = picture
         except (DecodeError, av.error.FFmpegError) as error:
             self.close()
             raise self._is_other(str(error) if isinstance(error, DecodeError) else reason(error)) from error

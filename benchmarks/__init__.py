@@ -14,5 +14,6 @@ CASES = {
     "epoch": "data",
     "busy": "busy",
     "preprocess": "films",
+    "clips": "clip_reading",
 }
 GPU_CASES = ["transformer", "ur_lstm", "mlstm", "mamba2", "epoch", "preprocess"]

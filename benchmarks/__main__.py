@@ -33,7 +33,7 @@ def main() -> None:
     print(layout.format("", "against", "faster", "wanted", "memory", "wanted", ""))
     for name in args.cases or (CASES if args.device == "cpu" else GPU_CASES):
         case = getattr(importlib.import_module(f"benchmarks.{CASES[name]}"), name)
-        for row in case(args.device, args.videos) if name == "preprocess" else case(args.device):
+        for row in case(args.device, args.videos) if name in ("preprocess", "clips") else case(args.device):
             rows.append(row)
             memory = [f"{share:.2f}" if share else "" for share in (row.memory_share, row.wanted_memory_share)]
             print(layout.format(row.what, row.rival, f"{row.ratio:.2f}x", f"{row.wanted:g}x", *memory, row.note))
@@ -77,7 +77,7 @@ def describe(machine: dict, rows: list[dict]) -> str:
 def parse_arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("cases", nargs="*", help=f"which to measure, all if none is named: {', '.join(CASES)}")
-    parser.add_argument("--videos", type=Path, help="films for preprocess; synthetic ones if not given")
+    parser.add_argument("--videos", type=Path, help="films for preprocess and clips; synthetic ones if not given")
     parser.add_argument(
         "--keep_memory",
         action="store_true",

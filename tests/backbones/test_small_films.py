@@ -186,6 +186,8 @@ def test_real_film_keeps_frames_times_and_looks(tmp_path: Path, film: Path):
     assert reader.num_frames == len(decoded)
     np.testing.assert_allclose(times(small), [time_s for _, time_s in decoded], rtol=0, atol=1e-9)
     plain = [image for image, _ in decode(small)]
+    numbers = rng.integers(0, len(decoded), 4)
+    np.testing.assert_array_equal(open_film(film).frames(numbers), [decoded[number][0] for number in numbers])
     for _ in range(5):
         numbers = rng.integers(0, len(decoded), 8)
         ours = reader.frames(numbers)
