@@ -61,6 +61,7 @@ class IndexRow:
     num_keys: int
     times_at: int  # byte of the index at which its times begin
     keys_at: int  # the same of its key frames
+    original_sha256: str
 
 
 def write_index(folder: Path, films: list[IndexedFilm], shape: Shape) -> None:
@@ -117,6 +118,7 @@ def _rows(path: Path, modified_ns: int, size: int) -> dict[str, IndexRow]:
         with opened_hdf5(path) as file:
             _shape(path, file)
             names, sizes, rates = file["name"].asstr()[()], file["size_bytes"][()], file["fps"][()]
+            digests = file["original_sha256"].asstr()[()]
             counts, starts = [], []
             for name, first in (("time_s", "first_frame"), ("key_frame", "first_key")):
                 bounds, offset = file[first][()], file[name].id.get_offset()
@@ -126,7 +128,7 @@ def _rows(path: Path, modified_ns: int, size: int) -> dict[str, IndexRow]:
                 starts.append((offset + 8 * bounds[:-1]).tolist())
     except Exception as error:
         raise _told(path, error) from error
-    columns = zip(sizes.tolist(), rates.tolist(), *counts, *starts, strict=True)
+    columns = zip(sizes.tolist(), rates.tolist(), *counts, *starts, digests, strict=True)
     return {name: IndexRow(*row) for name, row in zip(names, columns, strict=True)}
 
 

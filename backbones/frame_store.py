@@ -16,6 +16,7 @@ from backbones.film_index import ANEW, INDEX, IndexRow, find_row, read_times
 from backbones.film_reader import FilmReader, check_numbers, stacked
 from backbones.stored_frames import DATABASE, StoredFrames
 from recognition.common.command_line import InputError
+from recognition.common.files import sha256
 from recognition.films.picture import DecodeError
 from recognition.films.video import decode, picture_stream, probe, read_frames, reason
 
@@ -32,9 +33,21 @@ def open_film(path: Path, store_fps: float | None = None) -> FilmReader:
         if not (path / DATABASE).exists():
             raise InputError(f"{path}: is a folder without {DATABASE}; name a film, or a folder that has it")
         return StoredFrames(path, store_fps or 0.0)
+    row = _row(path)
+    return PlainFilm(path) if row is None else SmallFilm(path, path.with_name(INDEX), row)
+
+
+def original_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a film's bytes: of a small film those of the film that it was made of, of a folder those
+    of its frames.db. Raises InputError for an index that is damaged, OSError for what cannot be read."""
+    row = _row(path)
+    return row.original_sha256 if row else sha256(path / DATABASE if path.is_dir() else path)
+
+
+def _row(path: Path) -> IndexRow | None:
+    """A film's row of the index beside it, if it has one."""
     index = path.with_name(INDEX)
-    row = find_row(index, path.name) if index.exists() else None
-    return PlainFilm(path) if row is None else SmallFilm(path, index, row)
+    return find_row(index, path.name) if index.exists() else None
 
 
 class HeldFilm:

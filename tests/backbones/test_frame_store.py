@@ -12,10 +12,11 @@ import pytest
 from colour_films import FILMS, write_colours
 
 from backbones.film_index import INDEX, Shape, write_index
-from backbones.frame_store import HeldFilm, PlainFilm, SmallFilm, open_film
+from backbones.frame_store import HeldFilm, PlainFilm, SmallFilm, open_film, original_sha256
 from backbones.small_films import examine, write_small_film
 from backbones.stored_frames import StoredFrames, write_frames
 from recognition.common.command_line import InputError
+from recognition.common.files import sha256
 from recognition.films.video import decode
 
 PUBLISHED_TABLE = "CREATE TABLE Images (ObjId STRING, frames BLOB, size INT)"
@@ -123,6 +124,13 @@ def test_stored_pictures_are_those_of_jpeg_files(originals: Path, tmp_path: Path
     assert (reader.num_frames, reader.fps) == (36, 25)
     for numbers in ASKED:
         np.testing.assert_array_equal(reader.frames(numbers), np.stack(expected)[list(numbers)])
+
+
+def test_film_is_known_by_the_bytes_of_its_original(originals: Path, small: Path, tmp_path: Path):
+    write_frames(tmp_path / "stored", pictures_of(small)[:2])
+    digest = sha256(originals / "red.mp4")
+    assert original_sha256(originals / "red.mp4") == original_sha256(small) == digest != sha256(small)
+    assert original_sha256(tmp_path / "stored") == sha256(tmp_path / "stored" / "frames.db")
 
 
 def test_frames_in_memory_are_read_as_any(originals: Path):
