@@ -11,7 +11,7 @@ from recognition.common.command_line import InputError
 
 class FilmReader(Protocol):
     """The frames of one film. What it has open it opens when frames are first asked for, and keeps until `close`; after
-    that it can be asked again. Closed ones hold little, and can be sent to other processes."""
+    that it can be asked again. Closed ones hold little. All can be sent to other processes, or forked with."""
 
     num_frames: int
     fps: float  # frames a second, 0 if unknown

@@ -5,8 +5,10 @@ Small films (see small_films.py) are the ones to train on. Full-size films are d
 opened, to count their frames, and from a key frame on for every clip.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -94,6 +96,9 @@ class SmallFilm:
         self._path, self._index, self._row = path, index, row
         self.num_frames, self.fps = row.num_frames, row.fps
         self._open: _Decoding | None = None
+        self._process_id = (
+            0  # of the one in which it is open: others that fork from it would share the place in the file
+        )
         try:
             is_same = path.stat().st_size == row.size_bytes
         except FileNotFoundError:
@@ -104,8 +109,9 @@ class SmallFilm:
     def frames(self, numbers: Sequence[int]) -> np.ndarray:
         numbers = check_numbers(self._path, numbers, self.num_frames)
         try:
-            if self._open is None:
+            if self._open is None or self._process_id != os.getpid():
                 self._open = _Decoding(self._path, *read_times(self._index, self._row))
+                self._process_id = os.getpid()
             pictures = None
             for number in sorted(set(numbers)):
                 picture = self._open.picture(number)
@@ -123,6 +129,9 @@ class SmallFilm:
         if self._open is not None:
             self._open.container.close()
             self._open = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": None}
 
     def _is_other(self, why: str) -> InputError:
         return InputError(

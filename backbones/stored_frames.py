@@ -6,11 +6,13 @@ n_frames has their number as text. Rows come in any order, and the published tab
 through once, for which frame is where.
 """
 
+import os
 import sqlite3
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import cv2
@@ -34,6 +36,7 @@ class StoredFrames:
     def __init__(self, folder: Path, fps: float = 0.0):
         self._path, self.fps = folder / DATABASE, fps
         self._connection: sqlite3.Connection | None = None
+        self._process_id = 0  # of the one that has the connection: SQLite allows no other that forks from it
         self._rows = self._find_rows()
         self.num_frames = len(self._rows)
         count = folder / COUNT
@@ -43,8 +46,8 @@ class StoredFrames:
 
     def frames(self, numbers: Sequence[int]) -> np.ndarray:
         wanted = check_numbers(self._path, numbers, self.num_frames)
-        if self._connection is None:
-            self._connection = self._connect()
+        if self._connection is None or self._process_id != os.getpid():
+            self._connection, self._process_id = self._connect(), os.getpid()
         pictures = {number: self._picture(self._connection, number) for number in set(wanted)}
         return stacked(self._path, [pictures[number] for number in wanted])
 
@@ -52,6 +55,9 @@ class StoredFrames:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_connection": None}
 
     def _find_rows(self) -> np.ndarray:
         """The rowid (n,) of each frame."""

@@ -2,6 +2,7 @@
 
 import pickle
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from backbones.small_films import examine, write_small_film
 from backbones.stored_frames import StoredFrames, write_frames
 from recognition.common.command_line import InputError
 from recognition.common.files import sha256
+from recognition.common.workers import done_by_workers
 from recognition.films.video import decode
 
 PUBLISHED_TABLE = "CREATE TABLE Images (ObjId STRING, frames BLOB, size INT)"
@@ -157,6 +159,25 @@ def test_closed_reader_can_be_asked_again_and_sent_to_another_process(originals,
     for wrong in ([36], [-1]):
         with pytest.raises(IndexError, match="36 frames count from 0"):
             reader.frames(wrong)
+
+
+@pytest.mark.parametrize("kind", ["small", "stored"])
+def test_reader_that_is_open_serves_forked_processes_too(small: Path, tmp_path: Path, kind: str):
+    expected = pictures_of(small)
+    write_frames(tmp_path / "stored", expected)
+    reader = open_film({"small": small, "stored": tmp_path / "stored"}[kind])
+    expected = reader.frames(range(36))
+    reader.frames([3])
+    pickle.loads(pickle.dumps(reader)).frames([3])
+    orders = [np.random.default_rng(task).permutation(36) for task in range(4)]
+
+    def work(task: int) -> Iterator[bool]:
+        for first in range(0, 36, 3):
+            numbers = orders[task][first : first + 3]
+            yield np.array_equal(reader.frames(numbers), expected[numbers])
+
+    assert all(done_by_workers(work, list("abcd"), 2, "", lambda task, how: False))
+    np.testing.assert_array_equal(reader.frames([4, 5]), expected[[4, 5]])
 
 
 def test_damaged_film_is_refused_when_it_is_opened(originals: Path, tmp_path: Path):
