@@ -57,12 +57,11 @@ class Preprocessing:
     def __init__(self, name: str, stride: int | None = None, eye: Eye | None = None, fps: float | None = None):
         if eye is None and name in NETWORKS:
             eye = Eye(name)
-        self.stride, self.fps, self.step, self.eye = stride, fps, 1, eye
+        self.stride, self.fps, self.eye = stride, fps, eye
         if eye is not None:
-            if fps is not None and (eye.stride > 1 or eye.fps not in (None, fps)):
-                pace = _pace(eye.fps, eye.stride)
-                raise InputError(f"--clip_fps {fps:g}: these weights were trained on frames {pace}; leave it out")
-            self.window, self.fps, self.step = eye.frames, eye.fps or fps, eye.stride
+            if fps and eye.fps not in (None, fps):
+                raise InputError(f"--clip_fps {fps:g}: these weights were trained at {eye.fps:g} a second")
+            self.window, self.fps = eye.frames, eye.fps or fps
             self.mean, self.deviation, self.crop_size = eye.mean, eye.deviation, [eye.side]
             return
         preset = default_weights(name).transforms()
@@ -76,7 +75,7 @@ class Preprocessing:
     def windows(self, film_fps: float) -> Windows:
         """How windows lie in a film of so many frames a second. Raises ValueError where they depend on it and it is not
         known, which is 0."""
-        step = self.step
+        step = 1
         if self.fps:
             if not film_fps > 0:
                 raise ValueError(f"does not say its frame rate, which windows of {self.fps:g} frames a second need")
@@ -85,9 +84,9 @@ class Preprocessing:
 
     def __str__(self) -> str:
         """How windows lie in films, in words."""
-        stride = self.stride or f"{self.window} of these" if self.fps else self.windows(0).stride
-        pace = _pace(self.fps, self.step)
-        return f"{self.window} frames{pace and f' {pace}'} every {stride}"
+        if self.fps:
+            return f"{self.window} frames at {self.fps:g} a second every {self.stride or f'{self.window} of these'}"
+        return f"{self.window} frames every {self.stride or self.window}"
 
     def crop(self, frame: Tensor) -> Tensor:
         """Resize and centre-crop one frame: (3, H, W) uint8 to (3, crop, crop) uint8."""
@@ -136,8 +135,3 @@ def default_weights(name: str) -> Any:
         raise InputError(f"--weights DEFAULT: there are none of {name}; give a file with --weights PATH, or random:0")
     known = [*names, *(network for network in NETWORKS if network not in names)]
     raise InputError(f"--backbone {name}: not a classifier of torchvision, nor one of ours; {nearest(name, known)}")
-
-
-def _pace(fps: float | None, stride: int) -> str:
-    """Which frames of a film are read, in words; empty where they are consecutive."""
-    return f"at {fps:g} a second" if fps else f"{stride} apart" if stride > 1 else ""

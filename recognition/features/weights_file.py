@@ -4,8 +4,7 @@ Tensors have torchvision's names; the last layer, `fc`, may be there or not. Met
 
     backbone, width, gates              the network; gates are null or the settings of temporal gates
     dilate_last, expansion, stem_pool   also, where they are not as usual
-    frames, fps                         of a clip; fps is null where every `stride`-th frame of a film was taken
-    stride                              in that case, unless it is 1
+    frames, fps                         of a clip, as nearly as films give them; fps is null for consecutive frames
     side, keep_aspect                   pixels; false where pictures were squeezed before they were cropped
     mean, deviation                     of each colour, taken out of pictures from 0 to 1
     run, code_revision, config_digest   where it comes from
@@ -47,7 +46,7 @@ class Eye:
     Attributes:
         name: of `models.clip_networks.NETWORKS`.
         width, gates, dilate_last, expansion, stem_pool: see `clip_network`; a width of None is the network's own.
-        frames, fps: of a clip, fps frames a second; where fps is None, every `stride`-th frame of a film.
+        frames, fps: of a clip, frames a second; None for consecutive frames of a film.
         side, keep_aspect: of pictures, in pixels; see `Preprocessing`.
         mean, deviation: of red, green and blue, from 0 to 1.
         run, code_revision, config_digest: where it comes from.
@@ -64,7 +63,6 @@ class Eye:
     stem_pool: bool = False
     frames: Count = 16
     fps: Annotated[float, Field(gt=0)] | None = None
-    stride: Count = 1
     side: Count = 112
     keep_aspect: bool = False
     mean: Colours = (0.43216, 0.394666, 0.37645)
@@ -105,7 +103,7 @@ def write_backbone(path: str | Path, state: Mapping[str, Tensor], eye: Eye) -> N
     written = {"width": eye.width or PLANS[eye.name].width} | {
         name: getattr(eye, name) for name in ("gates", "frames", "fps", *PICTURES)
     }
-    others = {name: getattr(eye, name) for name in (*SHAPE[1:], "stride")}
+    others = {name: getattr(eye, name) for name in SHAPE[1:]}
     written |= {name: value for name, value in others.items() if value != USUAL[name]}
     metadata |= {name: json.dumps(value) for name, value in written.items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}

@@ -217,7 +217,7 @@ def test_what_the_command_line_repeats_of_the_weights_is_no_contradiction(own):
         ("resnet18", {}, "--backbone resnet18: .* is of r3d_10"),
         ("r3d_10", {"gates": {"fuse": "residual"}}, r"--temporal_gates: .* has other ones \(.*sigmoid.*\); leave"),
         ("srtg_r3d_10", {}, "--temporal_gates: .* has other ones"),
-        ("r3d_10", {"fps": 15}, "--clip_fps 15: these weights were trained on frames at 7.5 a second"),
+        ("r3d_10", {"fps": 15}, "--clip_fps 15: these weights were trained at 7.5 a second"),
     ],
 )
 def test_weights_of_another_network_are_refused(own, name, options, named):

@@ -160,7 +160,7 @@ def test_films_from_which_the_backbone_has_learned_are_marked(tmp_path, films, o
             ("--backbone=r3d_mini", "--temporal_gates"),
             '--temporal_gates: {own} has other ones ({{"fuse": "residual"}})',
         ),
-        (("--backbone=r3d_mini", "--clip_fps=15"), "--clip_fps 15: these weights were trained on frames at 6 a second"),
+        (("--backbone=r3d_mini", "--clip_fps=15"), "--clip_fps 15: these weights were trained at 6 a second"),
         (("--backbone=r3d_mini", "--clip_fps=0"), "--clip_fps: 0 is out of range"),
         (("--weights=random:0", "--clip_fps=15"), "--clip_fps 15: resnet18 reads single frames"),
     ],
