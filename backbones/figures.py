@@ -39,7 +39,7 @@ def training_curve(metrics: Sequence[Mapping[str, Any]], quantity: str, label: s
     return _finished(figure, axis)
 
 
-def score_bars(rows: Sequence[Mapping[str, Any]], chance: float) -> Figure:
+def score_bars(rows: Sequence[Mapping[str, Any]], chance: float, title: str = "Right answers") -> Figure:
     """A bar for each row with name, top1 and top1_interval; the first stands out. A dotted line where chance is."""
     figure, axis = _panel(height=1.5 + 0.42 * len(rows))
     for place, row in enumerate(rows):
@@ -48,10 +48,10 @@ def score_bars(rows: Sequence[Mapping[str, Any]], chance: float) -> Figure:
         if ends := row.get("top1_interval"):
             reach = [[max(0.0, row["top1"] - ends[0])], [max(0.0, ends[1] - row["top1"])]]
             axis.errorbar(row["top1"], place, xerr=reach, color="black", capsize=3)
-    axis.axvline(chance, color=GREY, linestyle=":", label="1 / classes")
+    axis.axvline(chance, color=GREY, linestyle=":", label="chance")
     axis.set_yticks(range(len(rows)), [short_label(row["name"], 26) for row in rows])
     axis.invert_yaxis()
-    axis.set(title="Right answers", xlabel="top-1 of films", xlim=(0, 1.03))
+    axis.set(title=title, xlabel="share", xlim=(0, 1.03))
     return _finished(figure, axis)
 
 

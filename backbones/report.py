@@ -54,7 +54,7 @@ def write_report(folder: Path, told: Mapping[str, Any], answers: Answers, metric
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"share": _share, "interval": _interval}
+    templates.filters |= {"share": share, "interval": interval}
     page = templates.get_template(FILE).render(
         told=told,
         figures=drawings,
@@ -110,10 +110,10 @@ def _top1(scores: Mapping[str, Any]) -> dict[str, Any]:
     return {name: scores[name] for name in ("top1", "top1_interval") if name in scores}
 
 
-def _share(value: float | None) -> str:
+def share(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _interval(ends: Sequence[float] | None) -> str:
+def interval(ends: Sequence[float] | None) -> str:
     """An interval in brackets, which say so where there is none."""
     return "[no interval]" if ends is None else f"[{ends[0]:.3f}, {ends[1]:.3f}]"
