@@ -3,6 +3,7 @@
 Films are found in whatever folders below `folder`, full-size or small; the data set's own lists in or below `lists`.
 """
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,17 +33,20 @@ def find_films(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; name the one with the films")
-    found = []
-    for path in sorted(folder.rglob("*")):
-        if any(part.startswith(".") for part in path.relative_to(folder).parts):
+    found, seen = [], set()
+    for root, folders, names in os.walk(folder, followlinks=True):  # data sets are often links to where there is room
+        place = Path(root)
+        if (real := place.resolve()) in seen:  # a link to a folder above
+            folders.clear()
             continue
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
-            found.append(path)
-        elif path.name == DATABASE:
-            found.append(path.parent)
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        visible = [place / name for name in names if not name.startswith(".")]
+        found += [path for path in visible if path.suffix.lower() in VIDEO_SUFFIXES]
+        found += [place] if DATABASE in names else []
     if not found:
         raise InputError(f"{folder}: holds no film ({', '.join(sorted(VIDEO_SUFFIXES))}), nor do the folders in it")
-    return found
+    return sorted(found)
 
 
 def ucf101(folder: Path, lists: Path, split: int) -> list[SetFilm]:
@@ -88,7 +92,7 @@ def kinetics400(folder: Path, lists: Path) -> list[SetFilm]:
 
     Films for validation are the test films, as the field has them; those that Kinetics has for testing are left out.
     """
-    films = {path.stem if path.is_file() else path.name: path for path in find_films(folder)}
+    films = {path.name if path.is_dir() else path.stem: path for path in find_films(folder)}
     rows = []
     for path in (_only(lists, "train.csv"), _only(lists, "val.csv", "validate.csv")):
         for place, row in read_table(path):
@@ -126,7 +130,7 @@ def class_folders(folder: Path, test_share: float, seed: int) -> list[SetFilm]:
 
 def _by_class(films: Iterable[Path]) -> dict[tuple[str, str], Path]:
     """Films by their class's folder and their name without its suffix, so that small films are found too."""
-    return {(path.parent.name, path.stem if path.is_file() else path.name): path for path in films}
+    return {(path.parent.name, path.name if path.is_dir() else path.stem): path for path in films}
 
 
 def _stem(name: str) -> str:

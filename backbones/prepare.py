@@ -58,7 +58,7 @@ def main() -> int:
 def prepare_films(args: Namespace) -> int:
     """Make a small film, or a folder with frames.db, of every film; returns the exit status."""
     output, shape = args.output.resolve(), Shape(args.short_side, args.keyframes)
-    films = [path for path in find_films(args.films) if path.is_file() and output not in path.resolve().parents]
+    films = [path for path in find_films(args.films) if not path.is_dir() and output not in path.resolve().parents]
     targets = targets_of(films, args.films, args.output, "" if args.sqlite else ".mp4")
     if args.sqlite:
         todo = [film for film in films if not is_whole(targets[film])]

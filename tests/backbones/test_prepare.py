@@ -13,7 +13,7 @@ from colour_films import FILMS, write_colours
 from conftest import command, refusal, run_here
 from on_disk import CLIPS, contents, rows, truncate
 
-from backbones.data_sets import class_folders
+from backbones.data_sets import class_folders, find_films
 from backbones.film_index import INDEX
 from backbones.films_list import read_list
 from backbones.frame_store import SmallFilm, StoredFrames, open_film
@@ -127,6 +127,21 @@ def test_small_film_does_not_outlast_damage_to_its_film(tmp_path, put, prepare):
     truncate(tmp_path / "videos" / "a.mp4")
     assert prepare("films", "videos", *SMALL).returncode == 1
     assert sorted(path.name for path in (tmp_path / "small-films").iterdir()) == ["failed.csv"]
+
+
+def test_link_that_leads_nowhere_is_listed_and_what_was_made_of_its_film_is_kept(tmp_path, put, prepare):
+    put("a.mp4", "b.mp4")
+    ended_well(prepare("films", "videos", *SMALL))
+    for name in ("a.mp4", "new.mp4"):
+        (tmp_path / "videos" / name).unlink(missing_ok=True)
+        (tmp_path / "videos" / name).symlink_to(tmp_path / "nowhere")
+    result = prepare("films", "videos", *SMALL)
+    assert result.returncode == 1
+    assert "3 films, 2 of them finished" in result.stdout
+    [row] = rows(tmp_path / "small-films" / "failed.csv")
+    assert row["video"] == "new.mp4"
+    assert row["reason"].endswith("a link that leads nowhere")
+    assert isinstance(open_film(tmp_path / "small-films" / "a.mp4"), SmallFilm)
 
 
 def test_films_made_into_their_own_folder_are_not_made_smaller_again(tmp_path, put, prepare):
@@ -304,6 +319,15 @@ def test_split_of_a_class_does_not_depend_on_the_others(tmp_path, put):
     both = class_folders(tmp_path / "videos", 0.5, 3)
     put(*(f"aim/{k}.avi" for k in range(3)))
     assert [row for row in class_folders(tmp_path / "videos", 0.5, 3) if row.label != "aim"] == both
+
+
+def test_films_are_found_through_links_to_folders_and_once(tmp_path, put):
+    put("b/1.mp4", "elsewhere/deep/2.mkv", "a.txt", ".hidden/3.mp4")
+    (tmp_path / "videos" / "elsewhere").rename(tmp_path / "elsewhere")
+    (tmp_path / "videos" / "a").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "videos" / "b" / "up").symlink_to(tmp_path / "videos")
+    names = [path.relative_to(tmp_path / "videos").as_posix() for path in find_films(tmp_path / "videos")]
+    assert names == ["a/deep/2.mkv", "b/1.mp4"]
 
 
 @pytest.mark.parametrize(
