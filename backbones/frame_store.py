@@ -96,9 +96,7 @@ class SmallFilm:
         self._path, self._index, self._row = path, index, row
         self.num_frames, self.fps = row.num_frames, row.fps
         self._open: _Decoding | None = None
-        self._process_id = (
-            0  # of the one in which it is open: others that fork from it would share the place in the file
-        )
+        self._process_id = 0  # in which it is open; those forked from that one would move its place in the file
         try:
             is_same = path.stat().st_size == row.size_bytes
         except FileNotFoundError:
