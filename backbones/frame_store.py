@@ -71,7 +71,7 @@ class PlainFilm:
     def __init__(self, path: Path):
         self._path = path
         try:
-            self._times = [time_s for _, time_s in decode(path, short_side=COUNTING_SIDE)]
+            self._times = np.array([time_s for _, time_s in decode(path, short_side=COUNTING_SIDE)])
             self.fps = probe(path).fps
         except DecodeError as error:
             raise _cannot_be_read(path, error) from error
@@ -80,7 +80,7 @@ class PlainFilm:
     def frames(self, numbers: Sequence[int]) -> np.ndarray:
         numbers = check_numbers(self._path, numbers, self.num_frames)
         try:
-            pictures = read_frames(self._path, [self._times[number] for number in numbers])
+            pictures = read_frames(self._path, self._times[numbers].tolist())
         except DecodeError as error:
             raise _cannot_be_read(self._path, error) from error
         return stacked(self._path, pictures)
