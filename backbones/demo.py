@@ -22,6 +22,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,9 @@ def main() -> int:
     folder: Path = args.output_dir
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     make_films(folder)
-    side_by_side([lambda: pretrain(folder), lambda: learn_with_labels(folder)])
+    side_by_side([partial(pretrain, folder), partial(learn_with_labels, folder)])
     make_random_eye(folder)
-    side_by_side([lambda eye=eye: ask(folder, eye) for eye in EYES])
+    side_by_side([partial(ask, folder, eye) for eye in EYES])
     found = results(folder)
     write_page(folder, found)
     print("\n" + "\n".join(table(found)))
@@ -61,16 +62,23 @@ def make_films(folder: Path) -> None:
     """Write the films of actions and those for the memory, as far as they are not there yet."""
     from tqdm import tqdm
 
-    from backbones.action_films import write_action_films
     from recognition.films.synthetic import write_films
 
-    for kind in ("ten", "eight"):
-        num = NUM_TRAIN[kind] + NUM_TEST[kind]
-        films = write_action_films(folder / kind, kind, NUM_TRAIN[kind], NUM_TEST[kind])
-        for _ in tqdm(films, desc=f"{kind} actions", total=num, unit="film"):
-            pass
+    for kind in NUM_TRAIN:
+        make_action_films(folder, kind)
     films = write_films(folder / "videos", MEMORY_FILMS, FILM_S, FPS)
     for _ in tqdm(films, desc="films for the memory", total=MEMORY_FILMS, unit="film"):
+        pass
+
+
+def make_action_films(folder: Path, kind: Any) -> None:
+    """Write the films of ten, or eight, actions, as far as they are not there yet."""
+    from tqdm import tqdm
+
+    from backbones.action_films import write_action_films
+
+    films = write_action_films(folder / kind, kind, NUM_TRAIN[kind], NUM_TEST[kind])
+    for _ in tqdm(films, desc=f"{kind} actions", total=NUM_TRAIN[kind] + NUM_TEST[kind], unit="film"):
         pass
 
 
@@ -86,7 +94,7 @@ def learn_with_labels(folder: Path) -> None:
     train(folder, "backbones.classify", "actions", "no-gates", "network.temporal_gates=null")
 
 
-def make_random_eye(folder: Path) -> None:
+def make_random_eye(folder: Path, name: str = "random", seed: int = 0) -> None:
     """Keep the weights that the seed draws as those of an eye, with the statistics that norms have of the films."""
     import torch
 
@@ -97,10 +105,12 @@ def make_random_eye(folder: Path) -> None:
     from recognition.features.weights_file import write_backbone
     from recognition.training.config import dump_config, load_settings
 
-    path = folder / "runs" / "random"
+    path = folder / "runs" / name
     if (path / "weights.safetensors").exists():
         return
-    config = load_settings(PretrainSettings, CONFIGS / "memory.yaml", [*places(folder), "name=random"])
+    config = load_settings(
+        PretrainSettings, CONFIGS / "memory.yaml", [*places(folder), f"name={name}", f"training.seed={seed}"]
+    )
     films = open_films(config)
     backbone, _ = build_backbone(config)
     data, size = ClipDataset(films.train, config, films.readers), config.training.batch_size
@@ -116,22 +126,31 @@ def make_random_eye(folder: Path) -> None:
 def ask(folder: Path, eye: str) -> None:
     """What an eye is good for: probe, retrieval, a memory."""
     weights, features = folder / "runs" / eye / "weights.safetensors", folder / f"features-{eye}"
-    train(folder, "backbones.classify", "probe", f"probe-{eye}", f"network.weights={weights}")
-    if not (weights.parent / "retrieval.json").exists():
-        places = f"--list={folder / 'ten' / 'list.csv'}", f"--videos={folder / 'ten'}"
-        command(folder, f"retrieve-{eye}", "backbones.retrieve", str(weights.parent), *places, "--clips=4")
+    probe(folder, eye)
     paths = f"--input_dir={folder / 'videos'}", f"--output_dir={features}"
     network = "--backbone=r3d_10", f"--weights={weights}", "--window_stride=2", "--workers=1"
     command(folder, f"preprocess-{eye}", "preprocess_videos.py", *paths, *network)
     paths = f"--input_dir={features}", f"--output_dir={features}"
     command(folder, f"generate-{eye}", "generate_dataset.py", *paths, *EPISODES, *SIZES)
-    files = (
-        f"dataset.train_indices_file={features}/train_indices.h5",
-        f"dataset.test_indices_file={features}/test_indices.h5",
-    )
+    files = [f"dataset.{split}_indices_file={features / f'{split}_indices.h5'}" for split in ("train", "test")]
     words = *files, f"dataset.video_path={features}", "training.n_epochs=4", "resume=auto", f"name=recall-{eye}"
     config = HERE / "config-files" / "compare" / "novelty_filter.yaml"
     command(folder, f"recall-{eye}", "train.py", f"-f={config}", f"--runs_dir={folder / 'runs'}", *words)
+
+
+def probe(folder: Path, eye: str) -> None:
+    """A linear probe of an eye, and retrieval."""
+    weights = folder / "runs" / eye / "weights.safetensors"
+    train(folder, "backbones.classify", "probe", f"probe-{eye}", f"network.weights={weights}")
+    retrieve(folder, eye)
+
+
+def retrieve(folder: Path, eye: str) -> None:
+    """Retrieval among the ten actions, unless it was done."""
+    path = folder / "runs" / eye
+    if not (path / "retrieval.json").exists():
+        films = f"--list={folder / 'ten' / 'list.csv'}", f"--videos={folder / 'ten'}"
+        command(folder, f"retrieve-{eye}", "backbones.retrieve", str(path), *films, "--clips=4")
 
 
 def train(folder: Path, module: str, config: str, name: str, *words: str) -> None:
