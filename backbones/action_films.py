@@ -72,7 +72,9 @@ def draw_action(kind: Kind, action: str, rng: np.random.Generator, num_frames: i
 def _take(action: str, num_frames: int, rng: np.random.Generator) -> np.ndarray:
     """One take of "ten"."""
     outline = list(OUTLINES.values())[rng.integers(len(OUTLINES))]
-    background, body, mark = (255 * rng.uniform(*bounds, 3) for bounds in ((0.05, 0.35), (0.5, 1.0), (0.5, 1.0)))
+    # Nearly grey: colours that differ from take to take would tell two clips of one by a look at any frame.
+    levels = rng.uniform(0.05, 0.35), *rng.permutation([rng.uniform(0.5, 0.6), rng.uniform(0.7, 1.0)])
+    background, body, mark = (255 * level * rng.uniform(0.9, 1.1, 3) for level in levels)
     place, size, angle = rng.uniform(25, 39, 2), rng.uniform(8, 12), rng.uniform(0, 2 * math.pi)
     slope = rng.uniform(-0.15, 0.15, 2)  # of the light, from one side of the picture to the other
     across = np.linspace(-0.5, 0.5, SIDE)
