@@ -93,6 +93,9 @@ class ClassificationTask:
     def validate(self, model: nn.Module, epoch: int) -> Validation:
         if self.config.classifier.norms == "precise" or len(self.phases) > 1:
             self._measure_norms(epoch)
+        if self.fabric.world_size > 1:
+            for buffer in self.model.buffers():  # each process has averaged statistics of its own clips
+                torch.distributed.broadcast(buffer, 0)
         if not len(self.validation_set):
             return Validation({}, [float(epoch)])
         loss, top1, top5 = score(self.fabric, model, self.validation_set, self.config)

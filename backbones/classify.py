@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from backbones.classifier import ClipClassifier
     from backbones.items import Films
 
+# Settings that a finished run may be scored with anew.
+TESTED_ANEW = ("test.", "data.list", "data.videos", "data.workers", "data.cache", "training.device")
+
 
 def main() -> None:
     args = parse_arguments()
@@ -62,8 +65,8 @@ def train(args: Namespace) -> None:
     tell_films(films, fabric)
     backbone, loaded = build_backbone(config)
     model = build_classifier(config, backbone, films)
-    digests = original_digests(films.train, fabric.is_global_zero)
-    eye = eye_of(config, films.train, digests)
+    digests = original_digests(films.train) if fabric.is_global_zero else ()
+    eye = eye_of(config, films.train, digests, films.classes)
     task, epochs = make_task(model, films, fabric, config, loaded)
 
     def after_epoch(metrics: dict[str, Any]) -> None:
@@ -90,21 +93,22 @@ def build_classifier(config: ClassifySettings, backbone: Any, films: "Films") ->
 
 
 def test_again(args: Namespace) -> None:
-    """Score a finished run anew."""
-    from safetensors.torch import load_file
-
+    """Score a run's best weights anew. Raises InputError where its list is not the one that it was trained on."""
     from backbones.items import open_films
-    from backbones.networks import build_backbone
+    from backbones.networks import build_backbone, read_weights
+    from backbones.session import input_files
     from backbones.testing import test
     from recognition.training.devices import launch
-    from recognition.training.runs import Run
+    from recognition.training.runs import Run, describe_inputs
 
     config, run = args.config, Run(args.test)
+    run.check_inputs(describe_inputs({"list": input_files(config)["list"]}))
+    weights = read_weights(run.path / "weights.safetensors")
     fabric = launch(config.training)
     films = open_films(config, fabric.is_global_zero)
     backbone, _ = build_backbone(config, with_weights=False)
     model = build_classifier(config, backbone, films)
-    model.load_weights(load_file(run.path / "weights.safetensors"))
+    model.load_weights(weights)
     fabric.to_device(model)
     test(fabric, model, films, config, run)
 
@@ -153,6 +157,8 @@ def parse_arguments(words: Sequence[str] | None = None) -> Namespace:
     args, settings = parse_training(parser, words)
     if bool(args.config_file) == bool(args.test):
         parser.error("one of -f CONFIG and --test RUN is needed")
+    if args.test and (others := [word for word in settings if not word.startswith(TESTED_ANEW)]):
+        parser.error(f"{others[0]}: is not for a run that is trained; with --test set {', '.join(TESTED_ANEW)}")
     args.config = load_settings(ClassifySettings, args.config_file or args.test / "config.yaml", settings)
     return args
 

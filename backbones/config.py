@@ -37,10 +37,10 @@ class ClipConfig(Section):
 
 class AugmentationConfig(Section):
     preset: Literal["none", "srtg"] | None = Field(None, description="srtg: colours and distortions of Stergiou 2021")
-    area: Range | None = Field([0.2, 0.766], description="share of the picture that a random crop has; null: see below")
+    area: Range | None = Field([0.2, 0.766], description="of the picture in a random crop; null: see short_side")
     aspect: Range = Field([0.75, 1.3333], description="of that crop, width by height")
     short_side: Range | None = Field(
-        None, description="resize to a random short side, crop side x side, in place of it"
+        None, description="resize to a random short side, then crop, in place of it; both null: crop what a test crops"
     )
     flip: Share = Field(0.5, description="mirror so often; 0 where left and right matter")
     jitter: Annotated[list[float], Field(min_length=4, max_length=4)] = Field(
@@ -92,7 +92,9 @@ class ClassifierConfig(Section):
     cached_views: Count | None = Field(
         None, description="linear: see so many clips of each film once, learn from those"
     )
-    rates: list[float] = Field([], description="linear, cached: learn with all of these; validation chooses")
+    rates: list[Annotated[float, Field(gt=0)]] = Field(
+        [], description="with cached_views: learn with all of these; validation chooses"
+    )
 
 
 class MultigridConfig(Section):
@@ -167,6 +169,22 @@ class ClassifySettings(BackboneSettings):
             return "data.list: is missing; name a list of films with their labels, see python -m backbones.prepare"
         if self.classifier.train != "all" and self.network.weights is None:
             return f"network.weights: is missing; classifier.train: {self.classifier.train} starts from weights"
+        if fault := self._probe_conflict():
+            return fault
         if (self.multigrid.long or self.multigrid.short) and self.training.schedule != "steps":
             return "training.schedule: multigrid follows the steps of the rate; set it to steps"
+        return None
+
+    def _probe_conflict(self) -> str | None:
+        """What does not go with cached views, of which only features are kept, and what needs them."""
+        settings = self.classifier
+        if settings.cached_views is None:
+            return "classifier.rates: learn from cached views; set classifier.cached_views" if settings.rates else None
+        if settings.train != "linear":
+            return f"classifier.cached_views: is for classifier.train: linear, not {settings.train}; leave it out"
+        for key in ("mixing", "dropout", "label_smoothing"):
+            if getattr(settings, key):
+                return f"classifier.{key}: is not for cached views; leave it, or classifier.cached_views, out"
+        if self.multigrid.long or self.multigrid.short:
+            return "multigrid: is not for cached views; leave it, or classifier.cached_views, out"
         return None

@@ -50,30 +50,32 @@ def open_films(config: BackboneSettings, show_bar: bool = True) -> Films:
     chosen = [film for film in found.films if film.split == "test" or _place(film.source) < data.share]
     items: dict[str, list[Item]] = {split: [] for split in SPLITS}
     for film in tqdm(chosen, desc="films", unit="film", leave=False, disable=not show_bar):
-        item = _item(film, found.classes, data, readers)
-        items[film.split] += cut(item, data.segment_s) if film.split == "train" else [item]
+        items[film.split].append(_item(film, found.classes, data, readers))
     check_rates([item for split in SPLITS for item in items[split]], config.clip)
+    if not items["train"]:
+        if data.share < 1:
+            raise InputError(f"data.share: {data.share:g} of the films leaves none to train on; raise it")
+        raise InputError(f"{data.list}: has no film to train on; give some the split train")
     if data.list is not None and not items["validation"]:
         items["train"], items["validation"] = split_off(items["train"], data.validation_share)
-    if not items["train"]:
-        raise InputError(f"data.share: {data.share:g} of the films leaves none to train on; raise it")
-    return Films(items["train"], items["validation"], items["test"], found.classes, found.missing, readers)
+    train = [piece for item in items["train"] for piece in cut(item, data.segment_s)]
+    return Films(train, items["validation"], items["test"], found.classes, found.missing, readers)
 
 
 def split_off(items: Sequence[Item], share: float) -> tuple[list[Item], list[Item]]:
     """Items without, and those of, a share of the sources of each class, chosen by their names: (kept, split off).
 
-    At least one source is split off if there are two.
+    At least one source is split off if a class has two, and each class keeps one.
     """
     sources: dict[int, set[str]] = defaultdict(set)
     for item in items:
         sources[item.label].add(item.source)
     chosen: set[str] = set()
     for names in sources.values():
-        chosen.update(sorted(names, key=_place)[: round(share * len(names))])
-    every = set().union(*sources.values())
-    if share and not chosen and len(every) > 1:
-        chosen = {min(every, key=_place)}
+        chosen.update(sorted(names, key=_place)[: min(round(share * len(names)), len(names) - 1)])
+    spare = [name for names in sources.values() if len(names) > 1 for name in names]
+    if share and not chosen and spare:
+        chosen = {min(spare, key=_place)}
     return [i for i in items if i.source not in chosen], [i for i in items if i.source in chosen]
 
 
@@ -124,6 +126,8 @@ def _item(film: ListedFilm, classes: Sequence[str], data: DataConfig, readers: d
         reader.close()
         readers[film.path] = reader
     num_frames, fps = reader.num_frames, reader.fps
+    if not fps and (film.start_s or film.end_s):
+        raise InputError(f"{film.place}: {film.path} does not say its frame rate, to find times by; set data.store_fps")
     first = 0 if film.start_s is None else round(film.start_s * fps)
     end = num_frames if film.end_s is None else min(num_frames, round(film.end_s * fps))
     if not 0 <= first < end:

@@ -18,6 +18,7 @@ from models.vision import torchvision
 from recognition.common.command_line import InputError
 from recognition.features.backbone import read_seed
 from recognition.features.weights_file import Eye, read_state
+from recognition.training.runs import describe_environment
 
 SETTINGS = ("width", "dilate_last", "expansion", "stem_pool")
 
@@ -38,15 +39,18 @@ def build_backbone(config: BackboneSettings, with_weights: bool = True) -> tuple
             raise InputError(f"network: {error}") from None
     loaded: set[str] = set()
     if weights and not is_random:
-        state = _default_state(eye.name) if weights == "DEFAULT" else _state(Path(weights))
+        state = _default_state(eye.name) if weights == "DEFAULT" else read_weights(Path(weights), "network.weights: ")
         loaded = load_what_fits(network, state, config.network)
     return ClipBackbone(network, eye.mean, eye.deviation), loaded
 
 
-def eye_of(config: BackboneSettings, items: Sequence[Item], digests: Sequence[str] = ()) -> Eye:
-    """What the backbone is and how it sees: with it stand in the weights' file the films that it has learned from.
+def eye_of(
+    config: BackboneSettings, items: Sequence[Item], digests: Sequence[str] = (), classes: Sequence[str] = ()
+) -> Eye:
+    """What the backbone is and how it sees, to stand in its weights' file, with the SHA-256 of the films that it has
+    learned from, and the names of its classes.
 
-    Where clips are counted in frames of films, the rate is that of the middle one of the films.
+    Where clips are counted in frames of films, the rate is that of the middle one of the films that say theirs.
     """
     name, gates = published_name(config.network.name)
     clip, fps = config.clip, config.clip.fps if config.clip.stride is None else None
@@ -58,10 +62,13 @@ def eye_of(config: BackboneSettings, items: Sequence[Item], digests: Sequence[st
         **{key: getattr(config.network, key) for key in SETTINGS},
         frames=clip.frames,
         fps=fps,
+        stride=1 if fps or clip.stride is None else middle_step(0, clip),
         side=clip.side,
         keep_aspect=clip.keep_aspect,
         run=str(config.name),
+        code_revision=describe_environment("")["git_revision"] or "",
         config_digest=hashlib.sha256(json.dumps(config.model_dump(mode="json")).encode()).hexdigest(),
+        classes=tuple(classes),
         films=tuple(digests),
     )
 
@@ -92,11 +99,12 @@ def load_what_fits(network: nn.Module, state: Mapping[str, Tensor], config: Netw
     return fitting
 
 
-def _state(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, called: str = "") -> dict[str, Tensor]:
+    """As `read_state`, but an InputError begins with what the weights are called here, and their path."""
     try:
         return read_state(path)
     except InputError as error:
-        raise InputError(str(error).replace("--weights", "network.weights:")) from None
+        raise InputError(str(error).replace("--weights ", called, 1)) from None
 
 
 def _default_state(name: str) -> Mapping[str, Tensor]:

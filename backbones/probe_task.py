@@ -52,7 +52,15 @@ class Heads(nn.Module):
 class ProbeTask:
     """Last layers that learn from features; see `recognition.training.loop.Task`.
 
-    In each epoch every item shows one of its clips. Validation chooses epoch and rate together.
+    In each epoch every item shows one of its clips. Validation chooses epoch and rate together; what is told of
+    training is of the head that was the best so far.
+
+    Args:
+        train, validation: features, V of them for an item to train on, one for one of validation.
+        num_classes: C.
+        rates: of the heads.
+        config: of the optimiser and the schedule, which all heads share; a head's rate takes the place of its rate.
+        share: this process's number, and how many there are.
     """
 
     def __init__(
@@ -94,7 +102,7 @@ class ProbeTask:
     def loss(self, model: nn.Module, batch: FeatureBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         logits = model(batch.y)  # (R, B, C)
         losses = torch.stack([F.cross_entropy(one, batch.label) for one in logits])
-        best = int(losses.argmin())
+        best = int(self.heads.best)
         numbers = {"loss": losses[best].detach().double() * len(batch.label), **count_right(logits[best], batch.label)}
         return losses.sum(), numbers  # each head has the gradient of its own loss
 

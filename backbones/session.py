@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from backbones.config import BackboneSettings
-from recognition.common.command_line import ArgumentParser, folder_path, own_file
+from recognition.common.command_line import ArgumentParser, as_folder, folder_path, own_file
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -41,7 +41,6 @@ def input_files(config: BackboneSettings) -> dict[str, Path]:
 def check_run(config: AnySettings, args: Namespace) -> bool:
     """Whether the run is finished already, which is told. Raises InputError if its folder is another run's, or this
     one's and is not to be gone on with."""
-    from recognition.common.command_line import as_folder
     from recognition.common.files import is_there
     from recognition.training.config import load_settings
     from recognition.training.runs import Run, check_folder
@@ -86,7 +85,8 @@ def fit(
         num_epochs: how many the task has.
         after_epoch: called in the first process with the epoch's metrics, to keep weights and tables.
 
-    Raises Stopped where a scheduler wants that; a checkpoint has been written.
+    Raises InputError if an input is not what the run has read before, and Stopped in the first process, which alone
+    tells the scheduler, where that one wants it; a checkpoint has been written.
     """
     from recognition.common.stopping import Stopped
     from recognition.training.loop import Loop
@@ -95,6 +95,7 @@ def fit(
 
     run = Run(args.runs_dir / str(config.name))
     inputs: Mapping[str, Any] = describe_inputs(input_files(config))
+    run.check_inputs(inputs)
     reporter = Reporter(run, config, num_epochs) if fabric.is_global_zero else None
     training = config.training.model_copy(update={"n_epochs": num_epochs})
     loop = Loop(task, fabric, training, run)
@@ -113,7 +114,8 @@ def fit(
         loop.fit(report, config.show_timing)
         fabric.barrier()  # until the best weights are written
     except Stopped:
-        if reporter:
-            reporter.stopped()
+        if reporter is None:
+            sys.exit()
+        reporter.stopped()
         raise
     return reporter

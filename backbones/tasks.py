@@ -6,7 +6,7 @@ from itertools import islice
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from backbones.classification_task import ClassificationTask
 from backbones.classifier import ClipClassifier
@@ -19,6 +19,7 @@ from backbones.multigrid import Phase, check, num_epochs, schedule, table
 from backbones.probe_task import Features, ProbeTask
 from backbones.rehearsal import rehearse
 from models.split_batch_norm import set_splits, split_norms
+from recognition.common.command_line import InputError
 
 
 def make_task(
@@ -26,17 +27,32 @@ def make_task(
 ) -> tuple[ClassificationTask | ProbeTask, int]:
     """What is to be trained, and for how many epochs. Raises InputError for settings that do not go with the films."""
     sets = [ClipDataset(items, config, films.readers) for items in (films.train, films.validation)]
-    if config.classifier.cached_views:
-        return make_probe(model, sets, fabric, config), config.training.n_epochs
     phases = schedule(config.multigrid, config.training, config.clip)
     check(phases, len(films.train), fabric.world_size)
+    if config.classifier.cached_views:
+        return make_probe(model, sets, fabric, config), config.training.n_epochs
+    fit_norms(model, phases, fabric, config)
     if config.multigrid.long or config.multigrid.short:
-        split_norms(model)
         if fabric.is_global_zero:
             print(table(phases))
         try_shapes(model, phases, fabric, config)
     monitor = Monitor(config.data.workers, fabric.device, tells=fabric.is_global_zero)
     return ClassificationTask(model, sets[0], sets[1], fabric, config, phases, loaded, monitor), num_epochs(phases)
+
+
+def fit_norms(model: ClipClassifier, phases: Sequence[Phase], fabric: Fabric, config: ClassifySettings) -> None:
+    """Let norms have statistics of about `bn_clips` clips: of parts of a batch that multigrid has made larger, and of
+    all GPUs together where each has fewer. Raises InputError where a process has but one clip to take them of."""
+    clips = phases[-1].clips // fabric.world_size
+    if clips < 2 and config.classifier.norms != "frozen":
+        raise InputError(
+            f"training.batch_size: {phases[-1].clips} leaves a process one clip, of which norms learn nothing; set "
+            f"{2 * fabric.world_size} or more, or classifier.norms: frozen"
+        )
+    if fabric.world_size > 1 and fabric.device.type == "cuda" and clips < config.multigrid.bn_clips:
+        model.backbone.network = nn.SyncBatchNorm.convert_sync_batchnorm(model.backbone.network)
+    elif config.multigrid.long or config.multigrid.short:
+        split_norms(model)
 
 
 def try_shapes(model: ClipClassifier, phases: Sequence[Phase], fabric: Fabric, config: ClassifySettings) -> None:
@@ -61,6 +77,11 @@ def make_probe(
     train, validation = sets
     num = config.classifier.cached_views
     assert num
+    if not len(validation):
+        raise InputError(
+            "classifier.cached_views: there are no validation films, by which a rate is chosen; list some, or raise "
+            "data.validation_share"
+        )
     fabric.to_device(model).eval()
     draws = [
         Draw(item, view, config.clip.frames, config.clip.side) for item in range(len(train)) for view in range(num)

@@ -8,6 +8,7 @@ Tensors have torchvision's names; the last layer, `fc`, may be there or not. Met
     side, keep_aspect                   pixels; false where pictures were squeezed before they were cropped
     mean, deviation                     of each colour, taken out of pictures from 0 to 1
     run, code_revision, config_digest   where it comes from
+    classes                             names of those of the last layer, if it is there
     num_films, films_digest             how many films it has seen, and SHA-256 of films.txt
 
 films.txt, beside it, has the SHA-256 of each film that it has seen, a line each, sorted.
@@ -50,6 +51,7 @@ class Eye:
         side, keep_aspect: of pictures, in pixels; see `Preprocessing`.
         mean, deviation: of red, green and blue, from 0 to 1.
         run, code_revision, config_digest: where it comes from.
+        classes: what the last layer names, in its order.
         films: SHA-256 of the films that it has learned from.
     """
 
@@ -70,6 +72,7 @@ class Eye:
     run: str = ""
     code_revision: str = ""
     config_digest: str = ""
+    classes: tuple[str, ...] = ()
     films: tuple[str, ...] = ()
 
     @property
@@ -103,7 +106,7 @@ def write_backbone(path: str | Path, state: Mapping[str, Tensor], eye: Eye) -> N
     written = {"width": eye.width or PLANS[eye.name].width} | {
         name: getattr(eye, name) for name in ("gates", "frames", "fps", *PICTURES)
     }
-    others = {name: getattr(eye, name) for name in SHAPE[1:]}
+    others = {name: getattr(eye, name) for name in (*SHAPE[1:], "classes")}
     written |= {name: value for name, value in others.items() if value != USUAL[name]}
     metadata |= {name: json.dumps(value) for name, value in written.items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
