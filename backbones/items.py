@@ -49,7 +49,7 @@ def open_films(config: BackboneSettings, show_bar: bool = True) -> Films:
         found = read_list(Path(data.list), Path(data.videos), data.missing_share)
     chosen = [film for film in found.films if film.split == "test" or _place(film.source) < data.share]
     items: dict[str, list[Item]] = {split: [] for split in SPLITS}
-    for film in tqdm(chosen, desc="films", unit="film", leave=False, disable=not show_bar):
+    for film in tqdm(chosen, desc="films", unit="film", leave=False, disable=not show_bar or None):
         items[film.split].append(_item(film, found.classes, data, readers))
     check_rates([item for split in SPLITS for item in items[split]], config.clip)
     if not items["train"]:
@@ -85,7 +85,7 @@ def original_digests(items: Iterable[Item], show_bar: bool = True) -> list[str]:
     found: set[str] = set()
     indices: dict[Path, dict[str, str]] = {}
     paths = sorted({item.path for item in items})
-    for path in tqdm(paths, desc="SHA-256 of the films", unit="film", leave=False, disable=not show_bar):
+    for path in tqdm(paths, desc="SHA-256 of the films", unit="film", leave=False, disable=not show_bar or None):
         index = path.with_name(INDEX)
         if index not in indices:
             rows = read_index(index)[0] if index.exists() else []
