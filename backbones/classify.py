@@ -30,7 +30,15 @@ if TYPE_CHECKING:
     from backbones.items import Films
 
 # Settings that a finished run may be scored with anew.
-TESTED_ANEW = ("test.", "data.list", "data.videos", "data.workers", "data.cache", "training.device")
+TESTED_ANEW = (
+    "test.",
+    "data.list",
+    "data.videos",
+    "data.workers",
+    "data.cache",
+    "training.device",
+    "training.num_devices",
+)
 
 
 def main() -> None:

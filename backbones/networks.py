@@ -18,7 +18,7 @@ from models.vision import torchvision
 from recognition.common.command_line import InputError
 from recognition.features.backbone import read_seed
 from recognition.features.weights_file import Eye, read_state
-from recognition.training.runs import describe_environment
+from recognition.training.runs import deciding_settings, describe_environment
 
 SETTINGS = ("width", "dilate_last", "expansion", "stem_pool")
 
@@ -67,7 +67,7 @@ def eye_of(
         keep_aspect=clip.keep_aspect,
         run=str(config.name),
         code_revision=describe_environment("")["git_revision"] or "",
-        config_digest=hashlib.sha256(json.dumps(config.model_dump(mode="json")).encode()).hexdigest(),
+        config_digest=hashlib.sha256(json.dumps(deciding_settings(config)).encode()).hexdigest(),
         classes=tuple(classes),
         films=tuple(digests),
     )

@@ -171,7 +171,7 @@ def test_pieces_of_a_film_cover_it_once():
 
 def test_film_without_a_rate_is_refused_where_one_is_needed():
     item = Item(Path("films/a"), 0, "a", 20, 0.0, 0, 20)
-    with pytest.raises(InputError, match=r"^films/a: does not say its frame rate; set data\.store_fps, or clip\.stride"):
+    with pytest.raises(InputError, match=r"^films/a: does not say its frame rate; set data\.store_fps, or clip"):
         check_rates([item], ClipConfig())
     check_rates([item], ClipConfig(stride=2))
     assert middle_step(0.0, ClipConfig(stride=[2, 9, 4])) == 4

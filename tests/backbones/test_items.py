@@ -161,7 +161,9 @@ def test_folder_with_frames_needs_a_rate_where_clips_or_times_do(films: Path, tm
     with pytest.raises(InputError, match=r"does not say its frame rate; set data\.store_fps"):
         open_films(rate, show_bar=False)
     path.write_text(f"video,label,split,start_s,end_s\n{name},a,train,0.2,1\n")
-    with pytest.raises(InputError, match=r"list\.csv:2: .* does not say its frame rate, to find times by; set data\.st"):
+    with pytest.raises(
+        InputError, match=r"list\.csv:2: .* does not say its frame rate, to find times by; set data\.st"
+    ):
         open_films(plain, show_bar=False)
     told = {"list": str(path), "videos": str(store), "store_fps": 15.0}
     item = open_films(settings(data=told), show_bar=False).train[0]
