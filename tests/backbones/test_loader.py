@@ -62,7 +62,7 @@ def test_stop_ends_the_wait_for_a_clip_that_does_not_come(tmp_path, monkeypatch)
 
     def make(task: int) -> torch.Tensor:
         if task == 1:
-            open(tmp_path / "never").read()  # nobody writes to it
+            (tmp_path / "never").read_text()  # nobody writes to it
         return numbered(task)
 
     made = made_in_order(make, range(3), names(3), 1, lambda: True)
