@@ -50,19 +50,21 @@ def eye_of(
     """What the backbone is and how it sees, to stand in its weights' file, with the SHA-256 of the films that it has
     learned from, and the names of its classes.
 
-    Where clips are counted in frames of films, the rate is that of the middle one of the films that say theirs.
+    Where clips are counted in frames of films, the rate is that of the middle one of the films that say theirs, and
+    none where frames are consecutive. Raises InputError where no film does and frames are apart.
     """
     name, gates = published_name(config.network.name)
     clip, fps = config.clip, config.clip.fps if config.clip.stride is None else None
-    if clip.stride is not None and (rates := [item.fps for item in items if item.fps]):
-        fps = median(rates) / middle_step(0, clip)
+    if clip.stride is not None and (step := middle_step(0, clip)) > 1 and items:
+        if not (rates := [item.fps for item in items if item.fps]):
+            raise InputError(f"data.store_fps: is missing; weights are to say how fast frames {step} apart are")
+        fps = median(rates) / step
     return Eye(
         name,
         gates=gates if config.network.temporal_gates is None else config.network.temporal_gates,
         **{key: getattr(config.network, key) for key in SETTINGS},
         frames=clip.frames,
         fps=fps,
-        stride=1 if fps or clip.stride is None else middle_step(0, clip),
         side=clip.side,
         keep_aspect=clip.keep_aspect,
         run=str(config.name),

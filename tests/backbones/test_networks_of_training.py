@@ -149,24 +149,27 @@ def test_eye_says_what_was_trained_and_how_it_sees():
     films = held_films()
     config = settings(clip={"stride": None, "fps": 7.5}, network={"name": "srtg_r3d_34"})
     eye = eye_of(config, films.train, ["b", "a"], films.classes)
-    assert (eye.name, eye.gates, eye.width, eye.frames, eye.fps, eye.stride) == ("r3d_34", {}, 4, 4, 7.5, 1)
+    assert (eye.name, eye.gates, eye.width, eye.frames, eye.fps) == ("r3d_34", {}, 4, 4, 7.5)
     assert (eye.side, eye.keep_aspect, eye.classes, eye.films) == (32, False, tuple(films.classes), ("b", "a"))
     assert eye.run == "small"
     assert len(eye.config_digest) == 64
 
 
-@pytest.mark.parametrize(("stride", "fps"), [(3, 10.0), ([2, 5, 4], 7.5)])
-def test_strides_of_films_with_a_rate_are_told_as_a_rate(stride, fps: float):
+@pytest.mark.parametrize(("stride", "fps"), [(3, 10.0), ([2, 5, 4], 7.5), (1, None)])
+def test_strides_of_films_with_a_rate_are_told_as_a_rate(stride, fps: float | None):
     eye = eye_of(settings(clip={"stride": stride}), held_films().train)
-    assert (eye.fps, eye.stride) == (fps, 1)
+    assert eye.fps == fps
 
 
-def test_strides_of_films_without_a_rate_are_told_as_they_are():
+def test_strides_of_films_without_a_rate_need_one():
     from dataclasses import replace
 
     items = [replace(item, fps=0.0) for item in held_films().train]
-    eye = eye_of(settings(clip={"stride": [2, 5, 4]}), items)
-    assert (eye.fps, eye.stride) == (None, 4)
+    with pytest.raises(
+        InputError, match=r"^data\.store_fps: is missing; weights are to say how fast frames 4 apart are"
+    ):
+        eye_of(settings(clip={"stride": [2, 5, 4]}), items)
+    assert eye_of(settings(clip={"stride": 1}), items).fps is None
 
 
 def test_classes_stand_in_the_file_of_weights(tmp_path: Path):

@@ -90,6 +90,7 @@ def test_metadata_are_text_and_leave_out_what_is_usual(tmp_path, written):
 
 def test_every_setting_is_kept(tmp_path):
     eye = replace(EYE, classes=("slide, then rise", "fall"), films=())
+    assert all(getattr(eye, field.name) != field.default for field in fields(Eye)[:-1])
     write_backbone(tmp_path / "weights.safetensors", {}, eye)
     assert read_eye(tmp_path / "weights.safetensors") == eye
 
