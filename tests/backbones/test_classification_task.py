@@ -8,12 +8,15 @@ import torch
 import torch.nn.functional as F
 from labelled_films import classifier, held_films, loop_of, one_device, settings, trained
 
+from backbones import testing
+from backbones.answers import Answers
 from backbones.classification_task import count_right, score
 from backbones.dataset import ClipDataset, Draw
 from backbones.multigrid import num_epochs, phase_of, schedule, step_shapes
 from backbones.tasks import make_task
 from models.split_batch_norm import SplitBatchNorm3d
 from recognition.common.command_line import InputError
+from recognition.training.runs import Run
 
 MULTIGRID = {
     "clip": {"frames": 8},
@@ -242,3 +245,20 @@ def test_batches_that_cannot_be_are_refused(sections: dict, told: str):
 
 def test_frozen_norms_allow_batches_of_one_clip():
     loop_of(settings(training={"batch_size": 1}, classifier={"norms": "frozen"}), held_films()).train_epoch()
+
+
+def test_testing_changes_nothing_of_the_network_and_gives_the_same_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("backbones.testing.write_report", lambda *_: None)
+    films, config = held_films(), settings(network={"temporal_gates": {"fuse": "residual"}}, test={"crops": 3})
+    model, _ = classifier(config, films)
+    state = {name: x.clone() for name, x in model.state_dict().items()}
+    told = [testing.test(one_device(), model.train(), films, config, Run(tmp_path)) for _ in range(2)]
+    assert told[0] == told[1]
+    torch.testing.assert_close(dict(model.state_dict()), state, rtol=0, atol=0)
+    assert told[0]["gates"]
+    views = torch.cat([ClipDataset(films.test, config, films.readers).views(k, 2, 3) for k in range(4)])
+    with torch.no_grad():
+        mean = model.eval()(views).softmax(1).unflatten(0, (4, 6)).mean(1)
+    np.testing.assert_allclose(Answers.load(tmp_path / "answers.npz").probabilities, mean, rtol=1e-5)
