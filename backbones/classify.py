@@ -1,4 +1,4 @@
-"""Learn to name what happens in films, from a list with labels; or see how well a backbone does it.
+"""Learn to name what happens in films, from a list with labels.
 
   python -m backbones.classify -f config-files/backbones/demo/labels.yaml
   python -m backbones.classify -f config-files/backbones/linear/ucf101.yaml network.weights=runs/x/weights.safetensors

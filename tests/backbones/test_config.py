@@ -19,7 +19,7 @@ def schema_of(path: Path) -> type[ClassifySettings | PretrainSettings]:
 
 def load(path: Path, *words: str) -> ClassifySettings | PretrainSettings:
     schema = schema_of(path)
-    needs_weights = path.parent.name in ("linear", "finetune")
+    needs_weights = path.parent.name in ("linear", "finetune") or path.stem == "probe"
     return load_settings(schema, path, [*words, *(["network.weights=x.safetensors"] if needs_weights else [])])
 
 
