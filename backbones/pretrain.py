@@ -12,7 +12,8 @@ data.split_of trains on the training films of episodes, so that the test films o
 Writes runs/<name>/ as train.py does, and after each epoch weights.safetensors, what preprocess_videos.py --weights and
 python -m backbones.classify read, with films.txt, the films that the backbone has learned from. metrics.jsonl tells
 whether projections collapse: `spread` falls to 0, `cosine` rises to 1; of a memory also the entropy of its addresses
-and how many slots are used. Where a list has labels and test films, R@1 is told every training.monitor_epochs.
+and how many slots are used. A list's validation films, or its test films if it has none and data.validation_share is
+0, are looked for among those for training: R@1 is told every training.monitor_epochs.
 
 SIGTERM and SIGUSR1 end it after the step under way with status 75; --resume goes on from that very step.
 """
@@ -65,7 +66,7 @@ def train(args: Namespace) -> None:
     model = VideoBYOL(backbone, backbone.num_features, config.byol)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    eye = eye_of(config, films.train, original_digests(films.train, fabric.is_global_zero))
+    eye = eye_of(config, films.train, original_digests(films.train) if fabric.is_global_zero else ())
     monitor = Monitor(config.data.workers, fabric.device, tells=fabric.is_global_zero)
     train_set = ClipDataset(films.train, config, films.readers)
     task = PretrainingTask(model, train_set, fabric, config, monitor, recall(films, backbone, config, fabric))
@@ -96,13 +97,15 @@ def check_batch(config: PretrainSettings, num_items: int, fabric: "Fabric") -> N
 def recall(
     films: "Films", backbone: Any, config: PretrainSettings, fabric: "Fabric"
 ) -> Callable[[], dict[str, float]] | None:
-    """What finds R@1 of test films among those for training; None without labels or test films."""
-    if not films.test:
+    """What finds R@1 of a list's validation films, or else its test films, among those for training; None if it has
+    neither."""
+    queries = films.validation or films.test
+    if not queries:
         return None
     from backbones.dataset import ClipDataset
     from backbones.retrieval import score_retrieval
 
-    sets = [ClipDataset(items, config, films.readers) for items in (films.test, films.train)]
+    sets = [ClipDataset(items, config, films.readers) for items in (queries, films.train)]
 
     def found() -> dict[str, float]:
         recalls = score_retrieval(fabric, backbone, sets[0], sets[1], config.test.clips)

@@ -89,7 +89,7 @@ class PretrainingTask:
         scores = {"slots_used": float(self.slots.count())} if self.slots else {}
         every, last = self.config.training.monitor_epochs, self.config.training.n_epochs
         if self.retrieval and every and ((epoch + 1) % every == 0 or epoch + 1 == last):
-            model.eval()
+            self._share_statistics()
             scores |= self.retrieval()
         return Validation(scores, [float(epoch)])
 
@@ -109,6 +109,13 @@ class PretrainingTask:
             pairs = list(islice(made, len(share)))
             self.monitor.read(2 * len(pairs), sum(one.seconds for one in pairs))
             yield PairBatch(*(torch.stack([one.clips[k] for one in pairs]) for k in (0, 1)))
+
+    def _share_statistics(self) -> None:
+        """Give all processes the running statistics of the first, as a checkpoint has them: on CPUs each measures those
+        of its own clips. Nothing that learns depends on them."""
+        if self.fabric.world_size > 1:
+            for buffer in self.online.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def _follow(self, num_done: int) -> None:
         """Let the target take in what the step before made of the online networks."""

@@ -23,8 +23,6 @@ from recognition.common.command_line import ArgumentParser, InputError, path, ru
 def main() -> None:
     import json
 
-    from safetensors.torch import load_file
-
     from backbones.dataset import ClipDataset
     from backbones.items import open_films
     from backbones.networks import build_backbone
@@ -40,10 +38,7 @@ def main() -> None:
     tell_films(films, fabric)
     if not films.test:
         raise InputError(f"{config.data.list}: has no test films to ask for; name another list by --list")
-    backbone, _ = build_backbone(config, with_weights=False)
-    if not args.random:
-        state = load_file(args.run / "weights.safetensors")
-        backbone.network.load_state_dict({name: x for name, x in state.items() if not name.startswith("fc.")})
+    backbone, _ = build_backbone(config)
     fabric.to_device(backbone)
     sets = [ClipDataset(items, config, films.readers) for items in (films.test, films.train)]
     found = score_retrieval(fabric, backbone, sets[0], sets[1], args.clips, args.source_protocol)
@@ -62,7 +57,8 @@ def main() -> None:
 
 
 def settings_of(args: Namespace) -> BackboneSettings:
-    """The settings of the run, of which the list, the folder of films and what computes may be others now."""
+    """The settings of the run with the weights that it has learned, of which the list, the folder of films and what
+    computes may be others now."""
     from recognition.training.config import load_settings, read_yaml
 
     file = args.run / "config.yaml"
@@ -72,7 +68,9 @@ def settings_of(args: Namespace) -> BackboneSettings:
     if config.data.list is None:
         raise InputError(f"{args.run}: was trained without a list; name one with labels and test films by --list")
     whole = config.data.model_copy(update={"segment_s": None, "share": 1.0, "validation_share": 0.0})
-    return config.model_copy(update={"data": whole})
+    weights = None if args.random else str(args.run / "weights.safetensors")
+    network = config.network.model_copy(update={"weights": weights, "partial": False})
+    return config.model_copy(update={"data": whole, "network": network})
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> Namespace:
