@@ -34,6 +34,7 @@ def made_in_order(
     names: Sequence[str],
     num_workers: int,
     is_stop_asked: Callable[[], bool] = lambda: False,
+    num_ahead: int = 2,
 ) -> Iterator[Made]:
     """What `make` returns for each task, in their order; 0 workers: made by this process, when it is asked for.
 
@@ -43,6 +44,8 @@ def made_in_order(
         names: the film of each task, for messages.
         num_workers: processes, forked here and ended with this iterator.
         is_stop_asked: whether to give up waiting.
+        num_ahead: how many to have ready before they are asked for, such as a batch, so that workers go on while it
+            is learned from.
 
     Raises Failure, which names the film, for one that cannot be read, and Stopped if a stop is asked for while nothing
     comes.
@@ -66,7 +69,7 @@ def made_in_order(
     # Here, not in the thread: it forks the workers, and nothing else computes yet.
     first = deque([next(made)] if tasks else [])
     try:
-        yield from made_ahead(lambda _: first.popleft() if first else next(made), range(len(tasks)), 1, is_stop_asked)
+        yield from made_ahead(lambda _: first.popleft() if first else next(made), range(len(tasks)), 1, is_stop_asked, max(2, num_ahead))
     finally:
         try:
             sent.close()

@@ -104,7 +104,8 @@ class PretrainingTask:
         ]
         draws = [Draw(item, epoch, config.clip.frames, config.clip.side) for share in shares for item in share]
         names = data.names([draw.item for draw in draws])
-        made = made_in_order(lambda draw: data.drawn(draw, 2), draws, names, config.data.workers, is_stop_asked)
+        workers, num_ahead = config.data.workers, size // fabric.world_size
+        made = made_in_order(lambda draw: data.drawn(draw, 2), draws, names, workers, is_stop_asked, num_ahead)
         for share in shares:
             pairs = list(islice(made, len(share)))
             self.monitor.read(2 * len(pairs), sum(one.seconds for one in pairs))

@@ -88,8 +88,10 @@ def _said(
     """What a model says of the views of a few films (n, V, ...), and their labels (n,), on the model's device."""
     size, num_views, side = config.test.batch_size, views.clips * views.crops, config.test.side
     names = dataset.names(numbers)
-    made = made_in_order(lambda k: dataset.views(k, *views, side), numbers, names, config.data.workers)
     num_films = max(1, size // num_views)
+    made = made_in_order(
+        lambda k: dataset.views(k, *views, side), numbers, names, config.data.workers, num_ahead=num_films
+    )
     for first in range(0, len(numbers), num_films):
         part = numbers[first : first + num_films]
         clips = torch.cat([one.clips for one in islice(made, len(part))])  # (n V, T, 3, S, S)

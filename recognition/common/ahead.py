@@ -22,9 +22,10 @@ def made_ahead(
     tasks: Iterable[Task],
     num_threads: int,
     is_stop_asked: Callable[[], bool] = lambda: False,
+    num_ahead: int = 2,
 ) -> Iterator[Made]:
-    """What `make` returns for each task, in their order; `num_threads` threads are ahead by up to two tasks each. With
-    0 threads it is made when it is asked for.
+    """What `make` returns for each task, in their order; `num_threads` threads are ahead by up to `num_ahead` tasks
+    each. With 0 threads it is made when it is asked for.
 
     Raises what `make` raises, and Stopped if a stop is asked for while the next one does not come.
     """
@@ -47,7 +48,7 @@ def made_ahead(
             thread = threading.Thread(target=_fill, args=(make, orders), daemon=True)
             thread.start()
             threads.append(thread)
-        order(2 * num_threads)
+        order(num_ahead * num_threads)
         while coming:
             while not wait([coming[0]], PATIENCE_S).done:
                 if is_stop_asked():

@@ -35,9 +35,10 @@ class Reporter:
             )
             for split in ("train", "validation")
         }
+        validation = f"; validation {values['validation']}" if values["validation"] else ""
         print(
-            f"epoch {metrics['epoch']}/{self.num_epochs}: training {values['train']}; "
-            f"validation {values['validation']}; {metrics['seconds']:.1f} s"
+            f"epoch {metrics['epoch']}/{self.num_epochs}: training {values['train']}{validation}; "
+            f"{metrics['seconds']:.1f} s"
         )
         if self.wandb_run:
             self.wandb_run.log(metrics, step=metrics["step"])

@@ -1,6 +1,8 @@
 """Clips come in their order, alike for any number of workers, and a film that cannot be read is named."""
 
+import multiprocessing
 import os
+import time
 
 import pytest
 import torch
@@ -27,6 +29,23 @@ def test_clips_come_in_the_order_of_their_tasks(num_workers: int):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_time_that_a_clip_took_is_told(num_workers: int):
     assert all(one.seconds > 0 for one in made_in_order(numbered, range(3), names(3), num_workers))
+
+
+def test_workers_go_on_while_a_batch_is_learned_from():
+    """They waited for the batch to be asked for, and the network for them."""
+    num_made = multiprocessing.Value("i", 0)
+
+    def make(task: int) -> torch.Tensor:
+        with num_made:
+            num_made.value += 1
+        return torch.zeros(1, 100_000, dtype=torch.uint8)  # three of them fill a socket
+
+    made, ending = made_in_order(make, range(100), names(100), 1, num_ahead=40), time.monotonic() + 30
+    next(made)
+    while num_made.value < 40 and time.monotonic() < ending:
+        time.sleep(0.01)
+    assert 40 <= num_made.value < 60
+    made.close()
 
 
 def test_no_task_makes_nothing():
