@@ -69,7 +69,9 @@ def made_in_order(
     # Here, not in the thread: it forks the workers, and nothing else computes yet.
     first = deque([next(made)] if tasks else [])
     try:
-        yield from made_ahead(lambda _: first.popleft() if first else next(made), range(len(tasks)), 1, is_stop_asked, max(2, num_ahead))
+        yield from made_ahead(
+            lambda _: first.popleft() if first else next(made), range(len(tasks)), 1, is_stop_asked, max(2, num_ahead)
+        )
     finally:
         try:
             sent.close()

@@ -2,7 +2,8 @@
 
   python -m backbones.retrieve runs/films-r3d_18 --list ucf101/split1.csv --videos ucf101
   python -m backbones.retrieve runs/ucf101-r3d_18-memory                       the list that it was trained on
-  python -m backbones.retrieve runs/ucf101-r3d_18-memory --random              its network before it has learned
+  python -m backbones.retrieve runs/ucf101-r3d_18-memory --random              its network before it has learned,
+                                                          but for the statistics of its norms, which are measured
 
 Each test film asks for its nearest training films by the cosine of features, which are the mean over --clips clips
 evenly in time. R@k is the share of test films that have one of their class among the k nearest. Writes
@@ -13,11 +14,20 @@ of a test film, one middle clip of a training film; their crops are random, thes
 """
 
 from argparse import Namespace
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 from backbones.config import BackboneSettings, ClassifySettings, PretrainSettings
 from recognition.common.command_line import ArgumentParser, InputError, path, run, whole_number
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from torch import Tensor
+
+    from backbones.dataset import ClipDataset
+
+MOST_BATCHES = 50  # to measure norms with
 
 
 def main() -> None:
@@ -26,6 +36,7 @@ def main() -> None:
     from backbones.dataset import ClipDataset
     from backbones.items import open_films
     from backbones.networks import build_backbone
+    from backbones.precise_norms import measure_norms
     from backbones.retrieval import score_retrieval
     from backbones.session import tell_films
     from recognition.common.files import written_whole
@@ -41,6 +52,8 @@ def main() -> None:
     backbone, _ = build_backbone(config)
     fabric.to_device(backbone)
     sets = [ClipDataset(items, config, films.readers) for items in (films.test, films.train)]
+    if args.random:
+        measure_norms(backbone, middle_clips(fabric, sets[1]))
     found = score_retrieval(fabric, backbone, sets[0], sets[1], args.clips, args.source_protocol)
     if not fabric.is_global_zero:
         return
@@ -54,6 +67,23 @@ def main() -> None:
     with written_whole(file) as part:
         part.write_text(json.dumps(told, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     print(f"written to {file}")
+
+
+def middle_clips(fabric: "Fabric", dataset: "ClipDataset") -> Iterator["Tensor"]:
+    """Batches (B, T, 3, S, S) of the middle clips of films: all of them, or MOST_BATCHES that lie evenly in the list.
+
+    In each process the same, so that all measure the same statistics.
+    """
+    import torch
+
+    from backbones.loader import made_in_order
+
+    size = dataset.config.test.batch_size
+    numbers = range(len(dataset))[:: max(1, len(dataset) // (MOST_BATCHES * size))]
+    made = made_in_order(dataset.middle, numbers, dataset.names(numbers), dataset.config.data.workers, num_ahead=size)
+    with fabric.autocast():
+        while batch := [one.clips for one in islice(made, size)]:
+            yield fabric.to_device(torch.cat(batch))
 
 
 def settings_of(args: Namespace) -> BackboneSettings:
@@ -80,7 +110,11 @@ def parse_arguments(words: Sequence[str] | None = None) -> Namespace:
     parser.add_argument("--videos", type=path, help="folder with these films; the run's own if not given")
     parser.add_argument("--clips", type=whole_number(1), default=10, help="of each film")
     parser.add_argument("--source_protocol", action="store_true", help="see films as the source's code does")
-    parser.add_argument("--random", action="store_true", help="with the weights that the seed draws, for comparison")
+    parser.add_argument(
+        "--random",
+        action="store_true",
+        help="with the weights that the seed draws and norms measured on training films, for comparison",
+    )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], help="what computes; as the run if not given")
     args = parser.parse_args(words)
     if not (args.run / "config.yaml").is_file():
