@@ -2,12 +2,14 @@
 
   python -m backbones.retrieve runs/films-r3d_18 --list ucf101/split1.csv --videos ucf101
   python -m backbones.retrieve runs/ucf101-r3d_18-memory                       the list that it was trained on
-  python -m backbones.retrieve runs/ucf101-r3d_18-memory --random              its network before it has learned,
-                                                          but for the statistics of its norms, which are measured
+  python -m backbones.retrieve runs/ucf101-r3d_18-memory --random              its network before it has learned
 
 Each test film asks for its nearest training films by the cosine of features, which are the mean over --clips clips
 evenly in time. R@k is the share of test films that have one of their class among the k nearest. Writes
 retrieval.json into the run's folder, with 95 % intervals by the bootstrap over the test films' sources.
+
+--random has the weights that the seed draws, and statistics of norms measured on clips as training draws them, without
+which it would be at a loss for more than learning.
 
 --source_protocol sees films as the code of Li et al. 2023 (doi 10.1145/3581783.3612131) does: three crops of each clip
 of a test film, one middle clip of a training film; their crops are random, these are not.
@@ -53,7 +55,7 @@ def main() -> None:
     fabric.to_device(backbone)
     sets = [ClipDataset(items, config, films.readers) for items in (films.test, films.train)]
     if args.random:
-        measure_norms(backbone, middle_clips(fabric, sets[1]))
+        measure_norms(backbone, training_clips(fabric, sets[1]))
     found = score_retrieval(fabric, backbone, sets[0], sets[1], args.clips, args.source_protocol)
     if not fabric.is_global_zero:
         return
@@ -69,18 +71,18 @@ def main() -> None:
     print(f"written to {file}")
 
 
-def middle_clips(fabric: "Fabric", dataset: "ClipDataset") -> Iterator["Tensor"]:
-    """Batches (B, T, 3, S, S) of the middle clips of films: all of them, or MOST_BATCHES that lie evenly in the list.
-
-    In each process the same, so that all measure the same statistics.
-    """
+def training_clips(fabric: "Fabric", dataset: "ClipDataset") -> Iterator["Tensor"]:
+    """Batches (B, T, 3, S, S) of clips as training draws them, of films that lie evenly in the list: of all, or what
+    MOST_BATCHES hold. In each process the same, so that all measure the same statistics."""
     import torch
 
+    from backbones.dataset import Draw
     from backbones.loader import made_in_order
 
-    size = dataset.config.test.batch_size
+    config, size = dataset.config, dataset.config.test.batch_size
     numbers = range(len(dataset))[:: max(1, len(dataset) // (MOST_BATCHES * size))]
-    made = made_in_order(dataset.middle, numbers, dataset.names(numbers), dataset.config.data.workers, num_ahead=size)
+    draws = [Draw(number, 0, config.clip.frames, config.clip.side) for number in numbers]
+    made = made_in_order(dataset.drawn, draws, dataset.names(numbers), config.data.workers, num_ahead=size)
     with fabric.autocast():
         while batch := [one.clips for one in islice(made, size)]:
             yield fabric.to_device(torch.cat(batch))

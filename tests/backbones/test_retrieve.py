@@ -15,9 +15,13 @@ from torch.optim.swa_utils import update_bn
 from backbones.action_films import write_action_films
 from backbones.augmentation import still
 from backbones.classifier import ClipBackbone
+from backbones.config import PretrainSettings
+from backbones.dataset import ClipDataset, Draw
 from backbones.frame_store import open_film
+from backbones.items import open_films
 from backbones.scores import interval_over_sources
 from models.clip_networks import clip_network
+from recognition.training.config import load_settings
 
 NUM_TRAIN, NUM_TEST = 12, 6
 MEAN, DEVIATION = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
@@ -68,11 +72,16 @@ def recall_of(queries: np.ndarray, gallery: np.ndarray, k: int) -> np.ndarray:
 
 
 def network_of(weights: Path | None, folder: Path | None = None) -> torch.nn.Module:
-    """With the weights of a file, or those of seed 0 and norms measured on two batches of middle clips."""
+    """With the weights of a file, or those of seed 0 and norms measured on two batches of a run's training clips."""
     torch.manual_seed(0)
     network = clip_network("r3d_mini", width=4)
     if folder:
-        clips = [still(of_film[0], 32, True)[0] for of_film in clips_of(folder, 1)][:NUM_TRAIN]
+        config = load_settings(PretrainSettings, folder / "runs/byol/config.yaml", ["data.validation_share=0"])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            films = open_films(config.model_copy(update={"data": config.data.model_copy(update={"segment_s": None})}))
+            dataset = ClipDataset(films.train, config, films.readers)
+            clips = [dataset.drawn(Draw(number, 0, 4, 32))[0] for number in range(NUM_TRAIN)]
         backbone = ClipBackbone(network, MEAN, DEVIATION)
         update_bn([torch.stack(clips[:8]), torch.stack(clips[8:])], backbone)
         network.fc = torch.nn.Linear(backbone.num_features, 1)
