@@ -56,8 +56,8 @@ def main() -> None:
 
 def train(args: Namespace) -> None:
     from backbones.epoch_tables import write_epoch_tables
-    from backbones.items import open_films, original_digests
-    from backbones.networks import build_backbone, eye_of
+    from backbones.items import open_films
+    from backbones.networks import build_backbone, eye_of, films_seen
     from backbones.session import check_run, fit, tell_films
     from backbones.tasks import make_task
     from backbones.testing import best_weights, test
@@ -73,7 +73,7 @@ def train(args: Namespace) -> None:
     tell_films(films, fabric)
     backbone, loaded = build_backbone(config)
     model = build_classifier(config, backbone, films)
-    digests = original_digests(films.train) if fabric.is_global_zero else ()
+    digests = films_seen(config, films.train) if fabric.is_global_zero else ()
     eye = eye_of(config, films.train, digests, films.classes)
     task, epochs = make_task(model, films, fabric, config, loaded)
 

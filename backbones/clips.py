@@ -35,6 +35,16 @@ def random_start(first: int, end: int, span: int, rng: np.random.Generator) -> i
     return int(rng.integers(first, max(first, end - span) + 1))
 
 
+def random_pair(first: int, end: int, span: int, apart: int, rng: np.random.Generator) -> list[int]:
+    """Where two clips of `span` frames start, in random order, `apart` frames or more from one another; in a film too
+    short for that, as far as can be. Otherwise anywhere from frame `first` to before `end`, as `random_start`."""
+    room = max(0, end - first - span)
+    apart = min(apart, room)
+    one, other = rng.integers(0, room - apart, size=2, endpoint=True).tolist()
+    pair = [first + min(one, other), first + max(one, other) + apart]
+    return pair if one <= other else pair[::-1]
+
+
 def segments(num_frames: int, fps: float, segment_s: float | None) -> list[tuple[int, int]]:
     """Cut a film into pieces of about `segment_s` seconds, [first, end) in frames; None: the film is one piece.
 

@@ -31,6 +31,9 @@ class ClipConfig(Section):
     stride: Count | list[Count] | None = Field(
         None, description="every so many-th frame instead; of several, one drawn"
     )
+    apart_s: float | None = Field(
+        None, gt=0, description="pre-training: least time from the start of one clip of a pair to that of the other"
+    )
     side: Annotated[int, Field(ge=16, le=1024)] = Field(112, description="pixels")
     keep_aspect: bool = Field(False, description="false squeezes pictures first, as torchvision's preset does")
 

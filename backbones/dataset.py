@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from backbones.augmentation import Augmentation, still
-from backbones.clips import clip_numbers, clip_span, frame_step, random_start, segments, view_starts
+from backbones.clips import clip_numbers, clip_span, frame_step, random_pair, random_start, segments, view_starts
 from backbones.config import BackboneSettings, ClipConfig
 from backbones.frame_store import FilmReader
 from recognition.common.command_line import InputError
@@ -79,12 +79,16 @@ class ClipDataset:
         item, clip = self.items[draw.item], self.config.clip
         seed = self.config.training.seed, draw.epoch, draw.item
         rng = np.random.default_rng(seed)
+        steps = [self._drawn_step(item, draw.frames, rng) for _ in range(num_clips)]
+        span = clip_span(draw.frames, max(steps))
+        if num_clips == 2 and clip.apart_s:
+            starts = random_pair(item.first, item.end, span, round(clip.apart_s * item.fps), rng)
+        else:
+            starts = [random_start(item.first, item.end, span, rng) for _ in steps]
         clips = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-            for _ in range(num_clips):
-                step = self._drawn_step(item, draw.frames, rng)
-                start = random_start(item.first, item.end, clip_span(draw.frames, step), rng)
+            for start, step in zip(starts, steps, strict=True):
                 frames = self._read(item, start, draw.frames, step)
                 scale = draw.side / clip.side
                 clips.append(self.augmentation.colour(self.augmentation.crop(frames, draw.side, scale)))

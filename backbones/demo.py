@@ -1,4 +1,4 @@
-"""Backbones in a few minutes: labels against none, gates against none, and what each eye is worth to a memory.
+"""Backbones in minutes: labels against none, gates against none, and what an eye is to a memory.
 
   python -m backbones.demo                     on two cores; everything is written below demo-run/backbones
 

@@ -10,9 +10,8 @@ from tqdm import tqdm
 
 from backbones.config import BackboneSettings, DataConfig
 from backbones.dataset import Item, check_rates, cut
-from backbones.film_index import INDEX, read_index
 from backbones.films_list import FilmsList, ListedFilm, read_list
-from backbones.frame_store import FilmReader, HeldFilm, open_film
+from backbones.frame_store import FilmReader, HeldFilm, open_film, original_sha256
 from backbones.stored_frames import DATABASE
 from recognition.common.command_line import InputError
 from recognition.common.files import sha256
@@ -80,17 +79,12 @@ def split_off(items: Sequence[Item], share: float) -> tuple[list[Item], list[Ite
 
 
 def original_digests(items: Iterable[Item], show_bar: bool = True) -> list[str]:
-    """SHA-256 of the films that items are of, each once, sorted. A small film has that of the one it was made of; of a
-    folder with frames.db, which does not know its film, it is the database's."""
+    """SHA-256 of the films that items are of, each once, sorted: of a small film its own and that of the film it was
+    made of; of a folder with frames.db, which does not know its film, the database's."""
     found: set[str] = set()
-    indices: dict[Path, dict[str, str]] = {}
     paths = sorted({item.path for item in items})
     for path in tqdm(paths, desc="SHA-256 of the films", unit="film", leave=False, disable=not show_bar or None):
-        index = path.with_name(INDEX)
-        if index not in indices:
-            rows = read_index(index)[0] if index.exists() else []
-            indices[index] = {row.name: row.original_sha256 for row in rows}
-        found.add(indices[index].get(path.name) or sha256(path / DATABASE if path.is_dir() else path))
+        found |= {original_sha256(path), sha256(path / DATABASE if path.is_dir() else path)}
     return sorted(found)
 
 
@@ -122,7 +116,7 @@ def _item(film: ListedFilm, classes: Sequence[str], data: DataConfig, readers: d
             if data.cache == "memory":
                 reader = HeldFilm(reader.frames(range(reader.num_frames)), reader.fps)
         except InputError as error:
-            raise InputError(f"{film.place}: {error}") from None
+            raise InputError(str(error) if film.place == str(film.path) else f"{film.place}: {error}") from None
         reader.close()
         readers[film.path] = reader
     num_frames, fps = reader.num_frames, reader.fps

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from backbones.classifier import ClipBackbone
 from backbones.config import BackboneSettings, NetworkConfig
 from backbones.dataset import Item, middle_step
+from backbones.items import original_digests
 from models.clip_networks import clip_network, published_name
 from models.temporal_gates import SqueezeRecursion
 from models.vision import torchvision
 from recognition.common.command_line import InputError
 from recognition.features.backbone import read_seed
-from recognition.features.weights_file import Eye, read_state
+from recognition.features.weights_file import Eye, read_eye, read_state
 from recognition.training.runs import deciding_settings, describe_environment
 
 SETTINGS = ("width", "dilate_last", "expansion", "stem_pool")
@@ -73,6 +74,14 @@ def eye_of(
         classes=tuple(classes),
         films=tuple(digests),
     )
+
+
+def films_seen(config: BackboneSettings, items: Sequence[Item]) -> list[str]:
+    """SHA-256 of the films that the backbone will have learned from: those of items, and those of its first weights, as
+    far as their file tells."""
+    weights = config.network.weights
+    eye = read_eye(weights) if weights and weights != "DEFAULT" and not weights.startswith("random:") else None
+    return sorted({*original_digests(items), *(eye.films if eye else ())})
 
 
 def load_what_fits(network: nn.Module, state: Mapping[str, Tensor], config: NetworkConfig) -> set[str]:

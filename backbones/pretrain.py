@@ -45,9 +45,9 @@ def train(args: Namespace) -> None:
 
     from backbones.byol import VideoBYOL
     from backbones.dataset import ClipDataset
-    from backbones.items import open_films, original_digests
+    from backbones.items import open_films
     from backbones.monitor import Monitor
-    from backbones.networks import build_backbone, eye_of
+    from backbones.networks import build_backbone, eye_of, films_seen
     from backbones.pretraining_task import PretrainingTask
     from backbones.session import check_run, fit, tell_films
     from recognition.features.weights_file import write_backbone
@@ -66,7 +66,7 @@ def train(args: Namespace) -> None:
     model = VideoBYOL(backbone, backbone.num_features, config.byol)
     if fabric.world_size > 1 and fabric.device.type == "cuda":
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    eye = eye_of(config, films.train, original_digests(films.train) if fabric.is_global_zero else ())
+    eye = eye_of(config, films.train, films_seen(config, films.train) if fabric.is_global_zero else ())
     monitor = Monitor(config.data.workers, fabric.device, tells=fabric.is_global_zero)
     train_set = ClipDataset(films.train, config, films.readers)
     task = PretrainingTask(model, train_set, fabric, config, monitor, recall(films, backbone, config, fabric))

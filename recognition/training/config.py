@@ -206,12 +206,9 @@ def describe_keys(schema: type[Settings] = RunConfig) -> str:
     """A line for every key of the YAML file with its default and meaning, for --help."""
     lines = []
     for name, leaf in _leaves(schema, ""):
-        default = (
-            "required"
-            if leaf.is_required()
-            else yaml.safe_dump(leaf.get_default(call_default_factory=True), default_flow_style=True)
-        )
-        default = default.removesuffix("...\n").strip()
+        usual = None if leaf.is_required() else leaf.get_default(call_default_factory=True)
+        told = yaml.safe_dump(usual, default_flow_style=True).removesuffix("...\n").strip()
+        default = "required" if leaf.is_required() else told
         lines.append(f"  {name:<34}{default:<40}{leaf.description or ''}".rstrip())
     return "\n".join(lines)
 

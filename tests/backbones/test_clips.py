@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backbones.clips import clip_numbers, clip_span, frame_step, random_start, segments, view_starts
+from backbones.clips import clip_numbers, clip_span, frame_step, random_pair, random_start, segments, view_starts
 
 LENGTHS = st.integers(1, 3000)
 
@@ -91,3 +91,18 @@ def test_test_views_follow_their_formula(num_frames: int, span: int, num_clips: 
     room = max(0, num_frames - span)
     expected = [k * room // (num_clips - 1) for k in range(num_clips)] if num_clips > 1 else [room // 2]
     np.testing.assert_array_equal(view_starts(num_frames, span, num_clips), expected)
+
+
+def test_pairs_are_apart_and_reach_every_place_in_either_order():
+    rng = np.random.default_rng(0)
+    pairs = [random_pair(10, 74, 15, 32, rng) for _ in range(2000)]
+    assert all(abs(one - other) >= 32 for one, other in pairs)
+    assert {min(pair) for pair in pairs} == set(range(10, 28))
+    assert {max(pair) for pair in pairs} == set(range(42, 60))
+    assert 800 < sum(one < other for one, other in pairs) < 1200
+
+
+def test_pairs_of_a_short_film_are_as_far_apart_as_can_be():
+    rng = np.random.default_rng(0)
+    assert all(sorted(random_pair(0, 20, 15, 32, rng)) == [0, 5] for _ in range(20))
+    assert random_pair(3, 8, 15, 32, rng) == [3, 3]

@@ -210,7 +210,8 @@ def test_small_films_have_the_digests_of_those_that_they_were_made_of(films: Pat
     assert result.returncode == 0, result.stderr
     wanted = sorted(map(sha256, films.glob("*.mp4")))
     assert original_digests(opened(None, films).train, show_bar=False) == wanted
-    assert original_digests(opened(None, small).train, show_bar=False) == wanted
+    own = list(map(sha256, small.glob("*.mp4")))  # of what may be preprocessed, too
+    assert original_digests(opened(None, small).train, show_bar=False) == sorted([*wanted, *own])
 
 
 @pytest.mark.parametrize(
