@@ -111,7 +111,8 @@ class ClassificationTask:
             for item in share
         ]
         names = data.names([draw.item for draw in draws])
-        made = made_in_order(data.drawn, draws, names, self.config.data.workers, is_stop_asked)
+        num_ahead = max(map(len, shares), default=0)  # a batch
+        made = made_in_order(data.drawn, draws, names, self.config.data.workers, is_stop_asked, num_ahead)
         for share in shares:
             clips = list(islice(made, len(share)))
             self.monitor.read(len(clips), sum(one.seconds for one in clips))
@@ -141,7 +142,7 @@ def score(fabric: Fabric, model: nn.Module, dataset: ClipDataset, config: Classi
     numbers = range(len(dataset))[fabric.global_rank :: fabric.world_size]
     size, totals = config.test.batch_size, torch.zeros(4, dtype=torch.float64)
     model.eval()
-    made = made_in_order(dataset.middle, numbers, dataset.names(numbers), config.data.workers)
+    made = made_in_order(dataset.middle, numbers, dataset.names(numbers), config.data.workers, num_ahead=size)
     for first in range(0, len(numbers), size):
         part = numbers[first : first + size]
         clips = fabric.to_device(torch.cat([one.clips for one in islice(made, len(part))]))
