@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recognition.common.command_line import ArgumentParser, as_folder, folder_path, own_file, run
+from recognition.common.command_line import ArgumentParser, as_folder, parse_training, run
 from recognition.common.stopping import Stopped
 
 if TYPE_CHECKING:
@@ -156,14 +156,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> Namespace:
         usage="%(prog)s -f CONFIG [--resume] [--runs_dir RUNS] [key=value ...]",
         epilog="keys of the YAML file, with their defaults:\n" + describe_keys(),
     )
-    parser.add_argument(
-        "-f", "--config-file", required=True, type=own_file, help="YAML file with the settings of the run"
-    )
-    parser.add_argument("--resume", action="store_true", help="go on with the run of this name, if it was started")
-    parser.add_argument("--runs_dir", type=folder_path, default=Path("runs"), help="folder of the runs' folders")
-    args, words = parser.parse_known_args(words)
-    if options := [word for word in words if word.startswith("-") and "=" not in word]:
-        parser.error(f"unrecognized arguments: {' '.join(options)}")
+    args, words = parse_training(parser, words)
     from recognition.training.model import read_config  # takes a second, for torch
 
     args.config = read_config(args.config_file, words)

@@ -59,7 +59,8 @@ class ClassificationTask:
         loaded: set[str],
         monitor: Monitor,
     ):
-        self.model, self.train_set, self.validation_set = model, train_set, validation_set
+        self.classifier, self.train_set, self.validation_set = model, train_set, validation_set
+        self.model: nn.Module = model
         self.fabric, self.config, self.phases, self.monitor = fabric, config, phases, monitor
         rates = config.classifier.rates_of
         groups = groups_of(model, loaded, (rates.loaded, rates.gates, rates.new))
@@ -73,7 +74,7 @@ class ClassificationTask:
     def batches(self, epoch: int, first: int, is_stop_asked: IsStopAsked) -> Iterator[ClipBatch]:
         phase, fabric = phase_of(self.phases, epoch), self.fabric
         if self.config.multigrid.long or self.config.multigrid.short:
-            set_splits(self.model, phase.num_splits(fabric.world_size, self.config.multigrid.bn_clips))
+            set_splits(self.classifier, phase.num_splits(fabric.world_size, self.config.multigrid.bn_clips))
         plan = epoch_batches(len(self.train_set), phase, self.config.training.seed, epoch)[first:]
         return self.monitor.watched(self._read(plan, epoch, is_stop_asked))
 
@@ -84,7 +85,7 @@ class ClassificationTask:
         classifier, label = self.config.classifier, batch.label
         clips, wanted = batch.clips, label
         if classifier.mixing:
-            clips, wanted = mixed(clips.float(), label, self.model.head.out_features)
+            clips, wanted = mixed(clips.float(), label, self.classifier.head.out_features)
         with self.monitor.forward(clips.shape, self.optimizer.param_groups[-1]["lr"]):
             logits = model(clips)  # (B, C)
         loss = F.cross_entropy(logits, wanted, label_smoothing=classifier.label_smoothing)
@@ -94,7 +95,7 @@ class ClassificationTask:
         if self.config.classifier.norms == "precise" or len(self.phases) > 1:
             self._measure_norms(epoch)
         if self.fabric.world_size > 1:
-            for buffer in self.model.buffers():  # each process has averaged statistics of its own clips
+            for buffer in self.classifier.buffers():  # each process has averaged statistics of its own clips
                 torch.distributed.broadcast(buffer, 0)
         if not len(self.validation_set):
             return Validation({}, [float(epoch)])
@@ -126,7 +127,7 @@ class ClassificationTask:
         plan = epoch_batches(len(data), full, config.training.seed, epoch)[: config.multigrid.precise_batches]
         clips = (self.fabric.to_device(batch).clips for batch in self._read(plan, PRECISE + epoch, lambda: False))
         with self.fabric.autocast():
-            measure_norms(self.model, clips)
+            measure_norms(self.classifier, clips)
 
 
 def count_right(logits: Tensor, label: Tensor) -> dict[str, Tensor]:

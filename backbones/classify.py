@@ -22,8 +22,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from backbones.config import ClassifySettings
-from backbones.session import parse_training
-from recognition.common.command_line import ArgumentParser, folder_path, run, whole_number
+from recognition.common.command_line import ArgumentParser, folder_path, parse_training, run, whole_number
 
 if TYPE_CHECKING:
     from backbones.classifier import ClipClassifier
@@ -57,16 +56,19 @@ def main() -> None:
 def train(args: Namespace) -> None:
     from backbones.epoch_tables import write_epoch_tables
     from backbones.items import open_films
+    from backbones.monitor import PeakMemory
     from backbones.networks import build_backbone, eye_of, films_seen
-    from backbones.session import check_run, fit, tell_films
+    from backbones.session import input_files, tell_films
     from backbones.tasks import make_task
     from backbones.testing import best_weights, test
     from recognition.features.weights_file import write_backbone
     from recognition.training.devices import launch
     from recognition.training.runs import Run
+    from recognition.training.session import fit, open_session
 
     config, run = args.config, Run(args.runs_dir / args.config.name)
-    if check_run(config, args):
+    session = open_session(config, args, input_files)
+    if session.is_finished:
         return
     fabric = launch(config.training)
     films = open_films(config, fabric.is_global_zero)
@@ -77,11 +79,15 @@ def train(args: Namespace) -> None:
     eye = eye_of(config, films.train, digests, films.classes)
     task, epochs = make_task(model, films, fabric, config, loaded)
 
+    memory = PeakMemory(fabric.device)
+
     def after_epoch(metrics: dict[str, Any]) -> None:
+        memory.tell_once()
         write_backbone(run.path / "weights.safetensors", best_weights(run, model), eye)
         write_epoch_tables(run.path, run.read_metrics())
 
-    reporter = fit(task, fabric, config, args, epochs, after_epoch)
+    training = config.training.model_copy(update={"n_epochs": epochs})
+    reporter = fit(session, task, fabric, config, training, after_epoch)
     model.load_weights(best_weights(run, model))
     fabric.to_device(model)
     scores = test(fabric, model, films, config, run)
@@ -162,7 +168,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> Namespace:
     parser.add_argument(
         "--measure_reading", type=whole_number(1), metavar="SECONDS", help="read clips for so long, without a network"
     )
-    args, settings = parse_training(parser, words)
+    args, settings = parse_training(parser, words, needs_file=False)
     if bool(args.config_file) == bool(args.test):
         parser.error("one of -f CONFIG and --test RUN is needed")
     if args.test and (others := [word for word in settings if not word.startswith(TESTED_ANEW)]):

@@ -163,7 +163,7 @@ class PeakMemory:
     """The most memory that is taken from here on: of the device, or of the process beyond what it has had at most."""
 
     def __init__(self, device: torch.device):
-        self.device = device
+        self.device, self._is_told = device, False
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         else:
@@ -173,6 +173,12 @@ class PeakMemory:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         return _high_water() - self._before
+
+    def tell_once(self) -> None:
+        """Print it, the first time that this is called."""
+        if not self._is_told:
+            print(f"memory at its peak: {self.bytes() / 2**30:.2f} GiB for steps and validation")
+        self._is_told = True
 
 
 def _high_water() -> int:

@@ -23,8 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from backbones.config import PretrainSettings
-from backbones.session import parse_training
-from recognition.common.command_line import ArgumentParser, InputError, run
+from recognition.common.command_line import ArgumentParser, InputError, parse_training, run
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -46,16 +45,18 @@ def train(args: Namespace) -> None:
     from backbones.byol import VideoBYOL
     from backbones.dataset import ClipDataset
     from backbones.items import open_films
-    from backbones.monitor import Monitor
+    from backbones.monitor import Monitor, PeakMemory
     from backbones.networks import build_backbone, eye_of, films_seen
     from backbones.pretraining_task import PretrainingTask
-    from backbones.session import check_run, fit, tell_films
+    from backbones.session import input_files, tell_films
     from recognition.features.weights_file import write_backbone
     from recognition.training.devices import launch
     from recognition.training.runs import Run
+    from recognition.training.session import fit, open_session
 
     config, run = args.config, Run(args.runs_dir / args.config.name)
-    if check_run(config, args):
+    session = open_session(config, args, input_files)
+    if session.is_finished:
         return
     fabric = launch(config.training)
     films = open_films(config, fabric.is_global_zero)
@@ -71,10 +72,13 @@ def train(args: Namespace) -> None:
     train_set = ClipDataset(films.train, config, films.readers)
     task = PretrainingTask(model, train_set, fabric, config, monitor, recall(films, backbone, config, fabric))
 
+    memory = PeakMemory(fabric.device)
+
     def after_epoch(metrics: dict[str, Any]) -> None:
+        memory.tell_once()
         write_backbone(run.path / "weights.safetensors", backbone.network.state_dict(), eye)
 
-    reporter = fit(task, fabric, config, args, config.training.n_epochs, after_epoch)
+    reporter = fit(session, task, fabric, config, config.training, after_epoch)
     if reporter:
         reporter.close({})
         print(f"weights: {(run.path / 'weights.safetensors').resolve()}")
@@ -123,8 +127,6 @@ def parse_arguments(words: Sequence[str] | None = None) -> Namespace:
         epilog="keys of the YAML file, with their defaults:\n" + describe_keys(PretrainSettings),
     )
     args, settings = parse_training(parser, words)
-    if not args.config_file:
-        parser.error("the following arguments are required: -f/--config-file")
     args.config = load_settings(PretrainSettings, args.config_file, settings)
     return args
 

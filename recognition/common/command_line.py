@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -199,6 +199,21 @@ def folder_path(text: str) -> Path:
 def own_file(text: str) -> Path:
     """An argparse type: a path; one that does not exist here is looked for in the folder of the project."""
     return here if (here := path(text)).exists() or not (PROJECT / here).exists() else PROJECT / here
+
+
+def parse_training(
+    parser: ArgumentParser, words: Sequence[str] | None, needs_file: bool = True
+) -> tuple[argparse.Namespace, list[str]]:
+    """The arguments of a command that trains by a YAML file, and the settings among them, such as training.seed=1."""
+    parser.add_argument(
+        "-f", "--config-file", required=needs_file, type=own_file, help="YAML file with the settings of the run"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the run of this name, if it was started")
+    parser.add_argument("--runs_dir", type=folder_path, default=Path("runs"), help="folder of the runs' folders")
+    args, settings = parser.parse_known_args(words)
+    if options := [word for word in settings if word.startswith("-") and "=" not in word]:
+        parser.error(f"unrecognized arguments: {' '.join(options)}")
+    return args, settings
 
 
 def _told(convert: Callable[[], Any]) -> Any:

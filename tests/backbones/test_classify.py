@@ -221,9 +221,9 @@ def test_two_processes_train_to_their_end_and_score_as_one(away: Path):
 def test_film_that_is_lost_after_the_start_ends_the_run_in_one_line(
     num_workers: int, is_there: bool, away: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    import backbones.session
+    from recognition.training import session
 
-    film, fit = away / "films/up_0002.mp4", backbones.session.fit
+    film, fit = away / "films/up_0002.mp4", session.fit
 
     def spoiled(*args: object) -> object:
         content = film.read_bytes()
@@ -232,7 +232,7 @@ def test_film_that_is_lost_after_the_start_ends_the_run_in_one_line(
             film.write_bytes(content[: len(content) // 2])
         return fit(*args)
 
-    monkeypatch.setattr(backbones.session, "fit", spoiled)
+    monkeypatch.setattr(session, "fit", spoiled)
     words = ("data.validation_share=0", "training.n_epochs=1", f"data.workers={num_workers}", "training.batch_size=8")
     result = run_here(CLASSIFY, "-f", "run.yaml", *words, cwd=away)
     assert result.returncode == 1
