@@ -15,5 +15,6 @@ CASES = {
     "busy": "busy",
     "preprocess": "films",
     "clips": "clip_reading",
+    "clip_step": "clip_training",
 }
 GPU_CASES = ["transformer", "ur_lstm", "mlstm", "mamba2", "epoch", "preprocess"]

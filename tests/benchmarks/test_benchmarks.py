@@ -19,7 +19,16 @@ def tiny_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("name", "num_rows"),
-    {"ur_lstm": 3, "batch": 2, "generate": 2, "epoch": 1, "busy": 3, "preprocess": 2, "clips": 10}.items(),
+    {
+        "ur_lstm": 3,
+        "batch": 2,
+        "generate": 2,
+        "epoch": 1,
+        "busy": 3,
+        "preprocess": 2,
+        "clips": 10,
+        "clip_step": 1,
+    }.items(),
 )
 def test_case_measures_all_its_rows(name: str, num_rows: int):
     rows = list(getattr(importlib.import_module(f"benchmarks.{CASES[name]}"), name)("cpu"))
