@@ -1,0 +1,153 @@
+"""Captions as a task of the training loop: what is said of each clip?
+
+Shapes: B films, C clips, N frames a clip, D features, n captions of up to L tokens.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from captioning.captioner import Captioner
+from captioning.config import CaptionSettings, TrainingConfig
+from captioning.dataset import CaptionDataset
+from captioning.language import tokenise
+from captioning.metrics import score_corpus
+from recognition.common.ahead import made_ahead
+from recognition.training.loop import IsStopAsked, Validation, sum_of_all
+
+GREEDY = {"num_beams": 1, "top_p": None}  # for validation, in a fifth of the time of beams
+
+
+class CaptionBatch(NamedTuple):
+    """Films and what is said of their clips."""
+
+    features: Tensor  # (B, C, N, D)
+    has_clip: Tensor  # (B, C) bool
+    ids: Tensor  # (n, L) int64
+    lengths: Tensor  # (n,)
+    of: Tensor  # (n, 2): each caption's film and clip in the batch
+
+
+class CaptioningTask:
+    """A captioner that learns; see `recognition.training.loop.Task`.
+
+    Args:
+        model: the captioner.
+        train_set, validation_set: films with captions.
+        fabric: launched.
+        config: all settings.
+    """
+
+    def __init__(
+        self,
+        model: Captioner,
+        train_set: CaptionDataset,
+        validation_set: CaptionDataset,
+        fabric: Fabric,
+        config: CaptionSettings,
+    ):
+        self.captioner, self.train_set, self.validation_set = model, train_set, validation_set
+        self.model: nn.Module = model
+        self.fabric, self.config = fabric, config
+        learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        training = config.training
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+            learned, lr=training.learning_rate, weight_decay=training.weight_decay
+        )
+        self.others: Mapping[str, nn.Module] = {}
+
+    def num_steps(self, epoch: int) -> int:
+        return max(1, len(self.train_set) // self.config.training.batch_size)
+
+    def batches(self, epoch: int, first: int, is_stop_asked: IsStopAsked) -> Iterator[CaptionBatch]:
+        training, fabric = self.config.training, self.fabric
+        order = np.random.default_rng((training.seed, epoch)).permutation(len(self.train_set))
+        steps = range(first, self.num_steps(epoch))
+
+        def make(step: int) -> CaptionBatch:
+            numbers = order[step * training.batch_size : (step + 1) * training.batch_size]
+            rng = np.random.default_rng((training.seed, epoch, step, fabric.global_rank))
+            return self.batch(self.train_set, numbers[fabric.global_rank :: fabric.world_size], rng)
+
+        return made_ahead(make, steps, min(1, training.num_workers), is_stop_asked)
+
+    def learning_rate(self, step: int, num_steps: int) -> float:
+        return learning_rate(step, num_steps, self.config.training)
+
+    def loss(self, model: nn.Module, batch: CaptionBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        total, num_tokens = model(*batch)
+        return total / num_tokens, {"loss": total.detach().double(), "count": num_tokens.double()}
+
+    def validate(self, model: nn.Module, epoch: int) -> Validation:
+        loss = self._validation_loss(model)
+        if self.config.training.best_by == "loss":
+            return Validation({"loss": loss}, [-loss])
+        captions = write_captions(self.fabric, self.captioner, self.validation_set, self.config, greedy=True)
+        references = [[text] for film in self.validation_set.texts for text in film]
+        found = score_corpus(list(itertools.chain(*captions)), references, with_meteor=False)
+        scores = {"loss": loss} | {name: found[name] for name in ("bleu_4", "rouge_l", "cider_d")}
+        return Validation(scores, [found["cider_d"], -loss])
+
+    def batch(self, dataset: CaptionDataset, numbers: Sequence[int], rng: np.random.Generator | None) -> CaptionBatch:
+        """Some films with their captions; frames move a little where a generator is given and the settings say so."""
+        films = dataset.batch(numbers, rng)
+        of = [(film, clip) for film, texts in enumerate(films.texts) for clip in range(len(texts))]
+        texts = list(itertools.chain(*films.texts))
+        ids, lengths = tokenise(texts, self.captioner.language, self.captioner.longest_caption)
+        return CaptionBatch(films.features, films.has_clip, ids, lengths, torch.tensor(of))
+
+    @torch.no_grad()
+    def _validation_loss(self, model: nn.Module) -> float:
+        """-log p of a token, the mean over all captions of the validation films."""
+        model.eval()
+        totals = [0.0, 0.0]
+        for numbers in shares(len(self.validation_set), self.config, self.fabric):
+            batch = self.fabric.to_device(self.batch(self.validation_set, numbers, None))
+            with self.fabric.autocast():
+                total, num_tokens = model(*batch)
+            totals = [totals[0] + total.item(), totals[1] + num_tokens.item()]
+        total_of_all, num_of_all = sum_of_all(self.fabric, totals)
+        return total_of_all / num_of_all
+
+
+def shares(num_films: int, config: CaptionSettings, fabric: Fabric) -> list[list[int]]:
+    """The numbers of this process's films, some at a time."""
+    own = list(range(num_films))[fabric.global_rank :: fabric.world_size]
+    size = config.training.batch_size
+    return [own[first : first + size] for first in range(0, len(own), size)]
+
+
+def write_captions(
+    fabric: Fabric, model: Captioner, dataset: CaptionDataset, config: CaptionSettings, greedy: bool = False
+) -> list[list[str]]:
+    """The captions of all films of a data set, clip by clip; the same in all processes, which share the work."""
+    generation = config.generation.model_copy(update=GREEDY) if greedy else config.generation
+    own: dict[int, list[str]] = {}
+    for numbers in shares(len(dataset), config, fabric):
+        films = fabric.to_device(dataset.batch(numbers, None))
+        with fabric.autocast():
+            captions = model.generate(films.features, films.has_clip, generation)
+        own |= dict(zip(numbers, captions, strict=True))
+    if fabric.world_size > 1:
+        gathered: list[dict[int, list[str]]] = [{}] * fabric.world_size
+        torch.distributed.all_gather_object(gathered, own)
+        own = {number: captions for part in gathered for number, captions in part.items()}
+    return [own[number] for number in range(len(dataset))]
+
+
+def learning_rate(step: int, num_steps: int, config: TrainingConfig) -> float:
+    """The rate at `step` of `num_steps`, counted from 0: a linear rise over a share of them, then constant or a cosine
+    that falls to 0."""
+    warmup = round(config.warmup * num_steps)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    if config.schedule == "constant":
+        return config.learning_rate
+    progress = (step - warmup) / max(1, num_steps - warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
