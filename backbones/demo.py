@@ -31,6 +31,7 @@ from recognition.common.command_line import ArgumentParser, Failure, folder_path
 
 HERE = Path(os.path.relpath(Path(__file__).parents[1]))
 CONFIGS = HERE / "config-files" / "backbones" / "demo"
+MEMORY = HERE / "config-files" / "compare" / "novelty_filter.yaml"
 NUM_TRAIN, NUM_TEST = {"ten": 500, "eight": 640}, {"ten": 300, "eight": 320}
 MEMORY_FILMS, FILM_S, FPS = 24, 84, 6  # as demo.py makes them
 EYES = ("random", "memory", "labels")  # names of runs
@@ -134,8 +135,7 @@ def ask(folder: Path, eye: str) -> None:
     command(folder, f"generate-{eye}", "generate_dataset.py", *paths, *EPISODES, *SIZES)
     files = [f"dataset.{split}_indices_file={features / f'{split}_indices.h5'}" for split in ("train", "test")]
     words = *files, f"dataset.video_path={features}", "training.n_epochs=4", "resume=auto", f"name=recall-{eye}"
-    config = HERE / "config-files" / "compare" / "novelty_filter.yaml"
-    command(folder, f"recall-{eye}", "train.py", f"-f={config}", f"--runs_dir={folder / 'runs'}", *words)
+    command(folder, f"recall-{eye}", "train.py", f"-f={MEMORY}", f"--runs_dir={folder / 'runs'}", *words)
 
 
 def probe(folder: Path, eye: str) -> None:

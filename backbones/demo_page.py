@@ -58,7 +58,7 @@ def write_page(folder: Path, found: dict[str, Any]) -> None:
             for name, (title, rows, chance) in bars.items()
         },
         eyes=eyes,
-        num_films=found["eyes"]["labels"]["probe"]["num_films"],
+        num_films=found["eyes"]["random"]["probe"]["num_films"],
         trained=_trained(found),
     )
     with written_whole(folder / "demo.html") as part:
