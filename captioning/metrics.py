@@ -17,9 +17,7 @@ from captioning.meteor import meteor_counts, meteor_of
 from recognition.common.command_line import InputError
 
 # A bracket is in small letters when it is compared with these, so "-lrb-" stays among the tokens, as in coco-caption.
-MARKS = frozenset(
-    ["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"]
-)
+MARKS = {"''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"}
 METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d", "meteor")
 BETA = 1.2  # of ROUGE-L: how much recall outweighs precision
 
