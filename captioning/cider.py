@@ -29,9 +29,7 @@ class CiderD:
         grams = [[_grams(reference) for reference in of_clip] for of_clip in references]
         self._clips_with = Counter(gram for of_clip in grams for gram in set().union(*of_clip))
         self._log_num = math.log(max(len(references), 1))
-        self._references = [
-            [_Vector(self._weights(counts), _bigrams(counts)) for counts in of_clip] for of_clip in grams
-        ]
+        self._references = [[self._vector(counts) for counts in of_clip] for of_clip in grams]
 
     def scores(self, hypotheses: Sequence[Sequence[str]]) -> np.ndarray:
         """CIDEr-D of a caption, in tokens, for each clip (N,), from 0 to 10; the corpus has the mean."""
@@ -39,15 +37,22 @@ class CiderD:
 
     def score(self, hypothesis: Sequence[str], number: int) -> float:
         """CIDEr-D of a caption, in tokens, for one clip: 0 where it has no words."""
-        counts = _grams(hypothesis)
-        vector = _Vector(self._weights(counts), _bigrams(counts))
-        of_clip = [vector.likeness(reference) for reference in self._references[number]]
-        return 10 * sum(of_clip) / len(of_clip)
+        return self._likeness(self._vector(_grams(hypothesis)), self._references[number])
 
-    def _weights(self, counts: Counter[Words]) -> dict[Words, float]:
-        return {
+    def of_constant(self, hypothesis: Sequence[str]) -> np.ndarray:
+        """CIDEr-D of one caption, in tokens, for every clip (N,)."""
+        vector = self._vector(_grams(hypothesis))
+        return np.array([self._likeness(vector, of_clip) for of_clip in self._references], float)
+
+    @staticmethod
+    def _likeness(vector: "_Vector", references: Sequence["_Vector"]) -> float:
+        return 10 * sum(vector.likeness(reference) for reference in references) / len(references)
+
+    def _vector(self, counts: Counter[Words]) -> "_Vector":
+        weights = {
             gram: count * (self._log_num - math.log(max(1, self._clips_with[gram]))) for gram, count in counts.items()
         }
+        return _Vector(weights, sum(count for gram, count in counts.items() if len(gram) == 2))
 
 
 class _Vector:
@@ -79,8 +84,3 @@ def _grams(words: Sequence[str]) -> Counter[Words]:
         for length in range(1, MOST_WORDS + 1)
         for start in range(len(words) - length + 1)
     )
-
-
-def _bigrams(counts: Counter[Words]) -> int:
-    """How many bigrams a caption has, each as often as it is there."""
-    return sum(count for gram, count in counts.items() if len(gram) == 2)

@@ -52,7 +52,9 @@ def read_rows(path: Path) -> list[ClipRow]:
     if path.is_dir():
         raise InputError(f"{path}: is a folder, and a file of rows is due")
     data = read_whole(path)
-    rows = list(_npz_rows(path, data) if zipfile.is_zipfile(data) else _pickle_rows(path, read_pickle(path)))
+    is_archive = zipfile.is_zipfile(data)
+    data.seek(0)
+    rows = list(_npz_rows(path, data) if is_archive else _pickle_rows(path, read_pickle(path)))
     if not rows:
         raise InputError(f"{path}: has no rows")
     for row in rows:
