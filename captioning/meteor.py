@@ -1,12 +1,12 @@
 """METEOR 1.5 (Denkowski and Lavie 2014), by its authors' own program, which needs Java; no other goes by this name."""
 
+import atexit
 import importlib.util
 import shutil
 import subprocess
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -33,8 +33,7 @@ def meteor_counts(
     if missing := what_is_missing():
         return missing
     try:
-        with _Program() as program:
-            counts = np.array([program.count(*pair) for pair in zip(hypotheses, references, strict=True)])
+        counts = np.array([_program().count(*pair) for pair in zip(hypotheses, references, strict=True)])
     except (Failure, OSError) as error:
         return f"not computed: {error}"
     # The program, when it adds up clips, counts no chunk for those that are word for word as the reference.
@@ -45,27 +44,20 @@ def meteor_counts(
 
 def meteor_of(counts: np.ndarray) -> np.ndarray:
     """METEOR (R,) of counts (R, 23), be they a clip's or sums over clips. Raises Failure if the program fails."""
-    with _Program() as program:
-        parts = [program.scores(counts[start : start + MOST_ROWS]) for start in range(0, len(counts), MOST_ROWS)]
-    return np.concatenate(parts)
+    rows = range(0, len(counts), MOST_ROWS)
+    return np.concatenate([_program().scores(counts[start : start + MOST_ROWS]) for start in rows])
 
 
 class _Program:
     """The program, asked line by line."""
 
-    def __enter__(self) -> "_Program":
+    def __init__(self) -> None:
         words = ["java", "-Xmx2G", "-jar", str(_jar()), "-", "-", "-stdio", "-l", "en", "-norm"]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
             words, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, encoding="utf-8"
         )
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
+        atexit.register(self._process.kill)
 
     def count(self, hypothesis: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
         texts = [" ".join(word for word in words if "|" not in word) for words in (*references, hypothesis)]
@@ -87,6 +79,12 @@ class _Program:
         if not answers[-1].strip():
             raise Failure("METEOR's program has ended before its work was done; is there memory for it, 2 GB?")
         return answers
+
+
+@lru_cache
+def _program() -> _Program:
+    """Started once: it takes seconds."""
+    return _Program()
 
 
 @lru_cache

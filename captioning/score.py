@@ -50,18 +50,22 @@ class Scored:
     def films(self) -> list[str]:
         return [clip.film for clip in self.said]
 
+    @classmethod
+    def of(cls, name: str, target: Path, said: list[Said], with_meteor: bool = True) -> "Scored":
+        captions, references = [clip.caption for clip in said], [clip.references for clip in said]
+        return cls(name, target, said, clip_scores(captions, references, with_meteor))
+
     def saying(self, name: str, captions: Sequence[str]) -> "Scored":
         """The same clips with other captions."""
         said = [replace(clip, caption=text) for clip, text in zip(self.said, captions, strict=True)]
-        scores = clip_scores(captions, [clip.references for clip in said], not isinstance(self.scores.meteor, str))
-        return Scored(name, self.target, said, scores)
+        return Scored.of(name, self.target, said, not isinstance(self.scores.meteor, str))
 
 
 def main() -> None:
     args = parse_arguments()
-    scored = [score_file(path, args.reference_file) for path in args.captions_files]
-    first = scored[0]
-    others = [in_order_of(first, other) for other in scored[1:]]
+    files = [read_file(path, args.reference_file) for path in args.captions_files]
+    scored = [Scored.of(name, target, in_order_of(files[0][2], name, said)) for name, target, said in files]
+    first, *others = scored
     print_head(first, args.average)
     told = describe(first, args) | {"floors": {}, "differences": {}}
     for name, texts in floor_captions(args, first).items():
@@ -73,8 +77,8 @@ def main() -> None:
     tell_rest(scored)
 
 
-def score_file(path: Path, reference_files: Sequence[Path]) -> Scored:
-    """Read the captions of a run's folder or a file, and score them."""
+def read_file(path: Path, reference_files: Sequence[Path]) -> tuple[str, Path, list[Said]]:
+    """The name of a run's folder or a file, where its scores are to be, and its captions."""
     name, file = str(path), path
     if path.is_dir():
         name, file = path.resolve().name, path / "captions.json"
@@ -85,31 +89,21 @@ def score_file(path: Path, reference_files: Sequence[Path]) -> Scored:
     else:
         said = read_said(file)
         said = with_references(said, reference_files) if reference_files else said
-    target = "scores.json" if file.name == "captions.json" else f"{file.stem}-scores.json"
-    scores = clip_scores([clip.caption for clip in said], [clip.references for clip in said])
-    return Scored(name, file.with_name(target), said, scores)
+    return name, file.with_name("scores.json" if file.name == "captions.json" else f"{file.stem}-scores.json"), said
 
 
-def in_order_of(first: Scored, other: Scored) -> Scored:
-    """The other's captions in the order of the first's, scored anew. Raises InputError if clips or references are not
-    the same."""
-    by_clip = {(clip.film, clip.clip): clip for clip in other.said}
-    keys = [(clip.film, clip.clip) for clip in first.said]
+def in_order_of(first: Sequence[Said], name: str, said: Sequence[Said]) -> list[Said]:
+    """Captions in the order of the first file's. Raises InputError if clips or references are not the same."""
+    by_clip = {(clip.film, clip.clip): clip for clip in said}
+    keys = [(clip.film, clip.clip) for clip in first]
     if wrong := sorted(set(keys) ^ by_clip.keys()):
-        film, clip = wrong[0]
-        raise InputError(
-            f"{other.name}: clip {clip} of {shown(film)} is not in both it and {first.name}; compare equals"
-        )
-    said = [by_clip[key] for key in keys]
-    for clip, its in zip(first.said, said, strict=True):
-        if clip.references != its.references:
-            raise InputError(
-                f"{other.name}: clip {its.clip} of {shown(its.film)} has other references than in {first.name}"
-            )
-    places = {id(clip): place for place, clip in enumerate(other.said)}
-    rows = [places[id(clip)] for clip in said]
-    parts = {name: part if isinstance(part, str) else part[rows] for name, part in vars(other.scores).items()}
-    return Scored(other.name, other.target, said, ClipScores(**parts))
+        film, number = wrong[0]
+        raise InputError(f"{name}: clip {number} of {shown(film)} is not in both this and the first; compare equals")
+    ordered = [by_clip[key] for key in keys]
+    for clip, other in zip(first, ordered, strict=True):
+        if clip.references != other.references:
+            raise InputError(f"{name}: clip {clip.clip} of {shown(clip.film)} has other references than in the first")
+    return ordered
 
 
 def floor_captions(args: Namespace, first: Scored) -> dict[str, list[str]]:
@@ -173,7 +167,7 @@ def describe(scored: Scored, args: Namespace, is_floor: bool = False) -> dict[st
 def differences(first: Scored, other: Scored, args: Namespace) -> dict[str, dict[str, Any]]:
     """How much the first is better, which is printed too."""
     found = paired_differences(first.scores, other.scores, first.films, args.average, args.seed)
-    by, ends = ({name: pair[part] for name, pair in found.items()} for part in (0, 1))
+    by, ends = {name: pair[0] for name, pair in found.items()}, {name: pair[1] for name, pair in found.items()}
     print_row(f"{first.name} less {other.name}", by, ends)
     return {name: {"by": by[name], "interval": ends[name]} for name in found}
 
