@@ -37,10 +37,19 @@ PUBLISHED_NAMES = {"TransformerEncoder": "transformer", "LSTM": "ur_lstm", "xLST
 
 
 def build_model(name: str, config: StackConfig, layout: Layout) -> Recogniser:
-    """Build a recogniser of the layers that `config`, one of CONFIGS[name], asks for; torch's generator draws weights.
+    """Build a recogniser of the layers of `build_mixers`; torch's generator draws weights.
 
-    With key-value slots each layer follows a key-value memory of its own. The layout's `clip_frames` is for layers that
-    look at clips and whose settings do not say how long these are. Raises ValueError as `Recogniser` does.
+    The layout's `clip_frames` is for layers that look at clips and whose settings do not say how long these are. Raises
+    ValueError as `Recogniser` does.
+    """
+    mixers, residual = build_mixers(name, config)
+    return Recogniser(mixers, layout, config.d_embed, residual, config.match_init)
+
+
+def build_mixers(name: str, config: StackConfig) -> tuple[list[Mixer], list[bool]]:
+    """The layers that `config`, one of CONFIGS[name], asks for, and which of them are to be in a residual block.
+
+    With key-value slots each layer follows a key-value memory of its own.
     """
     mixers: list[Mixer] = []
     residual = []
@@ -50,4 +59,4 @@ def build_model(name: str, config: StackConfig, layout: Layout) -> Recogniser:
             residual.append(True)
         mixers.append(MODELS[family](settings))
         residual.append(settings.residual)
-    return Recogniser(mixers, layout, config.d_embed, residual, config.match_init)
+    return mixers, residual

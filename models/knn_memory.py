@@ -208,6 +208,21 @@ class KNNMemory(Mixer):
             self.retrieved = self._in_order(x, found)
         return self._read(x, 1, self._keys_values(x), found, graph)
 
+    def step(self, x: Tensor, memory: ExternalMemory) -> Tensor:
+        """`forward`, one segment a call: read x (B, any number, M) against what is stored, then store it, untrained.
+
+        In evaluation mode `retrieved` is what its frames found. Raises ValueError with `xl`: there is no cache.
+        """
+        if self.config.xl:
+            raise ValueError(f"xl {self.config.xl}: a kNN memory that goes on step by step has no cache, set it to 0")
+        found = self._search(x, memory)
+        if not self.training:
+            self.retrieved = self._in_order(x, found)
+        local = self._keys_values(x)
+        y = self._read(x, x.shape[1], local, found, None)
+        memory.add(*local)
+        return y
+
     @property
     def _trains_memory(self) -> bool:
         return self.config.memory_grad == "selected" and torch.is_grad_enabled()

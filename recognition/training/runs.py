@@ -231,9 +231,12 @@ class Run:
             self.previous_file.replace(self.last_file)
 
     def save_best(self, weights: dict[str, Tensor]) -> None:
-        """Keep the weights that validation chose."""
+        """Keep the weights that validation chose. Those that share memory are kept each by itself."""
         with written_whole(self.best_file) as part:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, part)
+            whole = torch.contiguous_format
+            save_file(
+                {name: tensor.detach().cpu().clone(memory_format=whole) for name, tensor in weights.items()}, part
+            )
 
     def load_best(self) -> dict[str, Tensor]:
         """What `save_best` kept. Raises InputError if there is nothing."""

@@ -209,6 +209,26 @@ def test_stream_in_parts_is_read_as_the_same_frames_at_once():
     assert torch.equal(layer.retrieved, retrieved)
 
 
+@pytest.mark.parametrize("settings", [{}, {**FULL, "fusion": "joint", "causal": True, "familiarity": False}])
+def test_steps_of_a_segment_each_equal_the_frames_at_once(settings):
+    layer, x = build_exact(**settings, memory_grad="none").eval(), draw(B, S, M).double().requires_grad_()
+    memory = layer.build_memory(B, S, x.device)
+    y = torch.cat([layer.step(part, memory) for part in x.split(7, 1)], 1)
+    gradients = torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])
+    torch.testing.assert_close(y, layer(x), rtol=1e-12, atol=1e-12)
+    expected = torch.autograd.grad(layer(x).square().sum(), [x, *layer.parameters()])
+    torch.testing.assert_close(gradients, expected, rtol=1e-10, atol=1e-10)
+    assert memory.count.tolist() == [S] * B
+    assert layer.retrieved.shape == (B, S % 7, layer.config.n_heads * layer.config.k)
+    assert layer.retrieved.max() == S - S % 7 - 1  # of the last segment, which does not find itself
+
+
+def test_step_with_a_cache_is_refused():
+    layer = build(xl=3)
+    with pytest.raises(ValueError, match="xl 3: .* set it to 0"):
+        layer.step(draw(B, 7, M), layer.build_memory(B, S, torch.device("cpu")))
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("n_heads", [1, 4])
 def test_probe_retrieves_the_frame_it_shows(n_heads):
