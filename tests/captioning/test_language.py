@@ -48,7 +48,7 @@ def test_dots_in_a_row_are_not_taken_for_another_token_than_the_stop():
 
 
 def test_words_of_the_captions_are_tokens_of_the_small_model():
-    ids, lengths = tokenise(TEXTS, load_language(str(folder())))
+    _, lengths = tokenise(TEXTS, load_language(str(folder())))
     assert lengths.tolist() == [len(text.split()) + 1 for text in TEXTS]  # and the stop
 
 
@@ -79,7 +79,8 @@ def test_folder_that_is_not_whole_is_refused(copied, missing):
     if missing == "tokenizer.json":
         (copied / "tokenizer_config.json").unlink()
     told = refusal_of(copied)
-    assert told.startswith(f"{copied}: ") and "model.safetensors and tokenizer.json" in told
+    assert told.startswith(f"{copied}: ")
+    assert "model.safetensors and tokenizer.json" in told
 
 
 def test_pickled_weights_are_not_read(copied):

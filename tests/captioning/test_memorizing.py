@@ -110,7 +110,9 @@ def test_every_weight_learns_also_in_bfloat16():
         loss = mapper(draw(2, 2, 3, D).float()).square().sum()
     loss.backward()
     for name, parameter in mapper.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
 
 
 def test_found_frames_are_earlier_ones_of_the_film():
@@ -118,7 +120,8 @@ def test_found_frames_are_earlier_ones_of_the_film():
     mapper(draw(2, 3, 2, D))
     found = mapper.retrieved
     assert found.shape == (2, 3, P, H * E)
-    assert found.min() >= 0 and all(found[:, clip].max() < 2 * clip + 1 for clip in range(3))
+    assert found.min() >= 0
+    assert all(found[:, clip].max() < 2 * clip + 1 for clip in range(3))
     mapper(draw(1, 1, 1, D))
     assert (mapper.retrieved == -1).all()
 
