@@ -152,7 +152,7 @@ class ExternalMemory(nn.Module):
             at_once = max(MIN_KEYS_AT_ONCE, self.tile // max(1, queries[..., 0].numel()))
             for first in range(0, num_used, at_once):
                 piece = slice(first, min(first + at_once, num_used))
-                similarity = _similarity(queries, self._chosen_part(self.keys)[:, :, piece].to(q))  # (B, H, N, keys)
+                similarity = inner_products(queries, self._chosen_part(self.keys)[:, :, piece].to(q))  # (B, H, N, keys)
                 similarity = similarity.masked_fill(slot_ids[..., piece] < 0, -torch.inf)
                 near, place = similarity.topk(min(k, similarity.shape[3]), dim=3)
                 near_ids = slot_ids[..., piece].expand_as(similarity).gather(3, place)
@@ -228,7 +228,7 @@ def take(table: Tensor, places: Tensor) -> Tensor:
     return table.gather(2, flat.expand(-1, -1, -1, table.shape[3])).view(*places.shape, table.shape[3])
 
 
-def _similarity(queries: Tensor, keys: Tensor) -> Tensor:
+def inner_products(queries: Tensor, keys: Tensor) -> Tensor:
     """(B, H, N, D) and (B, G, S, D) to (B, H, N, S), in full precision: TF32 would blur what tells neighbours apart."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.config import Count, MixerConfig
-from models.external_memory import Backend, ExternalMemory, IndexKind, Retrieved, take
+from models.external_memory import Backend, ExternalMemory, IndexKind, Retrieved, inner_products, take
 from models.mixer import Mixer
 from models.norm import LayerNorm
 from models.optional import find_module
 
 NUM_BUCKETS, MAX_DISTANCE = 32, 128  # of relative positions, as T5's (Raffel et al. 2020, arXiv:1910.10683)
+AT_ONCE = 1 << 24  # floats that segments of short episodes may take to be read all at once
 KeysValues = tuple[Tensor, Tensor]  # (B, G, frames, D) each
 
 
@@ -126,6 +127,8 @@ class KNNMemory(Mixer):
         """x (B, T, M) to (B, T, M), or to the last `num_last` frames alone. Every call starts with an empty store."""
         num_frames, num_read = x.shape[1], x.shape[1] if num_last is None else num_last
         num_probes = (num_last or 0) if self.num_probes is None else self.num_probes
+        if num_read == num_frames and num_probes == 0 and self._is_short(x):
+            return self._read_at_once(x)
         study, probes = x.split([num_frames - num_probes, num_probes], 1)
         memory = self.build_memory(len(x), study.shape[1], x.device)
         graph = self._keys_values(study) if self._trains_memory and study.shape[1] else None
@@ -222,6 +225,26 @@ class KNNMemory(Mixer):
         y = self._read(x, x.shape[1], local, found, None)
         memory.add(*local)
         return y
+
+    def _is_short(self, x: Tensor) -> bool:
+        """Whether x (B, T, M) is whole segments that all stay in a store, few enough to be read at once."""
+        config, num_frames = self.config, x.shape[1]
+        is_plain = not config.xl and config.backend == "exact" and config.store == "float32"
+        is_kept = num_frames % config.segment == 0 and config.segment < num_frames <= config.capacity
+        most = max(num_frames, min(config.k, num_frames) * self.d_head)  # floats of a frame and head
+        return is_plain and is_kept and len(x) * config.n_heads * num_frames * most <= AT_ONCE
+
+    def _read_at_once(self, x: Tensor) -> Tensor:
+        """What `forward` says of x, without a store: each segment looks up what stands before it."""
+        num_frames, size = x.shape[1], self.config.segment
+        keys, values = self._keys_values(x)
+        with torch.no_grad():
+            place = torch.arange(num_frames, device=x.device)
+            is_stored = place < (place // size * size)[:, None]
+            similarity = inner_products(self._queries(x), keys).masked_fill(~is_stored, -torch.inf)  # (B, H, T, T)
+            near, ids = similarity.topk(min(self.config.k, num_frames - size), dim=3)
+        graph = (keys, values) if self._trains_memory else (keys.detach(), values.detach())
+        return self._read(x, size, (keys, values), Retrieved(keys, values, near > -torch.inf, ids), graph)
 
     @property
     def _trains_memory(self) -> bool:

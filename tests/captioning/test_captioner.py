@@ -19,6 +19,7 @@ from recognition.training.runs import Run
 
 B, C, N, D = 2, 4, 3, 6
 HAS_CLIP = torch.tensor([[True] * 4, [True, True, False, False]])
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # sums in another order
 GREEDY = GenerationConfig(num_beams=1, max_new_tokens=12)
 KINDS = ["mlp", "transformer", "memorizing"]
 
@@ -53,20 +54,16 @@ def captions_of(captioner: Captioner) -> tuple[Tensor, Tensor, Tensor]:
     return ids, lengths, HAS_CLIP.nonzero()
 
 
-def is_earlier(kind: str) -> dict[str, float]:
-    return {"rtol": 1e-4, "atol": 1e-5}
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_prefixes_of_a_film_are_those_it_has_alone_and_not_those_of_later_clips_or_padding(kind):
     captioner, features = build(kind).eval(), draw(B, C, N, D)
     features[~HAS_CLIP] = torch.nan
-    whole, close = captioner.prefixes(features, HAS_CLIP), {"rtol": 1e-4, "atol": 1e-5}
+    whole = captioner.prefixes(features, HAS_CLIP)
     assert whole.shape == (B, C, 4, 32)
     for film, num in ((0, 4), (1, 2), (0, 1), (0, 2)):
         there = torch.ones(1, num, dtype=torch.bool)
         alone = captioner.prefixes(features[film : film + 1, :num], there)
-        torch.testing.assert_close(alone[0], whole[film, :num], **close)
+        torch.testing.assert_close(alone[0], whole[film, :num], **CLOSE)
     assert not whole[1, 2:].any()
     earlier = torch.cat([draw(B, 1, N, D, seed=2), features[:, 1:]], 1)
     assert not torch.allclose(captioner.prefixes(earlier, HAS_CLIP)[0, 3], whole[0, 3])
@@ -165,7 +162,7 @@ def test_best_weights_come_back_whole_though_some_are_shared(kind, tmp_path):
 
 
 def test_captions_overfit_eight_clips():
-    """And those of second showings need the memory: these clips look alike, and the ones before them do not."""
+    """The last two clips of both films look alike, so that their captions can only be told by what came before."""
     captioner, features = build(), draw(B, C, N, D)
     features[1, 2:] = features[0, 2:]
     has_clip = torch.ones(B, C, dtype=torch.bool)
@@ -194,15 +191,14 @@ def test_memory_of_another_film_is_what_stood_before_in_that_film_and_nothing_el
     by_hand = torch.cat([others[1:, :3], features[:1, 3:]], 1)  # the second film's first three clips, then the own one
     short = torch.cat([others[:1, :2], others[:1, :1], features[:1, 3:]], 1)  # the first has two, and begins again
     there = torch.ones(1, 4, dtype=torch.bool)
-    close = {"rtol": 1e-4, "atol": 1e-5}
-    torch.testing.assert_close(swapped[0, 3], captioner.prefixes(short, there)[0, 3], **close)
+    torch.testing.assert_close(swapped[0, 3], captioner.prefixes(short, there)[0, 3], **CLOSE)
     second = Films(others[1:], HAS_CLIP[:1])
     torch.testing.assert_close(
-        captioner.prefixes(features[:1], there, second)[0, 3], captioner.prefixes(by_hand, there)[0, 3], **close
+        captioner.prefixes(features[:1], there, second)[0, 3], captioner.prefixes(by_hand, there)[0, 3], **CLOSE
     )
     own = captioner.prefixes(features, HAS_CLIP)
-    torch.testing.assert_close(captioner.prefixes(features, HAS_CLIP, Films(features, HAS_CLIP)), own, **close)
-    torch.testing.assert_close(swapped[:, 0], own[:, 0], **close)
+    torch.testing.assert_close(captioner.prefixes(features, HAS_CLIP, Films(features, HAS_CLIP)), own, **CLOSE)
+    torch.testing.assert_close(swapped[:, 0], own[:, 0], **CLOSE)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "memorizing"])
@@ -213,7 +209,7 @@ def test_without_a_memory_of_the_film_another_one_changes_nothing(kind):
     assert torch.equal(captioner.prefixes(features, HAS_CLIP, others), own)
     assert captioner.retrieved(features, HAS_CLIP) is None
     alone = torch.cat([captioner.prefixes(features[:1, k : k + 1], HAS_CLIP[:1, :1]) for k in range(C)], 1)
-    torch.testing.assert_close(alone, own[:1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(alone, own[:1], **CLOSE)
 
 
 @pytest.mark.parametrize(("kind", "num_queries", "num_found"), [("mlp", N, 2 * 4), ("memorizing", 4, 2 * 32)])

@@ -12,6 +12,7 @@ from conftest import ROOT
 from pydantic import ValidationError
 from torch import Tensor
 
+from models import knn_memory
 from models.external_memory import ExternalMemory
 from models.knn_memory import KNNMemory, relative_buckets
 from models.optional import Found
@@ -221,6 +222,21 @@ def test_steps_of_a_segment_each_equal_the_frames_at_once(settings):
     assert memory.count.tolist() == [S] * B
     assert layer.retrieved.shape == (B, S % 7, layer.config.n_heads * layer.config.k)
     assert layer.retrieved.max() == S - S % 7 - 1  # of the last segment, which does not find itself
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"k": 50}, {"memory_grad": "none", "fusion": "joint"}, {**FULL, "causal": True, "familiarity": False}],
+)
+def test_short_episodes_read_at_once_equal_those_read_segment_by_segment(settings, monkeypatch):
+    layer, x = build_exact(**settings, capacity=21), draw(B, 21, M).double().requires_grad_()
+    found = []
+    for at_once in (knn_memory.AT_ONCE, 0):
+        monkeypatch.setattr(knn_memory, "AT_ONCE", at_once)
+        assert layer._is_short(x) == (at_once > 0)
+        y = layer(x)
+        found.append((y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])))
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
 
 
 def test_step_with_a_cache_is_refused():
