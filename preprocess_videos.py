@@ -4,6 +4,7 @@
   python preprocess_videos.py --weights resnet18.pth            weights from a file, where downloads are blocked
   python preprocess_videos.py --weights random:0                an untrained network, for a quick try
   python preprocess_videos.py --backbone convnext_tiny          any image classifier of torchvision
+  python preprocess_videos.py --backbone openai/clip-vit-base-patch32 --fps 5       CLIP's, of 5 frames a second
   python preprocess_videos.py --alter_every 30                  altered frames too, one in 30, to probe memory with
   python preprocess_videos.py --shard 2/8                       every eighth film from the second, for jobs that share
   torchrun --nproc_per_node=4 preprocess_videos.py              the same by four processes, each on a GPU of its own
@@ -28,6 +29,9 @@ A network that was trained here has weights which say how it sees: how many fram
 second. A film of 30 frames a second then gives every fourth frame for 7.5; the stride between windows stays in frames
 of the film, 64 for 16 such frames. --clip_fps does the same for torchvision's. Films from which the network has learned
 are marked in their feature files: generate_dataset.py lets them train memories, never test them.
+
+CLIP needs transformers: pip install -e '.[captioning]'. Its embeddings are those of the pictures (image_embeds), of the
+length in which they come. With --fps the file has a row for each frame that is read; its name for the backbone says so.
 
 With a --window_stride K below 16 windows overlap: a --clip_margin of 16 / K or more keeps far new probes free of frames
 that were studied, but near and same_shot ones may show some. Windows of every n-th frame overlap below 16 n.
@@ -72,6 +76,7 @@ def main() -> int:
         stride=args.window_stride,
         fps=args.clip_fps,
         gates=temporal_gates(args.temporal_gates),
+        frame_fps=args.fps,
     )
     args.output_dir.mkdir(parents=True, exist_ok=True)
     todo, failures = films_to_do(videos, backbone, args)
@@ -113,9 +118,11 @@ def parse_arguments() -> Namespace:
     )
     parser.add_argument(
         "--backbone",
+        type=path_or_word,
         default="resnet18",
         help="name of a classifier in torchvision.models or torchvision.models.video, or of a network in "
-        "models/clip_networks.py; srtg_NAME has temporal gates as published",
+        "models/clip_networks.py; srtg_NAME has temporal gates as published; or a CLIP of transformers, by a "
+        "name with a slash or as a folder",
     )
     parser.add_argument(
         "--weights",
@@ -153,6 +160,12 @@ def parse_arguments() -> Namespace:
         metavar="K",
         help="frames from the start of a window to that of the next, for networks for videos; unless given, as many as "
         "let no frame be in two windows, 16 where a window has 16 consecutive frames",
+    )
+    parser.add_argument(
+        "--fps",
+        type=number_between(0.1, 1000),
+        metavar="F",
+        help="read the frames that come nearest to F even times a second, not all; for networks for images",
     )
     parser.add_argument(
         "--clip_fps",

@@ -1,5 +1,5 @@
 """Frozen networks that turn frames into features, one by one or in windows: any classifier of images or of videos in
-torchvision, and any network of `models.clip_networks`, without its last layer."""
+torchvision, and any network of `models.clip_networks`, without its last layer; and the picture half of CLIP."""
 
 import hashlib
 import json
@@ -17,6 +17,7 @@ from models.clip_networks import NETWORKS, clip_network, published_name
 from models.temporal_gates import insert_temporal_gates
 from models.vision import torchvision
 from recognition.common.command_line import InputError, first_line
+from recognition.features.clip_model import ClipModel, is_clip, read_clip
 from recognition.features.preprocessing import Preprocessing, default_weights
 from recognition.features.weights_file import Eye, read_eye, read_state
 
@@ -27,6 +28,7 @@ class Backbone:
     Args:
         name: a classifier of torchvision.models, such as "resnet18", or of torchvision.models.video, such as "r3d_18"
             (512 features both), or a network of `models.clip_networks`; "srtg_NAME" has temporal gates as published.
+            A name with a slash, or a folder with config.json, is a CLIP, see `clip_model`, with weights of its own.
         weights: "DEFAULT" (torchvision's best, downloaded once), "random:SEED", or a file with the classifier's
             state dict (.pt, .pth or .safetensors). Its last linear layer may be missing, or of other classes. A file
             that says how its network sees (see `weights_file`) decides on what is not said here.
@@ -34,6 +36,7 @@ class Backbone:
         fast: compute in half precision where the device has it. Features then differ from float32's by rounding
             (cosine similarity above 0.9999 for resnet18).
         stride, fps: of the windows of a network for videos, see `Preprocessing`.
+        frame_fps: of a network for images, see `Preprocessing`.
         gates: settings of the temporal gates of a network of `models.clip_networks`, see `insert_temporal_gates`.
             Weights from a file are those of the network with its gates; DEFAULT has none for them. What is drawn at
             random is set by SEED, or else by seed 0.
@@ -56,27 +59,35 @@ class Backbone:
         stride: int | None = None,
         fps: float | None = None,
         gates: Mapping[str, Any] | None = None,
+        frame_fps: float | None = None,
     ):
         self.device = device
-        self.eye = eye = _eye(name, weights, gates)
-        name = eye.name if eye else name
-        self.preprocessing = Preprocessing(name, stride, eye, fps)
+        clip = _clip(name, weights, gates)
+        self.eye = eye = None if clip else _eye(name, weights, gates)
+        name = clip.name if clip else eye.name if eye else name
+        self.preprocessing = Preprocessing(name, stride, eye, fps, frame_fps, clip.pictures if clip else None)
         self.films = frozenset(eye.films if eye else ())
-        network, self.weights = _build(name, weights, eye), _called(weights, name)
-        last, self.num_features = _last_linear(network, name)
-        state = network.state_dict()
-        if _is_file(weights):
-            state = load_weights(network, Path(weights), name, "neither DEFAULT nor random:SEED", last)
-        self.weights_sha256 = state_digest(state)
-        network.set_submodule(last, nn.Identity())
+        if clip:
+            network, self.num_features, self.weights = clip.network, clip.num_features, weights
+            self.weights_sha256 = state_digest(network.state_dict())
+        else:
+            network, self.weights = _build(name, weights, eye), _called(weights, name)
+            last, self.num_features = _last_linear(network, name)
+            state = network.state_dict()
+            if _is_file(weights):
+                state = load_weights(network, Path(weights), name, "neither DEFAULT nor random:SEED", last)
+            self.weights_sha256 = state_digest(state)
+            network.set_submodule(last, nn.Identity())
         network.eval().requires_grad_(False)
         self.name = str(eye or name)
-        # Batch norms become part of the convolutions before them, and channels lie together: the same sums, faster.
-        if self.preprocessing.window == 1:
-            network, layout = fuse(network), torch.channels_last
-        else:  # whose convolutions are classes of their own, which are not fused
+        if self.preprocessing.window > 1 or frame_fps:
             self.name += f", {self.preprocessing}"
+        # Batch norms become part of the convolutions before them, and channels lie together: the same sums, faster.
+        layout = torch.channels_last
+        if self.preprocessing.window > 1:  # whose convolutions are classes of their own, which are not fused
             layout = torch.channels_last_3d
+        elif not clip:
+            network = fuse(network)
         self.network = network.to(device, memory_format=layout)  # type: ignore[call-overload]  # not in torch's stub
         self.compute_dtype = fast_dtype(device) if fast else torch.float32
         for module in network.modules():
@@ -122,6 +133,17 @@ def state_digest(state: dict[str, Tensor]) -> str:
         digest.update(name.encode())
         digest.update(state[name].contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _clip(name: str, weights: str, gates: Mapping[str, Any] | None) -> ClipModel | None:
+    """The CLIP of this name, or None if it is a network of another kind. Raises InputError."""
+    if not is_clip(name):
+        return None
+    if weights != "DEFAULT":
+        raise InputError(f"--weights {weights}: {name} has weights of its own; leave the option out")
+    if gates is not None:
+        raise InputError(f"--temporal_gates: temporal gates are for residual networks for clips; {name} is none")
+    return read_clip(name)
 
 
 def _is_file(weights: str) -> bool:

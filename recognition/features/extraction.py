@@ -21,7 +21,7 @@ from recognition.common.files import can_be_read, sha256
 from recognition.common.workers import done_by_workers
 from recognition.features.backbone import Backbone
 from recognition.features.feature_file import FeatureHeader, FeatureSpool
-from recognition.features.preprocessing import Preprocessing, Windows
+from recognition.features.preprocessing import Preprocessing, Windows, on_grid
 from recognition.films.alterations import ALTERATIONS
 from recognition.films.shots import ShotFinder
 from recognition.films.video import DECODER, DecodeError, decode, probe, reason
@@ -34,7 +34,7 @@ class FrameBatch(NamedTuple):
     first: int  # the number of the first of them in the film
     frames: Tensor  # (N * window, 3, crop, crop) uint8, windows one after the other
     times: Tensor  # (N,) seconds
-    stride: int  # frames of the film from one to the next
+    num_read: int  # frames of the film since the last batch
 
 
 class FeatureBatch(NamedTuple):
@@ -44,7 +44,7 @@ class FeatureBatch(NamedTuple):
     features: Tensor  # (N, D)
     altered: Tensor  # (M, A, D), of those that are altered, in A versions
     times: Tensor  # (N,) seconds
-    stride: int
+    num_read: int
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,15 @@ class FilmFrames:
 
     def _read(self, film: int) -> Iterator[FrameBatch | FilmEnd]:
         path = self.videos[film]
-        num_frames = num_windows = height = width = 0
+        num_frames = num_told = height = width = 0
+        middles: list[int] = []  # numbers of the frames for which windows stand
         frames: list[Tensor] = []
         times: list[float] = []
         shots = ShotFinder()
 
         def batch() -> FrameBatch:
-            first = num_windows - len(times)
-            return FrameBatch(film, first, torch.stack(frames), torch.tensor(times, dtype=torch.float64), lie.stride)
+            first, num_read = len(middles) - len(times), num_frames - num_told
+            return FrameBatch(film, first, torch.stack(frames), torch.tensor(times, dtype=torch.float64), num_read)
 
         try:
             check_name(path)
@@ -105,27 +106,27 @@ class FilmFrames:
             lie = self._windows(path)
             each = math.gcd(lie.step, lie.stride)  # no window has a frame between these
             recent: deque[tuple[Tensor, float]] = deque(maxlen=(lie.span - 1) // each + 1)  # frames with their times
-            for image, time_s in decode(path):
+            for image, time_s, is_due in on_grid(decode(path), self.preprocessing.frame_fps):
                 height, width = image.shape[:2]
                 num_frames += 1
                 shots.add(image)
-                if (num_frames - 1) % each:
+                if (num_frames - 1) % each or not is_due:
                     continue
                 recent.append((self.preprocessing.crop(torch.from_numpy(image).permute(2, 0, 1)), time_s))
                 if num_frames < lie.span or (num_frames - lie.span) % lie.stride:
                     continue
-                num_windows += 1
+                middles.append(num_frames - lie.span + lie.middle)
                 frames += [frame for frame, _ in list(recent)[:: lie.step // each]]
                 times.append(recent[lie.middle // each][1])
                 if len(times) == self.batch_size:
                     yield batch()
-                    frames, times = [], []
-            if num_windows == 0:
+                    frames, times, num_told = [], [], num_frames
+            if not middles:
                 raise DecodeError(f"has {num_frames} frames, too few for a window of {lie.span}")
             if times:
                 yield batch()
-            starts = first_windows(shots.starts, num_windows, lie)
-            rate, digest, after = probe(path).fps / lie.stride, sha256(path), path.stat()
+            starts = first_windows(shots.starts, middles)
+            rate, digest, after = self.preprocessing.rate(probe(path).fps), sha256(path), path.stat()
             if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
                 raise DecodeError("has changed while it was read")
             yield FilmEnd(film, "", digest, after.st_size, rate, width, height, starts)
@@ -150,11 +151,11 @@ def check_name(path: Path) -> None:
         raise DecodeError("its name is not UTF-8: rename it") from None
 
 
-def first_windows(starts: Sequence[int], num_windows: int, lie: Windows) -> tuple[int, ...]:
-    """The first windows of shots that begin at these frames, ascending from 0. A window is of its middle frame's shot,
-    so a shot may have none."""
-    windows = {max(0, -(-(start - lie.middle) // lie.stride)) for start in starts}
-    return tuple(sorted(window for window in windows if window < num_windows))
+def first_windows(starts: Sequence[int], middles: Sequence[int]) -> tuple[int, ...]:
+    """The first windows of shots that begin at these frames, ascending from 0. A window is of the shot of its middle
+    frame, whose numbers are given, ascending; so a shot may have none."""
+    windows = {0, *np.searchsorted(middles, starts).tolist()} - {len(middles)}
+    return tuple(sorted(windows))
 
 
 def compute_features(backbone: Backbone, alter_every: int, batch: FrameBatch) -> FeatureBatch:
@@ -164,7 +165,7 @@ def compute_features(backbone: Backbone, alter_every: int, batch: FrameBatch) ->
     altered = torch.empty(0, len(ALTERATIONS), backbone.num_features)
     if len(chosen):
         altered = torch.stack([backbone.features(alter(chosen)) for alter in ALTERATIONS.values()], 1)
-    return FeatureBatch(batch.film, backbone.features(batch.frames), altered, batch.times, batch.stride)
+    return FeatureBatch(batch.film, backbone.features(batch.frames), altered, batch.times, batch.num_read)
 
 
 class Storage(NamedTuple):
@@ -202,7 +203,7 @@ def extract(
                 item = compute(item)
             if isinstance(item, FeatureBatch):
                 spool.append(item.features.numpy(), item.times.numpy(), item.altered.numpy())
-                yield len(item.times) * item.stride
+                yield item.num_read
                 continue
             header = None if item.failure else _header(item, videos[item.film], spool, backbone, storage)
             with spools.pop(item.film):

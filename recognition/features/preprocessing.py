@@ -1,7 +1,8 @@
 """What becomes of a film's frames before a network reads them: which make a window, and how they are cropped."""
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,7 +14,26 @@ from recognition.features.weights_file import Eye
 
 F, F2 = torchvision.transforms.functional, torchvision.transforms.v2.functional
 CLIP_FRAMES = 16  # as torchvision's networks for videos are trained and tested with
+ROUNDING_S = 1e-6  # of times of frames
 PRESET_SIDE, PRESET_SIZE = 112, (128, 171)  # of most of those: every picture becomes 128 x 171, of which 112 x 112
+
+
+Image = TypeVar("Image")
+
+
+class Pictures(NamedTuple):
+    """How single frames are prepared for a network."""
+
+    resize: list[int]  # pixels of the short side, or height and width
+    crop: list[int]  # pixels of the side of the square in the middle
+    interpolation: Any  # of torchvision's `InterpolationMode`
+    mean: tuple[float, ...]  # of red, green and blue, from 0 to 1
+    deviation: tuple[float, ...]
+    rounds_down: bool = False  # an odd margin's larger half is always right of the square, or below it
+
+    def told(self) -> dict[str, Any]:
+        """The same in plain values."""
+        return self._asdict() | {"interpolation": self.interpolation.value}
 
 
 class Windows(NamedTuple):
@@ -49,25 +69,44 @@ class Preprocessing:
         eye: how a network of `NETWORKS` sees; None for as torchvision's were trained.
         fps: let windows have so many frames a second, or what is nearest of each film's every n-th frames; None takes
             consecutive frames whatever their rate, or what `eye` says.
+        frame_fps: of single frames, read those that come nearest to so many a second, evenly; None reads all.
+        pictures: how frames are prepared, for a network for images that is not of torchvision.
 
     Raises:
-        InputError: an unknown name, windows for a network for images, another rate than that of `eye`.
+        InputError: an unknown name, windows for a network for images, single frames for one that reads windows, another
+            rate than that of `eye`.
     """
 
-    def __init__(self, name: str, stride: int | None = None, eye: Eye | None = None, fps: float | None = None):
+    def __init__(
+        self,
+        name: str,
+        stride: int | None = None,
+        eye: Eye | None = None,
+        fps: float | None = None,
+        frame_fps: float | None = None,
+        pictures: Pictures | None = None,
+    ):
         if eye is None and name in NETWORKS:
             eye = Eye(name)
-        self.stride, self.fps, self.eye = stride, fps, eye
+        self.stride, self.fps, self.frame_fps, self.eye = stride, fps, frame_fps, eye
+        is_for_videos = eye is not None or name in networks_for_videos()
+        if frame_fps is not None and is_for_videos:
+            raise InputError(f"--fps {frame_fps:g}: {name} reads windows, not single frames; say --clip_fps")
+        self.mean: tuple[float, ...]
+        self.deviation: tuple[float, ...]
         if eye is not None:
             if fps and eye.fps not in (None, fps):
                 raise InputError(f"--clip_fps {fps:g}: these weights were trained at {eye.fps:g} a second")
             self.window, self.fps = eye.frames, eye.fps or fps
             self.mean, self.deviation, self.crop_size = eye.mean, eye.deviation, [eye.side]
             return
-        preset = default_weights(name).transforms()
-        self.window = CLIP_FRAMES if name in networks_for_videos() else 1
-        self.mean, self.deviation, self.crop_size = preset.mean, preset.std, preset.crop_size
-        self.resize_size, self.interpolation = preset.resize_size, preset.interpolation
+        if pictures is None:
+            preset = default_weights(name).transforms()
+            pictures = Pictures(
+                preset.resize_size, preset.crop_size, preset.interpolation, tuple(preset.mean), tuple(preset.std)
+            )
+        self.window = CLIP_FRAMES if is_for_videos else 1
+        self.resize_size, self.crop_size, self.interpolation, self.mean, self.deviation, self.rounds_down = pictures
         for option, value in (("--window_stride", stride), ("--clip_fps", fps)):
             if value is not None and self.window == 1:
                 raise InputError(f"{option} {value:g}: {name} reads single frames, not windows; leave it out")
@@ -82,8 +121,16 @@ class Preprocessing:
             step = max(1, math.floor(film_fps / self.fps + 0.5))
         return Windows(self.window, step, self.stride or self.window * step)
 
+    def rate(self, film_fps: float) -> float:
+        """Rows of features a second of a film of so many frames a second, 0 if that is not known."""
+        if self.frame_fps:
+            return min(self.frame_fps, film_fps or self.frame_fps)
+        return film_fps / self.windows(film_fps).stride
+
     def __str__(self) -> str:
-        """How windows lie in films, in words."""
+        """How windows, or single frames that are not all of them, lie in films, in words."""
+        if self.frame_fps:
+            return f"{self.frame_fps:g} frames a second"
         if self.fps:
             return f"{self.window} frames at {self.fps:g} a second every {self.stride or f'{self.window} of these'}"
         return f"{self.window} frames every {self.stride or self.window}"
@@ -94,6 +141,10 @@ class Preprocessing:
             frame = fitted(frame, self.eye.side, self.eye.keep_aspect)
         elif self.window == 1:  # in whole numbers as Pillow does, with which these networks were trained, and fast
             frame = F2.resize(frame, self.resize_size, interpolation=self.interpolation, antialias=True)
+            if self.rounds_down:
+                side = self.crop_size[0]
+                top, left = ((length - side) // 2 for length in frame.shape[-2:])
+                return frame[:, top : top + side, left : left + side]
         else:  # in floating point, for these were trained on tensors
             frame = F.resize(frame, self.resize_size, interpolation=self.interpolation, antialias=False)
         return F.center_crop(frame, self.crop_size)
@@ -106,6 +157,31 @@ class Preprocessing:
         )
         frames = frames.to(torch.float32, memory_format=torch.channels_last).sub_(mean).div_(deviation)
         return frames if self.window == 1 else frames.unflatten(0, (-1, self.window)).transpose(1, 2)
+
+
+def on_grid(frames: Iterable[tuple[Image, float]], fps: float | None) -> Iterator[tuple[Image, float, bool]]:
+    """Frames with their times in seconds, ascending, and whether each comes nearest to one of `fps` even times a second
+    from the first frame's time to the last one's; all do without `fps`. No frame does so twice.
+
+    Frames come one later than they are given, for the next one may be nearer. Of two as near it is the later one.
+    """
+    if fps is None:
+        yield from ((image, time_s, True) for image, time_s in frames)
+        return
+    due, start_s = 0, None  # the number of the next even time
+    held: tuple[Image, float] | None = None
+    for image, time_s in frames:
+        if held is None or start_s is None:
+            start_s = time_s
+        else:
+            middle_s = (held[1] + time_s) / 2
+            is_nearest = start_s + due / fps < middle_s - ROUNDING_S
+            yield *held, is_nearest
+            if is_nearest:
+                due = max(due + 1, math.ceil((middle_s - start_s - ROUNDING_S) * fps))
+        held = image, time_s
+    if held is not None and start_s is not None:
+        yield *held, start_s + due / fps <= held[1] + ROUNDING_S
 
 
 def fitted(frames: Tensor, side: int, keep_aspect: bool) -> Tensor:

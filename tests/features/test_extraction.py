@@ -172,8 +172,9 @@ def test_window_is_of_the_shot_of_its_middle_frame(stride, fps):
         num_windows = (300 - 15 * step - 1) // stride + 1
         shots = [sum(start <= window * stride + 8 * step for start in starts) for window in range(num_windows)]
         first = [k for k in range(num_windows) if k == 0 or shots[k] > shots[k - 1]]
-        assert list(first_windows(starts, num_windows, lie)) == first
-    assert first_windows([0, 5, 299], 300, Preprocessing("resnet18").windows(0)) == (0, 5, 299)
+        middles = [window * lie.stride + lie.middle for window in range(num_windows)]
+        assert list(first_windows(starts, middles)) == first
+    assert first_windows([0, 5, 299], range(300)) == (0, 5, 299)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +191,7 @@ def test_windows_of_a_rate_hold_their_frames_and_the_time_of_the_middle_one(film
     due = torch.cat([crops[start : start + 2 * step + 1 : step] for start in starts])
     assert torch.equal(torch.cat([batch.frames for batch in batches]), due)
     assert torch.cat([batch.times for batch in batches]).tolist() == [times[start + step] for start in starts]
-    assert {batch.stride for batch in batches} == {stride or 3 * step}
+    assert starts[-1] + 2 * step < sum(batch.num_read for batch in batches) <= 24
     assert (end.failure, end.rate) == ("", 12 / (stride or 3 * step))
 
 
