@@ -67,13 +67,13 @@ class CaptioningTask:
 
     def batches(self, epoch: int, first: int, is_stop_asked: IsStopAsked) -> Iterator[CaptionBatch]:
         training, fabric = self.config.training, self.fabric
-        order = np.random.default_rng((training.seed, epoch)).permutation(len(self.train_set))
+        order = self.train_set.order(training.seed, epoch)
         steps = range(first, self.num_steps(epoch))
 
         def make(step: int) -> CaptionBatch:
             numbers = order[step * training.batch_size : (step + 1) * training.batch_size]
-            rng = np.random.default_rng((training.seed, epoch, step, fabric.global_rank))
-            return self.batch(self.train_set, numbers[fabric.global_rank :: fabric.world_size], rng)
+            rng = np.random.default_rng((training.seed, epoch, step)) if self.config.data.jitter else None
+            return self.batch(self.train_set, numbers[fabric.global_rank :: fabric.world_size].tolist(), rng)
 
         return made_ahead(make, steps, min(1, training.num_workers), is_stop_asked)
 
@@ -89,7 +89,7 @@ class CaptioningTask:
         if self.config.training.best_by == "loss":
             return Validation({"loss": loss}, [-loss])
         captions = write_captions(self.fabric, self.captioner, self.validation_set, self.config, greedy=True)
-        references = [[text] for film in self.validation_set.texts for text in film]
+        references = [[clip.caption] for film in self.validation_set.clips for clip in film]
         found = score_corpus(list(itertools.chain(*captions)), references, with_meteor=False)
         scores = {"loss": loss} | {name: found[name] for name in ("bleu_4", "rouge_l", "cider_d")}
         return Validation(scores, [found["cider_d"], -loss])

@@ -1,5 +1,6 @@
 """A captioner as a run has it: opened to be trained, or as it was trained."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ import torch
 from lightning_fabric import Fabric
 
 from captioning.captioner import Captioner
-from captioning.captions import read_captions
+from captioning.captions import Caption, read_captions
 from captioning.config import CaptionSettings
 from captioning.dataset import CaptionDataset
 from captioning.language import Language, load_language, small_language
@@ -30,7 +31,13 @@ class Sets(NamedTuple):
 def open_sets(config: CaptionSettings) -> Sets:
     """The films of the three splits. Raises InputError for what is wrong with the table or with features."""
     captions = read_captions(Path(config.data.captions))
-    return Sets(*(CaptionDataset(captions, config.data, split) for split in Sets._fields))
+    return Sets(*(open_split(config, captions, split) for split in Sets._fields))
+
+
+def open_split(config: CaptionSettings, captions: Sequence[Caption], split: str) -> CaptionDataset:
+    """The films of one split."""
+    data = config.data
+    return CaptionDataset(captions, data.video_path, data.frames_per_clip, data.frames, split, data.clips)
 
 
 def input_files(config: CaptionSettings) -> dict[str, Path]:
@@ -46,7 +53,9 @@ def open_language(config: CaptionSettings, run: Run, train_set: CaptionDataset |
         if not (folder / "config.json").exists():
             if train_set is None:
                 raise InputError(f"{folder}: is missing; it has the language model that this run was trained with")
-            small_language([text for film in train_set.texts for text in film], folder, seed=config.training.seed)
+            small_language(
+                [clip.caption for film in train_set.clips for clip in film], folder, seed=config.training.seed
+            )
         path = str(folder)
     return load_language(path, config.generation.stop)
 

@@ -162,7 +162,10 @@ def test_stand_ins_are_all_that_a_pickle_can_call():
         ([{**ROWS[0], "caption": 3.5}], "row 1: the caption 3.5 is neither text"),
         ([{**ROWS[0], "video_id": "../../a"}], "row 1: film '../../a' cannot be the name of a file"),
         ([ROWS[0], {**ROWS[1], "frames": np.zeros((1, 5))}], "row 2: has 5 features a frame, the first has 4"),
-        ({"clip_embedding": np.zeros((2, 4)), "captions": [{"image_id": 1, "caption": "x", "clip_embedding": 2}]}, "no row"),
+        (
+            {"clip_embedding": np.zeros((2, 4)), "captions": [{"image_id": 1, "caption": "x", "clip_embedding": 2}]},
+            "no row",
+        ),
         ({1, 2}, "set"),
         (np.zeros(2, "M8[s]"), "type 'M8'"),
         (np.zeros(2, [("a", "f4")]), "type 'V4'"),
