@@ -15,19 +15,16 @@ start over. Two commands run side by side, each with one thread; what they print
 
 import json
 import os
-import shlex
-import subprocess
-import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from backbones.config import PretrainSettings
-from recognition.common.command_line import ArgumentParser, Failure, folder_path, run
+from recognition.common.command_line import ArgumentParser, folder_path, run
+from recognition.common.commands import command, side_by_side
 
 HERE = Path(os.path.relpath(Path(__file__).parents[1]))
 CONFIGS = HERE / "config-files" / "backbones" / "demo"
@@ -169,34 +166,6 @@ def places(folder: Path, config: str = "") -> list[str]:
     films = folder / ("eight" if config == "actions" else "ten")
     is_fast = fast_dtype(torch.device("cpu")) == torch.bfloat16
     return [f"data.list={films / 'list.csv'}", f"data.videos={films}"] + ["training.precision=bf16"] * is_fast
-
-
-def command(folder: Path, name: str, script: str, *words: str) -> None:
-    """Run a command of the project as a user would, showing it; what it prints goes to logs/<name>.txt.
-
-    Raises Failure, with its last line, if it does not end well.
-    """
-    is_script = script.endswith(".py")
-    print(f"$ python {shlex.join([*([] if is_script else ['-m']), script, *words])}", flush=True)
-    started = [str(HERE / script)] if is_script else ["-m", script]
-    paths = os.pathsep.join([str(HERE.resolve()), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    log, began = folder / "logs" / f"{name}.txt", time.perf_counter()
-    with open(log, "w", encoding="utf-8") as file:
-        status = subprocess.run(
-            [sys.executable, *started, *words], env=environment, stdout=file, stderr=file
-        ).returncode
-    if status:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["nothing was printed"]
-        raise Failure(f"{name}: status {status}: {lines[-1]}; all of it is in {log}")
-    print(f"  {name}: {time.perf_counter() - began:.0f} s", flush=True)
-
-
-def side_by_side(tasks: Sequence[Callable[[], None]]) -> None:
-    """Do tasks two at a time; raises what the first of them raises that fails."""
-    with ThreadPoolExecutor(2) as pool:
-        for future in [pool.submit(task) for task in tasks]:
-            future.result()
 
 
 def results(folder: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import numpy as np
 from backbones import demo
 from benchmarks.backbones import mean_and_interval
 from recognition.common.command_line import ArgumentParser, folder_path, run, whole_number
+from recognition.common.commands import command, side_by_side
 
 PLAIN = "network.temporal_gates=null"
 RUNS: dict[str, tuple[str, ...]] = {
@@ -40,7 +41,7 @@ def main() -> int:
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     demo.make_action_films(folder, "eight")
     prepared = f"--output={folder / 'eight-small'}", "--short_side=64", "--keyframes=8", "--workers=1"
-    demo.command(folder, "prepare", "backbones.prepare", "films", str(folder / "eight"), *prepared)
+    command(folder, "prepare", "backbones.prepare", "films", str(folder / "eight"), *prepared)
     (folder / "eight-small" / "list.csv").write_text((folder / "eight" / "list.csv").read_text())
     shuffle_labels(folder / "eight-small")
     tasks = [
@@ -50,7 +51,7 @@ def main() -> int:
     ]
     tasks += [partial(learn, folder, f"{name}-0", *words) for name, words in ONCE.items()]
     tasks.append(partial(learn, folder, "shuffled-0", PLAIN, f"data.list={folder / 'eight-small' / 'shuffled.csv'}"))
-    demo.side_by_side(tasks)
+    side_by_side(tasks)
     return tell(folder, args.seeds)
 
 

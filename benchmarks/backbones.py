@@ -21,6 +21,7 @@ from scipy.stats import t
 
 from backbones import demo
 from recognition.common.command_line import ArgumentParser, folder_path, run, whole_number
+from recognition.common.commands import side_by_side
 
 PREDICTORS = ("memory", "perceptron")
 CHANCE = 0.1
@@ -37,7 +38,7 @@ def main() -> int:
     tasks += [partial(learn_labels, folder, seed) for seed in seeds]
     tasks += [partial(learn_control, folder, name) for name in ("still", "shuffled")]
     tasks += [partial(ask_random, folder, seed) for seed in seeds]
-    demo.side_by_side(tasks)
+    side_by_side(tasks)
     return tell(folder, list(seeds))
 
 

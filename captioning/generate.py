@@ -6,7 +6,7 @@
   python -m captioning.generate runs/memory generation.top_p=0.9 generation.seed=1        drawn at random
   python -m captioning.generate runs/memory --memory_of_another_film --output other.json  a control
 
-Writes captions.json into the run's folder, or --output, for each film a list of its clips: clip, start_s, end_s, caption,
+Writes captions.json into the run's folder, or --output: of each film a list of its clips with start_s, end_s, caption,
 references, and retrieved, the earlier clips that memory read most. python -m captioning.score reads it.
 """
 

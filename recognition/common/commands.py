@@ -1,10 +1,17 @@
-"""The commands of a room, a line each, for `python -m ROOM`."""
+"""Commands of the project: those of a room, a line each, for `python -m ROOM`; and some run one after the other, as demos do."""
 
 import ast
+import os
+import shlex
+import subprocess
+import sys
+import time
 from argparse import SUPPRESS
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from recognition.common.command_line import ArgumentParser, nearest
+from recognition.common.command_line import PROJECT, ArgumentParser, Failure, nearest
 
 
 def list_commands(folder: Path, description: str | None) -> None:
@@ -32,3 +39,31 @@ def commands(folder: Path) -> dict[str, str]:
         if not path.stem.startswith("__") and 'if __name__ == "__main__":' in text:
             found[path.stem] = (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
     return found
+
+
+def command(folder: Path, name: str, script: str, *words: str) -> None:
+    """Run a command of the project as a user would, showing it; what it prints goes to logs/<name>.txt.
+
+    Raises Failure, with its last line, if it does not end well.
+    """
+    is_script = script.endswith(".py")
+    print(f"$ python {shlex.join([*([] if is_script else ['-m']), script, *words])}", flush=True)
+    started = [os.path.relpath(PROJECT / script)] if is_script else ["-m", script]
+    paths = os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    log, began = folder / "logs" / f"{name}.txt", time.perf_counter()
+    with open(log, "w", encoding="utf-8") as file:
+        status = subprocess.run(
+            [sys.executable, *started, *words], env=environment, stdout=file, stderr=file
+        ).returncode
+    if status:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["nothing was printed"]
+        raise Failure(f"{name}: status {status}: {lines[-1]}; all of it is in {log}")
+    print(f"  {name}: {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def side_by_side(tasks: Sequence[Callable[[], None]]) -> None:
+    """Do tasks two at a time; raises what the first of them raises that fails."""
+    with ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(task) for task in tasks]:
+            future.result()

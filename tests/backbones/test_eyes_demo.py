@@ -9,6 +9,7 @@ from conftest import ROOT, run_here
 
 from backbones import demo
 from recognition.common.command_line import Failure
+from recognition.common.commands import command
 
 MEMORY = """
 model: {model: novelty_filter, probes_write: false, args: {d_embed: 8}}
@@ -29,7 +30,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (tmp_path / "memory.yaml").write_text(MEMORY)
     places, run = demo.places, []
 
-    def command(folder: Path, name: str, script: str, *words: str) -> None:
+    def run_small(folder: Path, name: str, script: str, *words: str) -> None:
         run.append(name)
         result = run_here(script, *words, cwd=ROOT)
         assert result.returncode == 0, result.stderr
@@ -40,7 +41,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "EPISODES": ("--n_clips=2", "--clip_length=4", "--clip_margin=2", "--n_tests=2", "--subsample=1"),
         "SIZES": ("--n_samples_train=4", "--n_samples_validation=2", "--n_samples_test=2"),
         "places": lambda folder, config="": [*places(folder, config), *SMALL, "training.precision=32"],
-        **{"command": command, "side_by_side": one_after_the_other, "EYES": ("random",)},
+        **{"command": run_small, "side_by_side": one_after_the_other, "EYES": ("random",)},
     }.items():
         monkeypatch.setattr(demo, name, value)
     return run
@@ -64,4 +65,4 @@ def test_demo_ends_with_a_table_and_a_page(
 def test_command_that_fails_is_told_with_its_last_line(tmp_path: Path):
     (tmp_path / "logs").mkdir()
     with pytest.raises(Failure, match=r"^lost: status 2: .*No such file.*all of it is in .*lost\.txt$"):
-        demo.command(tmp_path, "lost", "backbones.pretrain", f"-f={tmp_path / 'none.yaml'}")
+        command(tmp_path, "lost", "backbones.pretrain", f"-f={tmp_path / 'none.yaml'}")

@@ -15,6 +15,7 @@ from captioning.safe_rows import RECIPE, read_rows
 from recognition.common.command_line import InputError
 
 RNG = np.random.default_rng(0)
+COCO_ROW = {"image_id": 1, "caption": "x", "clip_embedding": 2}
 ROWS = [
     {"video_id": "v_a", "frames": RNG.normal(size=(3, 4)).astype(np.float32), "caption": " A ball grows."},
     {"video_id": "v_b", "frames": RNG.normal(size=(1, 4)).astype(np.float32), "caption": "It stops."},
