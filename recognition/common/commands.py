@@ -1,4 +1,4 @@
-"""Commands of the project: those of a room, a line each, for `python -m ROOM`; and some run one after the other, as demos do."""
+"""Commands of the project: those of a room, a line each, for `python -m ROOM`; and how demos run them."""
 
 import ast
 import os
