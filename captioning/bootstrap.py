@@ -5,6 +5,7 @@ weights stay those of all clips. With few films intervals are too narrow, as eve
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,30 +47,43 @@ def paired_differences(
     return {name: (told[name] - others_told[name], _ends(first[name] - second[name])) for name in names}
 
 
-def _draws(films: Sequence[str], seed: int) -> np.ndarray | None:
-    """How often each clip is there in each resample, (RESAMPLES, N), as often as its film was drawn; None if there are
-    fewer than two films."""
-    _, number = np.unique(np.asarray(films), return_inverse=True)
-    num_films = int(number.max()) + 1
+class _Draws(NamedTuple):
+    """How often each film is there in each resample, and which film each clip is of."""
+
+    counts: np.ndarray  # (RESAMPLES, F)
+    film: np.ndarray  # (N,)
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """Sums of clips' values (N, ...) over each resample (R, ...)."""
+        of_film = np.zeros((self.counts.shape[1], *values.shape[1:]))
+        np.add.at(of_film, self.film, values)
+        return self.counts @ of_film
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        num_clips = self.total(np.ones(len(values)))
+        return self.total(values) / num_clips.reshape(-1, *[1] * (values.ndim - 1))
+
+
+def _draws(films: Sequence[str], seed: int) -> _Draws | None:
+    """Films drawn as often as there are; None if there are fewer than two."""
+    _, film = np.unique(np.asarray(films), return_inverse=True)
+    num_films = int(film.max()) + 1
     if num_films < 2:
         return None
     rng = np.random.default_rng(seed)
-    return rng.multinomial(num_films, np.full(num_films, 1 / num_films), RESAMPLES)[:, number]
+    return _Draws(rng.multinomial(num_films, np.full(num_films, 1 / num_films), RESAMPLES).astype(float), film)
 
 
-def _resampled(scores: ClipScores, drawn: np.ndarray, average: Average) -> dict[str, np.ndarray]:
+def _resampled(scores: ClipScores, drawn: _Draws, average: Average) -> dict[str, np.ndarray]:
     """Each score in each resample (R,)."""
-    num_clips = drawn.sum(1)
-    if average == "corpus":
-        bleu = corpus_bleu(drawn @ scores.bleu)
-    else:
-        bleu = drawn @ corpus_bleu(scores.bleu) / num_clips[:, None]
+    is_corpus = average == "corpus"
+    bleu = corpus_bleu(drawn.total(scores.bleu)) if is_corpus else drawn.mean(corpus_bleu(scores.bleu))
     found = dict(zip(METRICS, bleu.T, strict=False))
-    found |= {"rouge_l": drawn @ scores.rouge_l / num_clips, "cider_d": drawn @ scores.cider_d / num_clips}
-    if not isinstance(scores.meteor, str):
-        corpus = average == "corpus"
-        found["meteor"] = meteor_of(drawn @ scores.meteor) if corpus else drawn @ meteor_of(scores.meteor) / num_clips
-    return found
+    found |= {"rouge_l": drawn.mean(scores.rouge_l), "cider_d": drawn.mean(scores.cider_d)}
+    if isinstance(scores.meteor, str):
+        return found
+    counts = scores.meteor
+    return found | {"meteor": meteor_of(drawn.total(counts)) if is_corpus else drawn.mean(meteor_of(counts))}
 
 
 def _ends(values: np.ndarray) -> Interval:

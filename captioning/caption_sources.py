@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from captioning.captions import SPLITS, Caption, check_film, clean, has_words, read_table, read_text, seconds
-from captioning.said import read_json
+from captioning.json_file import read_json
 from recognition.common.command_line import InputError, nearest, shown
 from recognition.films.manifest import VIDEO_ID
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from captioning.captions import read_captions, read_text, seconds
+from captioning.caption_sources import activitynet, as_captions, is_wrong
+from captioning.captions import read_captions, seconds
+from captioning.json_file import read_json
 from recognition.common.command_line import InputError, shown
 from recognition.common.files import written_whole
 
@@ -78,7 +80,7 @@ def read_numbered(path: Path, reference_files: Sequence[Path]) -> list[Said]:
 
 
 def with_references(said: Sequence[Said], files: Sequence[Path]) -> list[Said]:
-    """Captions with the references of other files, tables or captions.json, in place of their own.
+    """Captions with the references of other files, tables, captions.json or ActivityNet's, in place of their own.
 
     Of each file a clip gets the caption of its film whose segment shares the most time with its own, if that is half of
     the time that the two take together, or more. Raises InputError for a clip that gets none of any file.
@@ -93,26 +95,6 @@ def with_references(said: Sequence[Said], files: Sequence[Path]) -> list[Said]:
                 f"{clip.end_s:g} s" + (", nor have the other files" if len(files) > 1 else "")
             )
         found.append(Said(clip.film, clip.clip, clip.start_s, clip.end_s, clip.caption, texts, clip.retrieved))
-    return found
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises InputError, which names the line, if it is none or has a key twice."""
-    try:
-        return json.loads(read_text(path), object_pairs_hook=lambda pairs: _once(path, pairs))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: is no JSON ({error.msg})") from None
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: is no JSON that can be read ({type(error).__name__})") from None
-
-
-def _once(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
-        raise InputError(f"{path}: {shown(twice)} is there twice")
     return found
 
 
@@ -135,10 +117,15 @@ def _said(place: str, film: str, clip: Any) -> Said:
 
 def _references(file: Path) -> dict[str, list[Said]]:
     """What a file of references says of each film."""
-    if file.suffix == ".json":
+    content = read_json(file) if file.suffix == ".json" else None
+    if isinstance(content, dict) and all(isinstance(clips, list) for clips in content.values()):
         said = read_said(file)
     else:
-        said = [Said(row.film, row.clip, row.start_s, row.end_s, "", [row.caption]) for row in read_captions(file)]
+        if content is None:
+            rows = read_captions(file)
+        else:
+            rows = as_captions([row for row in activitynet(file) if not is_wrong(row)])
+        said = [Said(row.film, row.clip, row.start_s, row.end_s, "", [row.caption]) for row in rows]
     films: dict[str, list[Said]] = {}
     for clip in said:
         films.setdefault(clip.film, []).append(clip)

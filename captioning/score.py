@@ -3,7 +3,7 @@
   python -m captioning.score runs/memory                                  the captions of a run's test films
   python -m captioning.score runs/memory runs/none                        and how much better the first is
   python -m captioning.score captions.json --captions captions.csv --features video-features
-  python -m captioning.score captions.json --reference_file val_1.csv --reference_file val_2.csv
+  python -m captioning.score captions.json --reference_file val_1.json --reference_file val_2.json
   python -m captioning.score generated.json --reference_file references.json    pairs of {running number: text}
   python -m captioning.score runs/memory --average clips                  means over clips, which some papers print
 
@@ -27,8 +27,9 @@ from captioning import floors
 from captioning.bootstrap import Interval, intervals, paired_differences
 from captioning.captions import Caption, read_captions
 from captioning.config import CaptionSettings
+from captioning.json_file import read_json
 from captioning.metrics import METRICS, ClipScores, clip_scores, summarise, tokens
-from captioning.said import Said, is_numbered, read_json, read_numbered, read_said, with_references
+from captioning.said import Said, is_numbered, read_numbered, read_said, with_references
 from recognition.common.command_line import ArgumentParser, InputError, run, shown, whole_number
 from recognition.common.files import is_there, written_whole
 from recognition.training.config import load_settings
@@ -64,15 +65,18 @@ class Scored:
 def main() -> None:
     args = parse_arguments()
     files = [read_file(path, args.reference_file) for path in args.captions_files]
+    if len({name for name, *_ in files}) < len(files):  # runs of one name in different folders
+        files = [(str(path), *file[1:]) for path, file in zip(args.captions_files, files, strict=True)]
     scored = [Scored.of(name, target, in_order_of(files[0][2], name, said)) for name, target, said in files]
     first, *others = scored
+    below = floor_captions(args, first)
     print_head(first, args.average)
     told = describe(first, args) | {"floors": {}, "differences": {}}
-    for name, texts in floor_captions(args, first).items():
-        told["floors"][name] = describe(first.saying(name, texts), args, is_floor=True)
     for other in others:
         write_scores(other.target, describe(other, args))
         told["differences"][other.name] = differences(first, other, args)
+    for name, texts in below.items():
+        told["floors"][name] = describe(first.saying(name, texts), args, is_floor=True)
     write_scores(first.target, told)
     tell_rest(scored)
 
@@ -195,7 +199,7 @@ def print_row(name: str, scores: Mapping[str, float | None], ends: Mapping[str, 
     pairs = [ends.get(metric) for metric in METRICS]
     if any(pairs):
         cells = ["" if pair is None else f"[{100 * pair[0]:.1f}, {100 * pair[1]:.1f}]" for pair in pairs]
-        print(f"{'':24}" + "".join(f"{cell:>{WIDTH}}" for cell in cells))
+        print((f"{'':24}" + "".join(f"{cell:>{WIDTH}}" for cell in cells)).rstrip())
 
 
 def tell_rest(scored: Sequence[Scored]) -> None:

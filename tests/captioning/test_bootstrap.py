@@ -33,7 +33,7 @@ def test_a_resample_equals_the_scores_of_its_films(average: str):
     drawn = _draws(films, seed=3)
     resampled = _resampled(scores, drawn, average)
     for number in (0, 7, RESAMPLES - 1):
-        rows = np.repeat(np.arange(24), drawn[number])
+        rows = np.repeat(np.arange(24), drawn.counts[number, drawn.film].astype(int))
         parts = {name: part if isinstance(part, str) else part[rows] for name, part in vars(scores).items()}
         told = summarise(type(scores)(**parts), average)
         for name, values in resampled.items():
@@ -42,9 +42,9 @@ def test_a_resample_equals_the_scores_of_its_films(average: str):
 
 def test_clips_of_a_film_are_drawn_together():
     drawn = _draws(["b", "a", "b", "c"], seed=0)
-    assert drawn.shape == (RESAMPLES, 4)
-    np.testing.assert_array_equal(drawn[:, 0], drawn[:, 2])
-    np.testing.assert_array_equal(drawn[:, [0, 1, 3]].sum(1), np.full(RESAMPLES, 3))
+    assert drawn.film.tolist() == [1, 0, 1, 2]
+    np.testing.assert_array_equal(drawn.counts.sum(1), np.full(RESAMPLES, 3))
+    np.testing.assert_array_equal(drawn.total(np.array([5.0, 0, 2, 0])), drawn.counts[:, 1] * 7)
 
 
 def test_one_film_alone_has_no_interval():

@@ -132,5 +132,8 @@ def test_references_of_other_files_are_those_of_the_same_time(tmp_path: Path):
     second = write(tmp_path, "a,0,4,9,late.,test", "a,1,1,4,three.,test", name="2.csv")
     found = with_references(SAID, [first, second])
     assert [clip.references for clip in found] == [["one.", "three."], ["two."]]
+    third = tmp_path / "val_2.json"
+    third.write_text('{"b": {"timestamps": [[1, 4], [3, 1]], "sentences": ["four", "never"]}}')
+    assert with_references(SAID, [first, third])[1].references == ["two.", "four."]
     with pytest.raises(InputError, match=r"2\.csv: has no caption for clip 2 of 'b', 1 to 3\.5 s"):
         with_references(SAID, [second])
