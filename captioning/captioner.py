@@ -208,7 +208,7 @@ class Captioner(nn.Module):
             raise InputError(f"mapper: {error}") from None
 
     def _standardised(self, features: Tensor) -> Tensor:
-        features = features.float()
+        features = features.to(next(self.mapper.parameters()).dtype)
         if self.feature_mean is None or self.feature_deviation is None:
             return features
         return (F.normalize(features, dim=3) - self.feature_mean) / self.feature_deviation
