@@ -162,26 +162,38 @@ def test_best_weights_come_back_whole_though_some_are_shared(kind, tmp_path):
     torch.testing.assert_close(other.prefixes(features, HAS_CLIP), captioner.prefixes(features, HAS_CLIP))
 
 
-def test_captions_overfit_eight_clips():
+EIGHT = torch.ones(B, C, dtype=torch.bool)
+
+
+def learn(captioner: Captioner, features: Tensor, num_steps: int) -> float:
+    """Learn TEXTS for the clips of two films; returns the last loss a token."""
+    ids, lengths = tokenise(TEXTS, captioner.language)
+    optimizer = torch.optim.AdamW(captioner.parameters(), lr=5e-3)
+    for _ in range(num_steps):
+        optimizer.zero_grad()
+        loss, num_tokens = captioner(features, EIGHT, ids, lengths, EIGHT.nonzero())
+        (loss / num_tokens).backward()
+        optimizer.step()
+    return loss.item() / num_tokens.item()
+
+
+def test_captions_overfit_eight_clips_and_a_new_mapper_learns_them_on_what_is_then_frozen(tmp_path):
     """The last two clips of both films look alike, so that their captions can only be told by what came before."""
     captioner, features = build(), draw(B, C, N, D)
     features[1, 2:] = features[0, 2:]
-    has_clip = torch.ones(B, C, dtype=torch.bool)
-    ids, lengths = tokenise(TEXTS, captioner.language)
-    optimizer = torch.optim.AdamW(captioner.parameters(), lr=5e-3)
-    for _ in range(150):
-        optimizer.zero_grad()
-        loss, num_tokens = captioner(features, has_clip, ids, lengths, has_clip.nonzero())
-        (loss / num_tokens).backward()
-        optimizer.step()
-    captioner.eval()
+    learn(captioner, features, 150)
     own = [TEXTS[:4], TEXTS[4:]]
-    assert captioner.generate(features, has_clip, GenerationConfig(num_beams=5, max_new_tokens=20)) == own
-    assert captioner.generate(features[1:], has_clip[1:], GREEDY) == own[1:]
-    swapped = Films(features.flip(0), has_clip)
-    told = captioner.generate(features, has_clip, GREEDY, memory_from=swapped)
+    assert captioner.generate(features, EIGHT, GenerationConfig(num_beams=5, max_new_tokens=20)) == own
+    assert captioner.generate(features[1:], EIGHT[1:], GREEDY) == own[1:]
+    told = captioner.generate(features, EIGHT, GREEDY, memory_from=Films(features.flip(0), EIGHT))
     assert [captions[0] for captions in told] == [captions[0] for captions in own]  # whose memory was empty
     assert [captions[2:] for captions in told] == [captions[2:] for captions in own[::-1]]
+
+    for part in (captioner.language.model, captioner.language.tokenizer):
+        part.save_pretrained(tmp_path)
+    frozen = load_language(str(tmp_path))
+    other = Captioner(settings_of(train="mapper"), D, frozen)
+    assert learn(other, draw(B, C, N, D, seed=2), 100) < 0.1
 
 
 @pytest.mark.parametrize("kind", KINDS)
