@@ -43,8 +43,9 @@ SETS = ("striped", "dotted", "chequered", "plain")
 ACTIONS = ("moves left", "moves right", "grows", "shrinks")
 NUM_OBJECTS, CLIPS_PER_FILM, FRAMES_PER_CLIP = 4, 8, 3
 FPS = FRAMES_PER_CLIP  # a clip lasts a second
-RADIUS, STEP, GROWTH = 24.0, 20.0, 1.45  # pixels; pixels a frame; times a frame
+RADIUS, STEP, GROWTH = 30.0, 20.0, 1.5  # pixels; pixels a frame; times a frame
 PLACE, SIZE = 28.0, 0.22  # how far the middle is from the usual, at most: pixels, and share of the radius
+SQUARE = HEIGHT * 224 / 256  # side of what a network for images crops, which the ball never leaves
 CONTRAST = (80, 120)  # between a set's two tones, of 255
 TINT = 30  # how far its red, green and blue are from their middle, at most
 SPLITS = ("train", "validation", "test")
@@ -155,15 +156,19 @@ def render_film(film: Sequence[Slots], rng: np.random.Generator) -> Iterator[np.
     """Yield the frames of a film, (180, 320, 3) uint8 RGB."""
     for slots in film:
         picture = paint_set(slots.set, rng)
-        x, y = np.array([WIDTH, HEIGHT]) / 2 + rng.uniform(-PLACE, PLACE, 2)
+        shift_px = {"moves left": -STEP, "moves right": STEP}.get(slots.action, 0.0)
+        growth = {"grows": GROWTH, "shrinks": 1 / GROWTH}.get(slots.action, 1.0)
         radius = RADIUS * (1 + rng.uniform(-SIZE, SIZE))
+        reach = np.array([abs(shift_px), 0]) + radius * max(growth, 1 / growth)
+        place = np.minimum(PLACE, SQUARE / 2 - reach)
+        x, y = np.array([WIDTH, HEIGHT]) / 2 + rng.uniform(-place, place)
         for step in range(FRAMES_PER_CLIP):
             time = step - (FRAMES_PER_CLIP - 1) / 2
-            shift = {"moves left": -STEP, "moves right": STEP}.get(slots.action, 0.0) * time
-            scale = {"grows": GROWTH, "shrinks": 1 / GROWTH}.get(slots.action, 1.0) ** time
             frame = picture.copy()
-            centre, sixteenths = (round(16 * (x + shift)), round(16 * y)), round(16 * radius * scale)
-            cv2.circle(frame, centre, sixteenths, COLOURS[slots.colour], -1, cv2.LINE_AA, shift=4)
+            centre = round(16 * (x + shift_px * time)), round(16 * y)  # in sixteenths of a pixel
+            cv2.circle(
+                frame, centre, round(16 * radius * growth**time), COLOURS[slots.colour], -1, cv2.LINE_AA, shift=4
+            )
             yield frame
 
 
