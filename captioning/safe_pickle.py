@@ -69,13 +69,14 @@ class _DType:
 class _Call:
     """Stands for a function that numpy's arrays name in a pickle."""
 
-    __setstate__ = None  # a pickle may set nothing on it
-
     def __init__(self, make: Callable[..., Any]):
         self._make = make
 
     def __call__(self, *arguments: Any) -> Any:
         return self._make(*arguments)
+
+    def __setstate__(self, state: Any) -> NoReturn:
+        raise pickle.UnpicklingError("sets what it may not")
 
 
 def _array(*_: Any) -> _Array:

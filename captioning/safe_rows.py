@@ -137,7 +137,8 @@ def _row(place: str, film: Any, frames: Any, caption: Any) -> ClipRow:
 def _features(place: str, frames: Any) -> np.ndarray:
     """Features as (T, D) float32."""
     try:
-        array = np.asarray(frames, np.float32)
+        with np.errstate(over="ignore"):  # it is then not finite
+            array = np.asarray(frames, np.float32)
     except (TypeError, ValueError):
         array = np.empty(0, np.float32)
     if array.ndim != 2 or array.size == 0:

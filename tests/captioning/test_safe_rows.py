@@ -160,6 +160,7 @@ def test_stand_ins_are_all_that_a_pickle_can_call():
         ([{**ROWS[0], "frames": np.zeros((0, 4))}], r"row 1: frames are to be \(frames, features\)"),
         ([{**ROWS[0], "frames": "no"}], "row 1: frames are to be"),
         ([{**ROWS[0], "frames": np.full((1, 4), np.nan)}], "row 1: features are not finite"),
+        ([{**ROWS[0], "frames": np.full((1, 4), 1e300)}], "row 1: features are not finite"),
         ([{**ROWS[0], "caption": 3.5}], "row 1: the caption 3.5 is neither text"),
         ([{**ROWS[0], "video_id": "../../a"}], "row 1: film '../../a' cannot be the name of a file"),
         ([ROWS[0], {**ROWS[1], "frames": np.zeros((1, 5))}], "row 2: has 5 features a frame, the first has 4"),
