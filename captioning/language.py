@@ -141,7 +141,8 @@ def small_language(
 ) -> Path:
     """Make a small GPT-2 that has learned nothing, with a tokenizer of the words in `texts`, and save both as a folder.
 
-    Its weights are drawn from `seed`. What it cannot write as words it writes as bytes. Returns the folder.
+    Its weights are drawn from `seed`. What it cannot write as words it writes as bytes. Returns the folder. Of several
+    processes the first is to call it, for transformers saves in no other.
     """
     transformers = transformers_package()
     tokenizer = _tokenizer_of(texts)
