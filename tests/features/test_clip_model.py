@@ -156,8 +156,10 @@ def test_kept_frames_are_nearest_to_even_times(times, fps, due):
 
 
 def test_frames_of_a_rate_are_for_networks_for_images_of_any_kind_and_name_themselves(films, tmp_path, preprocess):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "film_000.mp4").symlink_to(films / "film_000.mp4")
     folder = tmp_path / "features"
-    words = (*SMALL_FEATURES, f"--input_dir={films}", f"--output_dir={folder}", "--alter_every=2")
+    words = (*SMALL_FEATURES, f"--input_dir={tmp_path / 'videos'}", f"--output_dir={folder}", "--alter_every=2")
     assert preprocess(*words, "--fps=3").returncode == 0
     whole = tmp_path / "whole"
     assert preprocess(*words, f"--output_dir={whole}").returncode == 0
