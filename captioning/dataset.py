@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from captioning.captions import Caption
@@ -128,13 +129,13 @@ class CaptionDataset:
         return np.floor(places + 0.5).astype(np.int64)
 
     def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (D,) of features over up to 100,000 frames of all clips, evenly; 1 for a number
-        that is everywhere the same."""
+        """Mean and standard deviation (D,) of features scaled to unit length, over up to 100,000 frames of all clips,
+        evenly; 1 for a number that is everywhere the same."""
         frames = [np.unique(np.concatenate([np.arange(a, b + 1) for a, b in ranges])) for ranges in self.ranges]
         film = np.repeat(np.arange(len(self)), [len(of_film) for of_film in frames])
         frame = np.concatenate(frames)
         even = np.linspace(0, len(frame) - 1, min(len(frame), STATISTICS_FRAMES)).astype(np.int64)
-        features = self.bank.gather(film[even], frame[even]).double()
+        features = F.normalize(self.bank.gather(film[even], frame[even]).double(), dim=1)
         deviation = features.std(0, correction=0)
         is_constant = deviation <= 1e-6 * features.abs().amax(0).clamp(min=1e-30)
         return features.mean(0).float(), deviation.masked_fill(is_constant, 1).float()
