@@ -7,7 +7,6 @@ from typing import Any
 import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from backbones import figures as draw
 from backbones.action_films import ACTIONS, draw_action
@@ -54,8 +53,7 @@ def write_page(folder: Path, found: dict[str, Any]) -> None:
         network="r3d_10 of width 16",
         strips={f"{kind} actions": [_strip(kind, action) for action in actions] for kind, actions in ACTIONS.items()},
         figures={
-            name: Markup(draw.svg(name, draw.score_bars(rows, chance, title)))
-            for name, (title, rows, chance) in bars.items()
+            name: draw.svg(name, draw.score_bars(rows, chance, title)) for name, (title, rows, chance) in bars.items()
         },
         eyes=eyes,
         num_films=found["eyes"]["random"]["probe"]["num_films"],

@@ -10,7 +10,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from markupsafe import escape
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -84,7 +84,7 @@ def short_label(name: str, longest: int) -> str:
     return name.replace("$", r"\$")
 
 
-def svg(name: str, figure: Figure) -> str:
+def svg(name: str, figure: Figure) -> Markup:
     """The figure as SVG to stand in a page; `name` keeps its ids apart from those of other figures."""
     text = io.StringIO()
     with matplotlib.rc_context(STYLE):
@@ -92,7 +92,7 @@ def svg(name: str, figure: Figure) -> str:
     drawing = text.getvalue()[text.getvalue().index("<svg") :]
     drawing = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", drawing)
     title = escape(figure.axes[0].get_title() or figure.get_label())
-    return drawing.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    return Markup(drawing.replace("<svg", f'<svg role="img" aria-label="{title}"', 1))
 
 
 def _panel(height: float = 3.6, width: float = WIDTH) -> tuple[Figure, Axes]:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from backbones import figures as draw
@@ -46,7 +45,7 @@ def write_report(folder: Path, told: Mapping[str, Any], answers: Answers, metric
     """
     told = {**dict.fromkeys(OPTIONAL), "name": folder.name, **told}
     controls = _control_rows(told)
-    drawings = {name: Markup(draw.svg(name, figure)) for name, figure in _figures(controls, answers, metrics).items()}
+    drawings = {name: draw.svg(name, figure) for name, figure in _figures(controls, answers, metrics).items()}
     templates = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,

@@ -94,6 +94,8 @@ def settings_of(args: Namespace) -> BackboneSettings:
     from recognition.training.config import load_settings, read_yaml
 
     file = args.run / "config.yaml"
+    if not file.is_file():
+        raise InputError(f"{args.run}: is not the folder of a run; python -m backbones.pretrain makes one")
     schema: type[BackboneSettings] = PretrainSettings if "byol" in read_yaml(file) else ClassifySettings
     given = {"data.list": args.list, "data.videos": args.videos, "training.device": args.device}
     config = load_settings(schema, file, [f"{key}={value}" for key, value in given.items() if value])
@@ -119,8 +121,6 @@ def parse_arguments(words: Sequence[str] | None = None) -> Namespace:
     )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], help="what computes; as the run if not given")
     args = parser.parse_args(words)
-    if not (args.run / "config.yaml").is_file():
-        raise InputError(f"{args.run}: is not the folder of a run; python -m backbones.pretrain makes one")
     return args
 
 
