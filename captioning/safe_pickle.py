@@ -22,7 +22,7 @@ DEEPEST = 16  # lists and dictionaries within each other
 ARRAY_KINDS = "biufSU"
 
 
-def read_pickle(path: Path) -> Any:
+def read_restricted(path: Path) -> Any:
     """What a pickle holds, if that is arrays, numbers, text, lists, tuples and dictionaries alone. Runs nothing of it.
     Raises InputError, which names the first thing that is refused."""
     data = read_whole(path)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from captioning.captions import check_film
-from captioning.safe_pickle import read_pickle
+from captioning.safe_pickle import read_restricted
 from recognition.common.command_line import InputError, first_line, shown
 from recognition.common.files import is_there, read_whole
 
@@ -54,7 +54,7 @@ def read_rows(path: Path) -> list[ClipRow]:
     data = read_whole(path)
     is_archive = zipfile.is_zipfile(data)
     data.seek(0)
-    rows = list(_npz_rows(path, data) if is_archive else _pickle_rows(path, read_pickle(path)))
+    rows = list(_npz_rows(path, data) if is_archive else _pickle_rows(path, read_restricted(path)))
     if not rows:
         raise InputError(f"{path}: has no rows")
     for row in rows:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from captioning.safe_pickle import _Reader, read_pickle
+from captioning.safe_pickle import _Reader, read_restricted
 from captioning.safe_rows import RECIPE, read_rows
 from recognition.common.command_line import InputError
 
@@ -72,7 +72,7 @@ def test_rows_of_a_pickle_are_read_in_every_protocol(tmp_path: Path, protocol: i
     ],
 )
 def test_arrays_come_back_as_they_were(tmp_path: Path, array: np.ndarray, protocol: int):
-    found = read_pickle(write(tmp_path, {"x": array, "again": array}, protocol))
+    found = read_restricted(write(tmp_path, {"x": array, "again": array}, protocol))
     np.testing.assert_array_equal(found["x"], array)
     assert found["x"].dtype == array.dtype
     assert found["again"] is found["x"]
@@ -81,7 +81,7 @@ def test_arrays_come_back_as_they_were(tmp_path: Path, array: np.ndarray, protoc
 def test_arrays_of_rows_of_unequal_length_and_single_numbers_are_read(tmp_path: Path):
     ragged = np.empty(2, object)
     ragged[:] = [np.zeros((2, 3)), np.ones((1, 3))]
-    found = read_pickle(write(tmp_path, (ragged, np.float32(0.5), np.int64(7), None, 1e3)))
+    found = read_restricted(write(tmp_path, (ragged, np.float32(0.5), np.int64(7), None, 1e3)))
     np.testing.assert_array_equal(found[0][1], np.ones((1, 3)))
     assert found[1:] == [0.5, 7, None, 1000.0]
 
