@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from captioning.extra import check_packages
 from recognition.common.command_line import PROJECT, ArgumentParser, folder_path, run
 from recognition.common.commands import command, side_by_side
 
@@ -50,6 +51,7 @@ METRICS = {"bleu_4": "BLEU-4", "rouge_l": "ROUGE-L", "cider_d": "CIDEr-D"}
 
 def main() -> None:
     args = parse_arguments()
+    check_packages()
     started = time.perf_counter()
     folder: Path = args.output_dir
     (folder / "logs").mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Score captions: BLEU-1 to BLEU-4, ROUGE-L, CIDEr-D and METEOR, with intervals over films, beside what any must beat.
+"""Score captions: BLEU, ROUGE-L, CIDEr-D and METEOR, with intervals over films and floors.
 
   python -m captioning.score runs/memory                                  the captions of a run's test films
   python -m captioning.score runs/memory runs/none                        and how much better the first is

@@ -1,4 +1,4 @@
-"""Train a captioner on films with captions, and score what it says of films that it has never seen.
+"""Train a captioner on films with captions, and score what it says of films it has never seen.
 
   python -m captioning.train -f config-files/captioning/demo.yaml
   python -m captioning.train -f config-files/captioning/published.yaml language_model.path=gpt2 memory.scope=clip
@@ -21,11 +21,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from captioning.config import CaptionSettings
+from captioning.extra import check_packages
 from recognition.common.command_line import ArgumentParser, folder_path, parse_training, run
 
 
 def main() -> None:
     args = parse_arguments()
+    check_packages()
     from recognition.training.companions import loss_told
 
     with loss_told():

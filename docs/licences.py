@@ -13,10 +13,12 @@ HERE = Path(__file__).parent
 LIST = HERE / "licences.md"
 SPDX = {  # what packages write instead of SPDX's names
     **dict.fromkeys(["MIT License", "Copyright MIT"], "MIT"),
-    **dict.fromkeys(["Apache 2.0", "Apache License, Version 2.0", "Apache Software License", "Apache"], "Apache-2.0"),
+    **dict.fromkeys(["Apache 2.0", "Apache 2.0 License", "Apache License, Version 2.0", "Apache"], "Apache-2.0"),
     **dict.fromkeys(["3-Clause BSD License", "BSD 3-Clause License"], "BSD-3-Clause"),
     **dict.fromkeys(["BSD License"], "BSD"),
-    "Python Software Foundation License": "PSF-2.0",
+    **dict.fromkeys(["Python Software Foundation License", "PSFL"], "PSF-2.0"),
+    "Apache Software License": "Apache-2.0",
+    "ISC License (ISCL)": "ISC",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "BSD, Public Domain": "BSD AND public domain",
 }
@@ -34,6 +36,8 @@ Copyleft, of which one should know before passing on an environment or an image 
 - `av` is under a BSD licence, but its wheels hold FFmpeg, by its own word under LGPL 3 or later, and beside it the
   encoders x264 and x265 under GPL 2 or later. We decode through it, and encode made-up films and rendered episodes with
   x264. `opencv-python-headless` holds an FFmpeg too.
+- `lxml`, under a BSD licence, comes with `sacrebleu`; its wheels hold GNU libiconv, under LGPL 2.1 or later. Scores of
+  captions do not come near it.
 - `certifi`, `pathspec` and `tqdm` (MPL) ask for changes to their own files to be published; we make none.
 - ResMem's weights, which `recognition.memorability` takes, are for non-commercial research alone. They are no part
   of this project.

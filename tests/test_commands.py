@@ -1,11 +1,11 @@
-"""python -m recognition and python -m backbones list the commands of their rooms."""
+"""python -m recognition, backbones and captioning list the commands of their rooms."""
 
 import pytest
 from conftest import ROOT, refusal, run_script
 
 from recognition.common.commands import commands
 
-NAMES = {"recognition": "render", "backbones": "classify"}
+NAMES = {"recognition": "render", "backbones": "classify", "captioning": "score"}
 
 
 @pytest.mark.parametrize("room", NAMES)

@@ -56,6 +56,11 @@ def test_pixi_s_bench_environment_adds_what_the_bench_extra_adds():
     assert in_pixi(pixi["feature"]["bench"]) == required(project["optional-dependencies"]["bench"])
 
 
+def test_developers_have_what_the_captioning_extra_brings():
+    extras = read_toml("pyproject.toml")["project"]["optional-dependencies"]
+    assert required(extras["captioning"]).items() <= required(extras["dev"]).items()
+
+
 def test_pixi_has_a_task_for_every_step():
     tasks = read_toml("pixi.toml")["tasks"]
     assert {"download", "preprocess", "generate", "train", "evaluate", "demo", "test", "lint"} <= tasks.keys()

@@ -15,11 +15,12 @@ LISTED = re.findall(r"^\| `([\w.-]+)` \| (.*) \|$", (ROOT / "docs" / "licences.m
 KNOWN = {
     *("MIT", "MIT-CMU", "BSD", "BSD-2-Clause", "BSD-3-Clause", "0BSD", "Apache-2.0", "PSF-2.0", "MPL-2.0", "ISC"),
     *("Zlib", "CC0-1.0", "BSL-1.0", "Unlicense", "LLVM-exception", "public domain"),
+    "CNRI-Python",  # an early Python's, permissive
 }
 COPYLEFT = {"mutagen": "GPL-2.0-or-later"}
 MOST_LINES, MOST_PARAMETERS = 50, 6
 KERNELS = ("_compile", "triton.jit")  # what makes one of a function, by numba or Triton
-PARTS = ("models", "recognition", "backbones", "benchmarks")
+PARTS = ("models", "recognition", "backbones", "captioning", "benchmarks")
 ROOMS = ("recognition", "models", "backbones", "captioning", "benchmarks", "docs")  # of these the ones that are there
 
 
