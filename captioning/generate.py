@@ -30,7 +30,7 @@ def main() -> None:
     from recognition.training.runs import Run
 
     args = parse_arguments()
-    config: CaptionSettings = args.config
+    config = settings_of(args)
     fabric = launch(config.training)
     dataset = open_split(config, read_captions(Path(config.data.captions)), args.split)
     model, _ = trained_captioner(Run(args.run), fabric, dataset.num_features)
@@ -53,14 +53,13 @@ def parse_arguments(words: Sequence[str] | None = None) -> Namespace:
     parser.add_argument(
         "--memory_of_another_film", action="store_true", help="give each film the memory of the next one, as a control"
     )
-    args, settings = parser.parse_known_args(words)
-    if options := [word for word in settings if word.startswith("-") and "=" not in word]:
+    args, args.settings = parser.parse_known_args(words)
+    if options := [word for word in args.settings if word.startswith("-") and "=" not in word]:
         parser.error(f"unrecognized arguments: {' '.join(options)}")
-    args.config = settings_of(args, settings)
     return args
 
 
-def settings_of(args: Namespace, settings: Sequence[str]) -> CaptionSettings:
+def settings_of(args: Namespace) -> CaptionSettings:
     """The run's settings, of which those of generation, places and devices may be others now. Raises InputError."""
     from recognition.common.files import is_there
     from recognition.training.config import load_settings
@@ -69,10 +68,10 @@ def settings_of(args: Namespace, settings: Sequence[str]) -> CaptionSettings:
     if not is_there(file):
         raise InputError(f"{args.run}: is not the folder of a run; python -m captioning.train makes one")
     free = ("generation.", "data.captions", "data.video_path", "training.device", "training.batch_size")
-    for word in settings:
+    for word in args.settings:
         if not word.lstrip("-").startswith(free):
             raise InputError(f"{word}: cannot be changed in a trained run; {', '.join(free)} can")
-    return load_settings(CaptionSettings, file, settings)
+    return load_settings(CaptionSettings, file, args.settings)
 
 
 if __name__ == "__main__":
