@@ -53,9 +53,10 @@ def parse_arguments(words: Sequence[str] | None = None) -> Namespace:
     parser.add_argument(
         "--memory_of_another_film", action="store_true", help="give each film the memory of the next one, as a control"
     )
-    args, args.settings = parser.parse_known_args(words)
-    if options := [word for word in args.settings if word.startswith("-") and "=" not in word]:
+    args, settings = parser.parse_known_args(words)
+    if options := [word for word in settings if word.startswith("-") and "=" not in word]:
         parser.error(f"unrecognized arguments: {' '.join(options)}")
+    args.settings = settings
     return args
 
 
