@@ -13,12 +13,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from captioning.captioner import Captioner
+from captioning.captioner import Captioner, Films
 from captioning.config import CaptionSettings, TrainingConfig
 from captioning.dataset import CaptionDataset
 from captioning.language import tokenise
 from captioning.metrics import score_corpus
 from recognition.common.ahead import made_ahead
+from recognition.common.command_line import InputError
 from recognition.training.loop import IsStopAsked, Validation, sum_of_all
 
 GREEDY = {"num_beams": 1, "top_p": None}  # for validation, in a fifth of the time of beams
@@ -42,6 +43,8 @@ class CaptioningTask:
         train_set, validation_set: films with captions.
         fabric: launched.
         config: all settings.
+
+    Raises InputError if there are more processes than films in a step.
     """
 
     def __init__(
@@ -57,6 +60,11 @@ class CaptioningTask:
         self.fabric, self.config = fabric, config
         learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
         training = config.training
+        if fabric.world_size > min(training.batch_size, len(train_set)):
+            raise InputError(
+                f"training.num_devices: a step has {min(training.batch_size, len(train_set))} films to share among "
+                f"{fabric.world_size} processes; take fewer"
+            )
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             learned, lr=training.learning_rate, weight_decay=training.weight_decay
         )
@@ -82,7 +90,10 @@ class CaptioningTask:
 
     def loss(self, model: nn.Module, batch: CaptionBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         total, num_tokens = model(*batch)
-        return total / num_tokens, {"loss": total.detach().double(), "count": num_tokens.double()}
+        # The mean over the tokens of all processes, which have unequal numbers, once their gradients are averaged.
+        mean_tokens = self.fabric.all_reduce(num_tokens.float(), reduce_op="mean")
+        assert isinstance(mean_tokens, Tensor)
+        return total / mean_tokens, {"loss": total.detach().double(), "count": num_tokens.double()}
 
     def validate(self, model: nn.Module, epoch: int) -> Validation:
         loss = self._validation_loss(model)
@@ -124,21 +135,38 @@ def shares(num_films: int, config: CaptionSettings, fabric: Fabric) -> list[list
 
 
 def write_captions(
-    fabric: Fabric, model: Captioner, dataset: CaptionDataset, config: CaptionSettings, greedy: bool = False
+    fabric: Fabric,
+    model: Captioner,
+    dataset: CaptionDataset,
+    config: CaptionSettings,
+    greedy: bool = False,
+    of_other_memory: bool = False,
 ) -> list[list[str]]:
-    """The captions of all films of a data set, clip by clip; the same in all processes, which share the work."""
+    """The captions of all films of a data set, clip by clip; the same in all processes, which share the work.
+
+    With `of_other_memory` each film has the memory of the next one in the data set. A control: what is gained by memory
+    must be lost with it.
+    """
+    if of_other_memory and len(dataset) < 2:
+        raise InputError("a memory of another film needs two films or more")
     generation = config.generation.model_copy(update=GREEDY) if greedy else config.generation
     own: dict[int, list[str]] = {}
     for numbers in shares(len(dataset), config, fabric):
-        films = fabric.to_device(dataset.batch(numbers, None))
+        films = _films(fabric, dataset, numbers)
+        other = _films(fabric, dataset, [(k + 1) % len(dataset) for k in numbers]) if of_other_memory else None
         with fabric.autocast():
-            captions = model.generate(films.features, films.has_clip, generation)
+            captions = model.generate(*films, generation, other)
         own |= dict(zip(numbers, captions, strict=True))
     if fabric.world_size > 1:
         gathered: list[dict[int, list[str]]] = [{}] * fabric.world_size
         torch.distributed.all_gather_object(gathered, own)
         own = {number: captions for part in gathered for number, captions in part.items()}
     return [own[number] for number in range(len(dataset))]
+
+
+def _films(fabric: Fabric, dataset: CaptionDataset, numbers: Sequence[int]) -> Films:
+    batch = dataset.batch(numbers, None)
+    return fabric.to_device(Films(batch.features, batch.has_clip))
 
 
 def learning_rate(step: int, num_steps: int, config: TrainingConfig) -> float:

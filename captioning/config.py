@@ -8,6 +8,7 @@ from models import CONFIGS, PUBLISHED_NAMES
 from recognition.common.command_line import nearest
 from recognition.training.config import Count, LoopConfig, Number, PathText, Section, Settings
 
+MADE = "made-of-captions"  # in place of a language model's name: a small one of the words of the training captions
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -37,7 +38,7 @@ class MapperConfig(Section):
 
 
 class LanguageConfig(Section):
-    path: PathText = Field("gpt2", description="a name or a folder of transformers; made-of-captions makes a small one")
+    path: PathText = Field("gpt2", description=f"a name or a folder of transformers; {MADE} makes a small one")
     train: Literal["mapper", "both"] = Field("mapper", description="mapper: the language model stays as it is")
 
 
@@ -76,4 +77,6 @@ class CaptionSettings(Settings):
         family = PUBLISHED_NAMES.get(self.memory.model, self.memory.model)
         if family != "none" and family not in CONFIGS:
             return f"memory.model: unknown model {self.memory.model!r}; {nearest(family, ['none', *CONFIGS])}"
+        if self.language_model.path == MADE and self.language_model.train != "both":
+            return f"language_model.train: {MADE} has learned nothing yet; set it to both"
         return None

@@ -50,6 +50,7 @@ class CaptionDataset:
 
     Attributes:
         films: the names of the films; `clips` has the captions of each, in order.
+        headers: of the films' feature files.
         backbone: what the features are by: its name, and the SHA-256 of its weights.
 
     Raises:
@@ -75,7 +76,7 @@ class CaptionDataset:
         self.films = list(by_film)
         self.clips = [of_film[: 1 if clips == "first" else None] for of_film in by_film.values()]
         self.num_frames, self.frames = (frames_per_clip if frames == "all" else 1), frames
-        headers = [_header(Path(folder), of_film[0]) for of_film in self.clips]
+        self.headers = headers = [_header(Path(folder), of_film[0]) for of_film in self.clips]
         self.backbone = headers[0].backbone, headers[0].weights_sha256
         for caption, header in zip((of_film[0] for of_film in self.clips), headers, strict=True):
             if (header.backbone, header.weights_sha256) != self.backbone:

@@ -90,20 +90,20 @@ def _rows(clips: Sequence[Said], videos: Path | None) -> list[dict[str, Any]]:
 
 def _pictures(clips: Sequence[Said], videos: Path | None) -> list[str]:
     """The middle frame of each clip of a film as JPEG in base64, empty where it cannot be had."""
-    found = [""] * len(clips)
     file = _film(videos, clips[0].film)
     if file is None:
-        return found
+        return [""] * len(clips)
     middles = [(clip.start_s + clip.end_s) / 2 for clip in clips]
     distances = [float("inf")] * len(clips)
+    nearest: list[Any] = [None] * len(clips)
     try:
         for image, time_s in decode(file):
             for place, middle in enumerate(middles):
                 if abs(time_s - middle) < distances[place]:
-                    distances[place], found[place] = abs(time_s - middle), _jpeg(image)
+                    distances[place], nearest[place] = abs(time_s - middle), image
     except DecodeError:
         pass  # the pictures so far are those of its beginning
-    return found
+    return ["" if image is None else _jpeg(image) for image in nearest]
 
 
 def _film(videos: Path | None, name: str) -> Path | None:

@@ -25,7 +25,7 @@ class Said:
     start_s: float
     end_s: float
     caption: str  # may be empty
-    references: list[str]
+    references: list[str]  # none of a film that is not in a table
     retrieved: list[Any] = field(default_factory=list)  # what memory read for it, as the run tells it
 
 
@@ -106,8 +106,8 @@ def _said(place: str, film: str, clip: Any) -> Said:
     number, caption, references = clip["clip"], clip["caption"], clip["references"]
     if not isinstance(number, int) or isinstance(number, bool):
         raise InputError(f"{place}: clip {shown(number)} is no whole number")
-    if not isinstance(references, list) or not references:
-        raise InputError(f"{place}: references are to be a list of one or more texts, not {shown(references)}")
+    if not isinstance(references, list):
+        raise InputError(f"{place}: references are to be a list of texts, not {shown(references)}")
     for text in (caption, *references):
         if not isinstance(text, str):
             raise InputError(f"{place}: {shown(text)} is no text")

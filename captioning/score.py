@@ -93,6 +93,10 @@ def read_file(path: Path, reference_files: Sequence[Path]) -> tuple[str, Path, l
     else:
         said = read_said(file)
         said = with_references(said, reference_files) if reference_files else said
+        if bare := [clip for clip in said if not clip.references]:
+            raise InputError(
+                f"{file}: clip {bare[0].clip} of {shown(bare[0].film)} has no references; give --reference_file"
+            )
     return name, file.with_name("scores.json" if file.name == "captions.json" else f"{file.stem}-scores.json"), said
 
 

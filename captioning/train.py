@@ -36,6 +36,7 @@ def main() -> None:
 
 def train(args: Namespace) -> None:
     from captioning.captioning_task import CaptioningTask
+    from captioning.eyes import keep_features
     from captioning.saying import say
     from captioning.session import first_captioner, input_files, open_language, open_sets
     from recognition.training.devices import launch
@@ -48,11 +49,10 @@ def train(args: Namespace) -> None:
     fabric = launch(config.training)
     sets = open_sets(config)
     if fabric.is_global_zero:
-        language = open_language(config, session.run, sets.train)
-    fabric.barrier()
-    if not fabric.is_global_zero:
-        language = open_language(config, session.run, None)
-    model = first_captioner(config, sets.train, language)
+        keep_features(session.run, sets)
+        open_language(config, session.run, sets.train)
+    fabric.barrier()  # until the language model is there
+    model = first_captioner(config, sets.train, open_language(config, session.run))
     fabric.to_device(model)
     if fabric.is_global_zero:
         describe(config, model, sets, fabric)
@@ -71,8 +71,9 @@ def describe(config: CaptionSettings, model: Any, sets: Any, fabric: Any) -> Non
     parts = zip(("training", "validation", "test"), sets, strict=True)
     films = ", ".join(f"{len(part):,} {name}" for name, part in parts)
     clips = sum(len(film) for film in sets.train.clips)
+    memory = "" if config.memory.model == "none" else f", memory {config.memory.model} of a {config.memory.scope}"
     print(
-        f"{config.mapper.kind} mapper, memory {config.memory.model} by {config.memory.scope}: {learned:,} parameters "
+        f"{config.mapper.kind} mapper{memory}: {learned:,} parameters "
         f"learn, {fixed:,} of the language model stay\nfilms: {films}; {clips:,} clips to train on; "
         f"{fabric.world_size} x {fabric.device}, precision {fabric.strategy.precision.precision}"
     )

@@ -29,6 +29,7 @@ INPUT_KEYS = {
     "load": "model.load_path",
     "list": "data.list",
     "weights": "network.weights",
+    "captions": "data.captions",
 }
 PLACES = ("train_indices_file", "validation_indices_file", "test_indices_file", "video_path")  # of the data set
 # Settings that may change when a run is resumed: they do not change what it computes.
@@ -46,6 +47,7 @@ FREE_TO_CHANGE = (
     "data.workers",
     "data.cache",
     "data.videos",
+    "data.video_path",
 )
 # What may be said of a trained run in other words than it was trained with: where its inputs are, and what computes.
 GIVEN_ANEW = (
@@ -114,6 +116,7 @@ class Run:
         for name, found in inputs.items():
             if found["sha256"] != self.read_inputs().get(name, found)["sha256"]:
                 whats = {"load": "from its weights", "weights": "from its weights", "list": "on its films"}
+                whats["captions"] = "on its captions"
                 what = whats.get(name, "on its episodes")
                 raise InputError(
                     f"{found['file']} has changed since {self.path} was trained {what}; restore it, or start "

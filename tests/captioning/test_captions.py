@@ -115,7 +115,7 @@ def test_what_was_said_reads_back_equal(tmp_path: Path):
         ('{"a": [3]}', "film 'a', entry 1: 3 is no clip"),
         ('{"a": [{"clip": 0, "start_s": 0, "end_s": 1, "caption": "x"}]}', "entry 1: has no references"),
         ('{"a": [{"clip": 0, "start_s": 0, "end_s": 1, "caption": 4, "references": ["x"]}]}', "4 is no text"),
-        ('{"a": [{"clip": 0, "start_s": 0, "end_s": 1, "caption": "x", "references": []}]}', "one or more texts"),
+        ('{"a": [{"clip": 0, "start_s": 0, "end_s": 1, "caption": "x", "references": {}}]}', "list of texts"),
         ('{"a": [], "a": []}', "'a' is there twice"),
     ],
 )
