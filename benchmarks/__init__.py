@@ -16,5 +16,8 @@ CASES = {
     "preprocess": "films",
     "clips": "clip_reading",
     "clip_step": "clip_training",
+    "captions": "captions",
+    "caption_step": "captions",
+    "knn_search": "captions",
 }
 GPU_CASES = ["transformer", "ur_lstm", "mlstm", "mamba2", "epoch", "preprocess"]

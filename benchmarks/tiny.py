@@ -11,6 +11,7 @@ SIZES: dict[str, dict[str, object]] = {  # of modules of benchmarks/, by the nam
         **{"WIDTHS": (8, 128), "UNITS": (64, 4096), "UNITS_MAXIMA": (64,), "NUM_AXES_FRAMES": 500},
         **{"TRAINING_CLIPS": 2, "TRAINING_PROBES": 8, "TRAINING_BATCH": 2, "NUM_STEPS": 2, "STEPS_A_DRAW": 1},
     },
+    "captions": {"NUM_FILMS": 2, "NUM_CLIPS": 2, "FILM_TOKENS": 200},
     "clip_training": {"NETWORK": "r3d_mini", "NUM_FRAMES": 4, "SIDE": 32, "FILM_S": 1},
     "data": {
         **{"NUM_EPISODES": 256, "NUM_DRAWN_PLAINLY": 8, "NUM_FILMS": 12, "FILM_LENGTH": 6_000},

@@ -28,6 +28,9 @@ def tiny_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
         "preprocess": 2,
         "clips": 10,
         "clip_step": 1,
+        "captions": 2,
+        "caption_step": 1,
+        "knn_search": 2,
     }.items(),
 )
 def test_case_measures_all_its_rows(name: str, num_rows: int):
