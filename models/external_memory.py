@@ -143,7 +143,9 @@ class ExternalMemory(nn.Module):
 
     def _find_exactly(self, q: Tensor, k: int, chosen: Tensor) -> Tensor:
         """Ids (B, H, N, K) by comparing with all keys, some queries and some keys at a time."""
-        num_used = min(self.capacity, int(self.count[chosen].max())) if len(chosen) else 0
+        counts = self.count[chosen].tolist()
+        num_used = min(self.capacity, max(counts, default=0))
+        has_gaps = min(counts, default=0) < num_used  # as where rows are not equally long
         slot_ids = self._ids_of_slots(chosen)[:, None, None].to(q.device)  # (B, 1, 1, C)
         found = []
         for queries in q.split(QUERIES_AT_ONCE, 2):
@@ -153,7 +155,8 @@ class ExternalMemory(nn.Module):
             for first in range(0, num_used, at_once):
                 piece = slice(first, min(first + at_once, num_used))
                 similarity = inner_products(queries, self._chosen_part(self.keys)[:, :, piece].to(q))  # (B, H, N, keys)
-                similarity = similarity.masked_fill(slot_ids[..., piece] < 0, -torch.inf)
+                if has_gaps:
+                    similarity = similarity.masked_fill(slot_ids[..., piece] < 0, -torch.inf)
                 near, place = similarity.topk(min(k, similarity.shape[3]), dim=3)
                 near_ids = slot_ids[..., piece].expand_as(similarity).gather(3, place)
                 best, order = torch.cat([best, near], 3).topk(k, dim=3)
