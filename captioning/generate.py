@@ -26,15 +26,17 @@ def main() -> None:
     from captioning.eyes import check_features
     from captioning.said import write_said
     from captioning.saying import retrieved_clips, said_of
-    from captioning.session import open_split, trained_captioner
+    from captioning.session import open_split, settings_of_run, trained_captioner
     from recognition.training.devices import launch
+    from recognition.training.runs import Run
 
     args = parse_arguments()
-    config, other = args.config, args.memory_of_another_film
+    trained, other = Run(args.run), args.memory_of_another_film
+    config = settings_of_run(trained, args.settings)
     fabric = launch(config.training)
     dataset = open_split(config, read_captions(Path(config.data.captions)), args.split)
-    check_features(args.trained, dataset.headers)
-    model = trained_captioner(args.trained, config, fabric, dataset.num_features)
+    check_features(trained, dataset.headers)
+    model = trained_captioner(trained, config, fabric, dataset.num_features)
     captions = write_captions(fabric, model, dataset, config, of_other_memory=other)
     if fabric.is_global_zero:
         read = [[[]] * len(film) for film in captions] if other else retrieved_clips(fabric, model, dataset, config)
@@ -43,9 +45,6 @@ def main() -> None:
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> Namespace:
-    from captioning.session import settings_of_run
-    from recognition.training.runs import Run
-
     parser = ArgumentParser(description=__doc__, usage="%(prog)s RUN [--split SPLIT] [--output FILE] [key=value ...]")
     parser.add_argument("run", type=path, help="folder of the run")
     parser.add_argument("--split", choices=["train", "validation", "test"], default="test", help="which films")
@@ -58,8 +57,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> Namespace:
         parser.error(f"unrecognized arguments: {' '.join(options)}")
     if args.output is None and (args.memory_of_another_film or args.split != "test"):
         parser.error("--output: is needed, for captions.json of a run has what it says of its test films")
-    args.trained = Run(args.run)
-    args.config = settings_of_run(args.trained, settings)
+    args.settings = settings
     args.output = args.output or args.run / "captions.json"
     return args
 

@@ -34,10 +34,13 @@ def main() -> None:
     from captioning.eyes import check_features
     from captioning.said import write_said
     from captioning.saying import retrieved_clips, said_of
-    from captioning.session import trained_captioner
+    from captioning.session import settings_of_run, trained_captioner
     from recognition.training.devices import launch
+    from recognition.training.runs import Run
 
     args = parse_arguments()
+    args.trained = Run(args.run)
+    args.config = settings_of_run(args.trained, args.settings)
     fabric = launch(args.config.training.model_copy(update={"num_devices": 1}))
     said: list[Said] = []
     model = None
@@ -155,9 +158,6 @@ def segments_of(text: str) -> Path | list[tuple[float, float]]:
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> Namespace:
-    from captioning.session import settings_of_run
-    from recognition.training.runs import Run
-
     usage = "%(prog)s RUN FILM_OR_FEATURE_FILE... [--every S | --segments FILE|TIMES] [key=value ...]"
     parser = ArgumentParser(description=__doc__, usage=usage)
     parser.add_argument("run", type=path, help="folder of the run")
@@ -174,8 +174,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> Namespace:
     args.films = [path(word) for word in args.films if word not in settings]
     if not args.films:
         parser.error("no film is given")
-    args.trained = Run(args.run)
-    args.config = settings_of_run(args.trained, settings)
+    args.settings = settings
     return args
 
 
