@@ -170,7 +170,9 @@ class Loop:
                     raise Stopped(f"a signal after step {before + progress.step}")
                 waiting = time.perf_counter()
         assert progress.step == num_steps, f"{progress.step} batches, where the task has said {num_steps}"
-        rate = task.learning_rate(before + num_steps - 1, self.num_steps)
+        # Of a group at the rate itself, if there is one: after a product with a factor a division may be off by a bit.
+        group = min(self.optimizer.param_groups, key=lambda group: group.get("rate_factor", 1.0) != 1)
+        rate = group["lr"] / (group.get("rate_factor", 1.0) or 1.0)
         means = {f"train_{name}": mean for name, mean in _means(progress.totals).items()}
         return {"epoch": epoch + 1, "step": before + num_steps, "learning_rate": rate, **means}
 
