@@ -1,4 +1,4 @@
-"""Backbones in minutes: labels or none, gates or none, and what an eye is worth to a memory.
+"""Backbones on small films: labels or none, gates or none, and what an eye is worth to a memory.
 
   python -m backbones.demo                     on two cores; everything is written below demo-run/backbones
 

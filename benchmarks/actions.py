@@ -1,7 +1,7 @@
 """Whether order in time is learned: eight actions in pairs of reversals, with temporal gates and by multigrid.
 
-python -m benchmarks.actions                 three seeds; 12 minutes on two idle cores
-python -m benchmarks.actions --seeds 1       5 minutes
+python -m benchmarks.actions                 three seeds
+python -m benchmarks.actions --seeds 1       one seed
 
 Films of 24 frames of 64 x 64 pixels, real H.264 read through small films; r3d_mini, 8 frames at 56 x 56: the settings
 of config-files/backbones/demo/actions.yaml. What is wanted is printed beside the scores. Accuracy on validation films

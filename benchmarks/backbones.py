@@ -1,7 +1,7 @@
 """What eyes learn of ten actions that one frame cannot tell: labels, BYOL with either predictor, and nothing.
 
-python -m benchmarks.backbones                 three seeds; half an hour on two idle cores
-python -m benchmarks.backbones --seeds 1       one seed; 10 minutes
+python -m benchmarks.backbones                 three seeds
+python -m benchmarks.backbones --seeds 1       one seed
 
 Films of 64 x 64 pixels, clips of 8 frames at 40 x 40, r3d_10 of width 16: the settings of config-files/backbones/demo/.
 For each eye a linear probe and R@1, as means over seeds with 95 % intervals (Student's t). Two controls are trained

@@ -1,4 +1,4 @@
-"""Captions in minutes, of films that need a memory of their earlier clips to be captioned well.
+"""Captions of small films, which need a memory of their earlier clips to be captioned well.
 
   python -m captioning.demo                     on two cores; everything is written below demo-run/captioning
 
