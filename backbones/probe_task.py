@@ -17,6 +17,8 @@ from backbones.optimizers import build_optimizer
 from backbones.rates import learning_rate
 from recognition.training.loop import IsStopAsked, Validation
 
+SMALLEST_DEVIATION = 1e-6  # of a feature that is not always the same; others become 0
+
 
 class Features(NamedTuple):
     """Of some items."""
@@ -31,10 +33,22 @@ class FeatureBatch(NamedTuple):
 
 
 class Heads(nn.Module):
-    """A last layer for each of several rates: features (B, D) to logits (R, B, C)."""
+    """A last layer for each of several rates: features (B, D) to logits (R, B, C).
 
-    def __init__(self, num_heads: int, num_features: int, num_classes: int):
+    They learn from standardised features: one rate then fits all of them, however large an eye's features are.
+
+    Args:
+        num_heads: R.
+        num_classes: C.
+        y: the features (N, V, D) that standardise, whose mean becomes 0 and deviation 1.
+    """
+
+    def __init__(self, num_heads: int, num_classes: int, y: Tensor):
         super().__init__()
+        num_features, y = y.shape[2], y.flatten(0, 1).double()
+        deviation, mean = torch.std_mean(y, 0)
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("deviation", deviation.masked_fill(deviation < SMALLEST_DEVIATION, torch.inf).float())
         first = nn.Linear(num_features, num_classes)
         nn.init.normal_(first.weight, std=0.01)
         nn.init.zeros_(first.bias)
@@ -43,10 +57,20 @@ class Heads(nn.Module):
             head.load_state_dict(first.state_dict())
         self.register_buffer("best", torch.tensor(0))  # the head that did best on validation
 
+    mean: Tensor  # (D,)
+    deviation: Tensor  # (D,)
     best: Tensor
 
     def forward(self, y: Tensor) -> Tensor:
+        y = (y - self.mean) / self.deviation
         return torch.stack([head(y) for head in self.heads])
+
+
+def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The best of `Heads`, by their state, as weights and bias of a last layer that takes features as they are."""
+    number = int(state["best"])
+    weight = state[f"heads.{number}.weight"] / state["deviation"]
+    return {"weight": weight, "bias": state[f"heads.{number}.bias"] - weight @ state["mean"]}
 
 
 class ProbeTask:
@@ -73,7 +97,7 @@ class ProbeTask:
         share: tuple[int, int] = (0, 1),
     ):
         self.train, self.validation, self.config, self.share = train, validation, config, share
-        self.heads = Heads(len(rates), train.y.shape[2], num_classes)
+        self.heads = Heads(len(rates), num_classes, train.y)
         self.model: nn.Module = self.heads
         groups = [
             {"params": list(head.parameters()), "rate_factor": rate / config.learning_rate}

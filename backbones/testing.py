@@ -14,6 +14,7 @@ from backbones.config import ClassifySettings
 from backbones.controls import CONTROLS, changed
 from backbones.dataset import ClipDataset
 from backbones.items import Films
+from backbones.probe_task import folded
 from backbones.report import write_report
 from backbones.scores import describe, majority_top1, write_class_table
 from backbones.views import Views, class_answers
@@ -38,9 +39,7 @@ def best_weights(run: Run, model: ClipClassifier) -> dict[str, Tensor]:
     """The weights of the best epoch so far, as `ClipClassifier.weights` names them; of a probe, with its best head."""
     state = run.load_best()
     if "best" in state:
-        number = int(state["best"])
-        head = {name: state[f"heads.{number}.{name}"] for name in ("weight", "bias")}
-        return model.weights() | {f"fc.{name}": tensor for name, tensor in head.items()}
+        return model.weights() | {f"fc.{name}": tensor for name, tensor in folded(state).items()}
     network = "backbone.network."
     return {
         name.removeprefix(network) if name.startswith(network) else name.replace("head.", "fc."): tensor

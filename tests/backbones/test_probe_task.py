@@ -10,7 +10,7 @@ from labelled_films import classifier, held_films, loop_of, one_device, settings
 from torch import Tensor, nn
 
 from backbones.dataset import ClipDataset, Draw
-from backbones.probe_task import Features, ProbeTask
+from backbones.probe_task import Features, Heads, ProbeTask, folded
 from backbones.testing import best_weights
 from recognition.common.command_line import InputError
 from recognition.training.loop import Loop
@@ -31,12 +31,19 @@ def features(num: int, num_views: int, seed: int) -> Features:
     return Features(y, label)
 
 
+def standardised(y: Tensor, of: Tensor) -> Tensor:
+    """Features (N, V, D), with the mean and deviation of others."""
+    rows = of.reshape(-1, of.shape[2])
+    return (y - rows.mean(0)) / rows.std(0)
+
+
 def by_hand(train: Features, first: dict[str, Tensor], rate: float) -> nn.Linear:
     """A head that is trained in a plain loop: SGD with Nesterov's momentum, warm-up over an epoch, then a cosine."""
     head = nn.Linear(6, 3)
     head.load_state_dict(first)
     optimizer = torch.optim.SGD(head.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=1e-3)
     num, step = len(train.y) // 4, 0
+    y = standardised(train.y, train.y)
     for epoch in range(3):
         rng = np.random.default_rng((0, epoch))
         order = rng.permutation(len(train.y))
@@ -46,7 +53,7 @@ def by_hand(train: Features, first: dict[str, Tensor], rate: float) -> nn.Linear
             optimizer.param_groups[0]["lr"] = rate * rise
             chosen = order[4 * k : 4 * k + 4]
             optimizer.zero_grad()
-            F.cross_entropy(head(train.y[chosen, view[chosen]]), train.label[chosen]).backward()
+            F.cross_entropy(head(y[chosen, view[chosen]]), train.label[chosen]).backward()
             optimizer.step()
             step += 1
     return head
@@ -65,7 +72,7 @@ def test_heads_learn_as_if_each_were_trained_alone_and_the_best_is_chosen():
     for head, plain in zip(task.heads.heads, wanted, strict=True):
         torch.testing.assert_close(head.state_dict(), plain.state_dict(), rtol=1e-5, atol=1e-6)
     with torch.no_grad():
-        logits = [head(validation.y[:, 0]) for head in wanted]
+        logits = [head(standardised(validation.y, train.y)[:, 0]) for head in wanted]
     found = [
         ((x.argmax(1) == validation.label).double().mean().item(), -F.cross_entropy(x, validation.label).item())
         for x in logits
@@ -102,10 +109,19 @@ def test_probe_stopped_and_gone_on_with_is_the_same_to_the_last_bit(num_workers:
     torch.testing.assert_close(whole[1:], stopped[1:], rtol=0, atol=0)
     model, _ = classifier(settings(**PROBE), films)
     weights = best_weights(Run(tmp_path / "whole"), model)
-    number = int(whole[2]["best"])
-    assert torch.equal(weights["fc.weight"], whole[2][f"heads.{number}.weight"])
     model.load_weights(weights)
-    assert torch.equal(model.head.bias, whole[2][f"heads.{number}.bias"])
+    assert torch.equal(model.head.weight, folded(whole[2])["weight"])
+
+
+def test_the_layer_that_is_kept_takes_features_as_they_are():
+    y = features(22, 3, 0).y * torch.tensor([1.0, 50.0, 0.1, 2.0, 0.0, 1.0]) + torch.arange(6)
+    torch.manual_seed(0)
+    heads = Heads(2, 3, y)
+    nn.init.normal_(heads.heads[1].weight)
+    heads.best.fill_(1)
+    head = nn.Linear(6, 3)
+    head.load_state_dict(folded(heads.state_dict()))
+    torch.testing.assert_close(head(y[:, 0]), heads(y[:, 0])[1], rtol=1e-4, atol=1e-4)
 
 
 def test_two_processes_share_each_batch():
