@@ -10,7 +10,6 @@ contrast refers to, is its own.
 Shapes: T frames, C channels, H x W pixels, S pixels a side of the square that a network sees.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 
@@ -19,10 +18,9 @@ from torch import Tensor, nn
 
 from backbones.config import AugmentationConfig, ClipConfig
 from models.vision import torchvision
+from recognition.features.preprocessing import PRESET_SIZE, fitted
 
 F, transforms = torchvision.transforms.functional, torchvision.transforms.v2
-# torchvision's preset of networks for videos: every picture, whatever its shape, becomes 128 x 171, of which 112 x 112.
-PRESET_SIDE, PRESET_SIZE = 112, (128, 171)
 BLUR_SIZE, BLUR_SIGMA = 11, (0.1, 2.0)  # pixels; 2.5 deviations to either side
 MIX_UP, CUT_MIX = 0.8, 1.0  # alpha of their beta distributions
 
@@ -54,10 +52,10 @@ class Augmentation:
             short = int(torch.randint(shortest, max(shortest, longest) + 1, ()))
             clip = transforms.RandomCrop(side)(_resized(clip, short, self.keep_aspect))
         elif config.area:
-            clip = clip if self.keep_aspect else _squeezed(clip, _preset_size(side))
+            clip = clip if self.keep_aspect else fitted(clip, side, False)
             clip = transforms.RandomResizedCrop(side, config.area, config.aspect, antialias=True)(clip)
         else:
-            clip = transforms.RandomCrop(side)(_fitted(clip, side, self.keep_aspect))
+            clip = transforms.RandomCrop(side)(fitted(clip, side, self.keep_aspect))
         return self._flip(clip) if self._flip else clip
 
     def colour(self, clip: Tensor) -> Tensor:
@@ -77,7 +75,7 @@ def still(frames: Tensor, side: int, keep_aspect: bool, crops: int = 1) -> Tenso
     in the middle of the other. The picture is resized so that its short side is S or, without `keep_aspect`, squeezed
     to torchvision's preset for videos: one crop at 112 then equals the preset's.
     """
-    frames = _fitted(frames, side, keep_aspect)
+    frames = fitted(frames, side, keep_aspect)
     height, width = frames.shape[-2:]
     top, left = round((height - side) / 2), round((width - side) / 2)  # as torchvision's center_crop rounds
     if crops == 1:
@@ -145,26 +143,9 @@ class _ShiftChannels(nn.Module):
         return (clip + shift.to(clip)).clamp(0, 1)
 
 
-def _preset_size(side: int) -> tuple[int, int]:
-    height, width = PRESET_SIZE
-    return round(side * height / PRESET_SIDE), round(side * width / PRESET_SIDE)
-
-
-def _fitted(clip: Tensor, side: int, keep_aspect: bool) -> Tensor:
-    """The picture that a test crops."""
-    return _resized(clip, side, True) if keep_aspect else _squeezed(clip, _preset_size(side))
-
-
 def _resized(clip: Tensor, short: int, keep_aspect: bool) -> Tensor:
-    """A clip with a given short side, as wide as it was for its height or as the preset makes it."""
+    """A clip with a given short side, as wide as it was for its height or as torchvision's preset makes it."""
+    if keep_aspect:
+        return fitted(clip, short, True)
     height, width = PRESET_SIZE
-    if not keep_aspect:
-        return _squeezed(clip, (short, round(short * width / height)))
-    height, width = clip.shape[-2:]
-    size = [max(short, math.floor(short * x / min(height, width) + 0.5)) for x in (height, width)]
-    return transforms.functional.resize(clip, size, antialias=True)
-
-
-def _squeezed(clip: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resized as torchvision's preset does it: in floating point, and without a filter where pictures get smaller."""
-    return F.resize(clip, list(size), antialias=False)
+    return F.resize(clip, [short, round(short * width / height)], antialias=False)

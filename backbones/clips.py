@@ -9,16 +9,6 @@ import math
 import numpy as np
 
 
-def frame_step(film_fps: float, fps: float) -> int:
-    """Every how many-th frame of a film of `film_fps` comes nearest to `fps` frames a second: at least 1.
-
-    Raises ValueError if the film's rate is not known, which is 0.
-    """
-    if not film_fps > 0:
-        raise ValueError("its frame rate is not known, so no number of frames a second can be taken of it")
-    return max(1, math.floor(film_fps / fps + 0.5))
-
-
 def clip_span(frames: int, step: int) -> int:
     """How many frames of the film a clip reaches over."""
     return (frames - 1) * step + 1

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from backbones.augmentation import Augmentation, still
-from backbones.clips import clip_numbers, clip_span, frame_step, random_pair, random_start, segments, view_starts
+from backbones.clips import clip_numbers, clip_span, random_pair, random_start, segments, view_starts
 from backbones.config import BackboneSettings, ClipConfig
 from backbones.frame_store import FilmReader
 from recognition.common.command_line import InputError
+from recognition.features.preprocessing import frame_step
 
 MOST_OPEN = 32  # films that a process keeps open
 

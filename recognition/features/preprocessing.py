@@ -114,11 +114,7 @@ class Preprocessing:
     def windows(self, film_fps: float) -> Windows:
         """How windows lie in a film of so many frames a second. Raises ValueError where they depend on it and it is not
         known, which is 0."""
-        step = 1
-        if self.fps:
-            if not film_fps > 0:
-                raise ValueError(f"does not say its frame rate, which windows of {self.fps:g} frames a second need")
-            step = max(1, math.floor(film_fps / self.fps + 0.5))
+        step = frame_step(film_fps, self.fps) if self.fps else 1
         return Windows(self.window, step, self.stride or self.window * step)
 
     def rate(self, film_fps: float) -> float:
@@ -182,6 +178,16 @@ def on_grid(frames: Iterable[tuple[Image, float]], fps: float | None) -> Iterato
         held = image, time_s
     if held is not None and start_s is not None:
         yield *held, start_s + due / fps <= held[1] + ROUNDING_S
+
+
+def frame_step(film_fps: float, fps: float) -> int:
+    """Every how many-th frame of a film of `film_fps` comes nearest to `fps` frames a second: at least 1.
+
+    Raises ValueError if the film's rate is not known, which is 0.
+    """
+    if not film_fps > 0:
+        raise ValueError(f"does not say its frame rate, which windows of {fps:g} frames a second need")
+    return max(1, math.floor(film_fps / fps + 0.5))
 
 
 def fitted(frames: Tensor, side: int, keep_aspect: bool) -> Tensor:

@@ -128,8 +128,10 @@ def test_a_short_side_below_the_crop_is_never_drawn():
 @pytest.mark.parametrize("settings", [{}, {"area": None}, {"short_side": [128, 128]}])
 def test_pictures_are_squeezed_before_the_crop_if_their_aspect_is_not_kept(settings, monkeypatch: pytest.MonkeyPatch):
     seen = []
-    squeezed = augmentation._squeezed
-    monkeypatch.setattr(augmentation, "_squeezed", lambda x, size: seen.append(size) or squeezed(x, size))
+    resize = augmentation.F.resize
+    monkeypatch.setattr(
+        augmentation.F, "resize", lambda x, size, **how: seen.append(tuple(size)) or resize(x, size, **how)
+    )
     for side, size in ((112, (128, 171)), (40, (46, 61))):
         make = Augmentation(AugmentationConfig(**settings), ClipConfig(side=side))
         assert make.crop(noise(1, 3, 50, 90)).shape == (1, 3, side, side)

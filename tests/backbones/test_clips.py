@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backbones.clips import clip_numbers, clip_span, frame_step, random_pair, random_start, segments, view_starts
+from backbones.clips import clip_numbers, clip_span, random_pair, random_start, segments, view_starts
+from recognition.features.preprocessing import frame_step
 
 LENGTHS = st.integers(1, 3000)
 
@@ -21,7 +22,7 @@ def test_step_is_the_nearest_whole_one_and_at_least_1(film_fps: float, fps: floa
 
 
 def test_film_of_unknown_rate_has_no_step():
-    with pytest.raises(ValueError, match="frame rate is not known"):
+    with pytest.raises(ValueError, match="does not say its frame rate"):
         frame_step(0, 7.5)
 
 
