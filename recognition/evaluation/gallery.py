@@ -61,9 +61,9 @@ def gallery(dataset: EpisodeDataset, answers: np.ndarray, films: Films, num_each
     """
     at_hand = np.array([films.has(video) for video in range(len(films.video_ids))])
     study, probes, is_old, _ = dataset.episodes
-    has_films = at_hand[probes[..., 0]] & at_hand[study[..., 0]].all(1, keepdims=True)
+    can_show = at_hand[probes[..., 0]] & at_hand[study[..., 0]].all(1, keepdims=True) & ~np.isnan(answers)
     chosen = {
-        outcome: _surest(answers, has_films & ((is_old == 1) == was_old) & ((answers > 0) == says_old), num_each)
+        outcome: _surest(answers, can_show & ((is_old == 1) == was_old) & ((answers > 0) == says_old), num_each)
         for outcome, (was_old, says_old) in OUTCOMES.items()
     }
     episodes = sorted({episode for places in chosen.values() for episode, _ in places})

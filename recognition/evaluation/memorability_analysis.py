@@ -47,11 +47,11 @@ def describe_by_memorability(
 def describe_memorability(
     probes: np.ndarray, is_old: np.ndarray, answer: np.ndarray, scores: ProbeScores, similarity: np.ndarray
 ) -> Row:
-    """What evaluation.json tells of memorability, of the probes that have a score.
+    """What evaluation.json tells of memorability, of the probes that have a score and an answer.
 
     Args:
         probes: (N, P, 2) [video, frame].
-        is_old, answer: (N, P); answers above 0 say "old".
+        is_old, answer: (N, P); answers above 0 say "old", nan is a missing one.
         scores: memorability of the probes.
         similarity: (N, P) of each probe to the studied frame nearest to it.
 
@@ -60,7 +60,7 @@ def describe_memorability(
     of memorability; `bins` and `histogram`; old_against_new, the share of pairs of an old and a new probe in which the
     old one is more memorable, 0.5 if the episodes favour neither.
     """
-    known = ~np.isnan(scores.score)
+    known = ~np.isnan(scores.score) & ~np.isnan(answer)
     score, answer, is_old, similarity = (x[known] for x in (scores.score, answer, is_old == 1, similarity))
     episode = np.broadcast_to(np.arange(len(known))[:, None], known.shape)[known]
     places = np.column_stack([probes[known], scores.alteration[known]])

@@ -13,7 +13,7 @@ import numpy as np
 
 from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.episode_spec import CLIP_KINDS, PROBE_KINDS
-from recognition.evaluation.signal_detection import count_answers, intervals_of_counts, scores_of_counts
+from recognition.evaluation.signal_detection import answered, count_answers, intervals_of_counts, scores_of_counts
 
 NUM_PLACES = 10  # groups of clips and of probes at most, by their place
 EPISODES_A_BLOCK = 256  # compared with all their clips at once
@@ -21,13 +21,20 @@ Row = dict[str, Any]
 
 
 def retention(
-    dataset: EpisodeDataset, answer: np.ndarray, resamples: np.ndarray, fps: np.ndarray | None = None
+    dataset: EpisodeDataset,
+    answer: np.ndarray,
+    resamples: np.ndarray,
+    fps: np.ndarray | None = None,
+    lag_s: np.ndarray | None = None,
 ) -> dict[str, list[Row]]:
     """Tables of answers (N, P), above 0 for "old"; each a list of rows with scores, their intervals and num_probes.
 
+    A missing answer, nan, counts in no row, and what has no answer at all has none.
+
     by_lag: old probes by the frames shown from their own to the probe, in bins that double: lag_frames (geometric
         mean), lag_frames_from, lag_frames_to, lag_s, hit_rate, d_prime. The lag of a probe that lies between shown
-        frames counts from the nearest of them. lag_s is the same in seconds of film, None where `fps` (V,) is.
+        frames counts from the nearest of them. lag_s is the same in seconds of film, None where `fps` (V,) is; where
+        lags were measured, `lag_s` (N, P), it is the geometric mean of those that are not nan, None without any.
     by_serial_position: old probes by the place of their clip among those studied, from 1, in up to 10 groups: position
         (the middle), position_from, position_to, hit_rate, d_prime.
     by_probe_order: all probes by their place in the test, in the same way: hit_rate, false_alarm_rate, d_prime.
@@ -36,18 +43,19 @@ def retention(
     by_clip_kind: old probes by the kind of their clip: kind, hit_rate, d_prime; empty where the index has no kinds.
     """
     episodes = dataset.episodes
-    is_old, says_old = episodes.is_old == 1, answer > 0
+    old, new = answered(answer, episodes.is_old)
     study_row, frame = studied_at(dataset)
-    lag, lag_s = lags(dataset, study_row, frame, fps)
-    exponent = np.log2(np.where(is_old, lag, 1)).astype(int)
+    lag, film_s = lags(dataset, study_row, frame, fps)
+    lag_s = film_s if lag_s is None else lag_s
+    exponent = np.log2(np.where(old, lag, 1)).astype(int)
     num_clips, num_probes = dataset.num_clips, dataset.num_probes
     clip = study_row * num_clips // episodes.study.shape[1]
-    place = np.broadcast_to(np.arange(num_probes), is_old.shape)
-    tables = _Tables(says_old, is_old, resamples)
+    place = np.broadcast_to(np.arange(num_probes), old.shape)
+    tables = _Tables(answer > 0, old, new, resamples)
 
     return {
         "by_lag": [
-            {**_lags(doubling, lag, lag_s, is_old & (exponent == doubling)), **row}
+            {**_lags(doubling, lag, lag_s, old & (exponent == doubling)), **row}
             for doubling, row in tables.of_old(exponent, "hit_rate", "d_prime")
         ],
         "by_serial_position": [
@@ -119,31 +127,31 @@ def lags(
 class _Tables:
     """Counts "old" answers by groups of probes (N, P), and makes rows with the scores of each group that has probes."""
 
-    def __init__(self, says_old: np.ndarray, is_old: np.ndarray, resamples: np.ndarray):
-        self.says_old, self.is_old, self.resamples = says_old, is_old, resamples
+    def __init__(self, says_old: np.ndarray, old: np.ndarray, new: np.ndarray, resamples: np.ndarray):
+        self.says_old, self.old, self.new, self.resamples = says_old, old, new, resamples
 
     def of_old(self, group: np.ndarray, *names: str) -> Iterator[tuple[int, Row]]:
         """Old probes of each group with all new ones."""
-        for number in np.unique(group[self.is_old]):
-            old = self.is_old & (group == number)
-            yield int(number), {**self._scores(names, old, ~self.is_old), "num_probes": int(old.sum())}
+        for number in np.unique(group[self.old]):
+            old = self.old & (group == number)
+            yield int(number), {**self._scores(names, old, self.new), "num_probes": int(old.sum())}
 
     def of_all(self, group: np.ndarray) -> Iterator[tuple[int, Row]]:
         """Old and new probes of each group."""
-        for number in np.unique(group):
-            old, new = self.is_old & (group == number), ~self.is_old & (group == number)
+        for number in np.unique(group[self.old | self.new]):
+            old, new = self.old & (group == number), self.new & (group == number)
             scores = self._scores(("hit_rate", "false_alarm_rate", "d_prime"), old, new)
             yield int(number), {**scores, "num_probes": int(old.sum() + new.sum())}
 
     def of_kinds(self, kind: np.ndarray) -> Iterator[tuple[int, Row]]:
         """New probes of each kind with all old ones; before them the old ones, kind 0."""
-        for number in np.unique(np.append(kind, 0)):
-            new = ~self.is_old & (kind == number) if number else ~self.is_old
+        for number in np.unique(np.append(kind[self.new], 0)):
+            new = self.new & (kind == number) if number else self.new
             says_old = "false_alarm_rate" if number else "hit_rate"
-            scores = self._scores((says_old, "d_prime"), self.is_old, new)
+            scores = self._scores((says_old, "d_prime"), self.old, new)
             row = {"says_old": scores[says_old], "says_old_interval": scores[f"{says_old}_interval"]}
             row |= {name: scores[name] if number else None for name in ("d_prime", "d_prime_interval")}
-            yield int(number), {**row, "num_probes": int(new.sum() if number else self.is_old.sum())}
+            yield int(number), {**row, "num_probes": int(new.sum() if number else self.old.sum())}
 
     def _scores(self, names: Sequence[str], old: np.ndarray, new: np.ndarray) -> Row:
         counts = count_answers(self.says_old, old, new)
@@ -163,9 +171,13 @@ def _by_clip_kind(dataset: EpisodeDataset, clip: np.ndarray, tables: _Tables) ->
 
 def _lags(doubling: int, lag: np.ndarray, lag_s: np.ndarray | None, inside: np.ndarray) -> Row:
     """The lags of a bin of old probes: those from 2 ** doubling up to its double."""
-    mean, mean_s = (None if x is None else float(np.exp(np.log(x[inside]).mean())) for x in (lag, lag_s))
     limits = {"lag_frames_from": 2**doubling, "lag_frames_to": 2 ** (doubling + 1) - 1}
-    return {"lag_frames": mean, **limits, "lag_s": mean_s}
+    measured = np.empty(0) if lag_s is None else lag_s[inside & ~np.isnan(lag_s)]
+    return {"lag_frames": _geometric_mean(lag[inside]), **limits, "lag_s": _geometric_mean(measured)}
+
+
+def _geometric_mean(values: np.ndarray) -> float | None:
+    return float(np.exp(np.log(values).mean())) if values.size else None
 
 
 def _groups(place: np.ndarray, num_places: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from recognition.episodes.episode_spec import EpisodeSpec
 from recognition.evaluation.retention import EPISODES_A_BLOCK, retention
 from recognition.evaluation.signal_detection import (
     COUNTED,
+    answered,
     count_answers,
     intervals_of_counts,
     rate_interval,
@@ -28,21 +29,28 @@ BYTES_A_FLOAT = 4  # states are counted as float32, whatever precision the model
 
 
 def describe_answers(
-    dataset: EpisodeDataset, answer: np.ndarray, folder: Path, threshold: float | None = None
+    dataset: EpisodeDataset,
+    answer: np.ndarray,
+    folder: Path,
+    threshold: float | None = None,
+    lag_s: np.ndarray | None = None,
+    is_rated: bool = False,
 ) -> dict[str, Any]:
-    """Scores of answers (N, P), above 0 for "old", with intervals, and the tables of `retention`.
+    """Scores of answers (N, P), above 0 for "old" and nan where one is missing, with intervals, and the tables of
+    `retention`.
 
     `folder` holds the feature files, which tell how fast films run. `threshold` is the one that training has found on
-    validation, if it has: "calibrated" tells of it. What is not defined is nan or None.
+    validation, if it has: "calibrated" tells of it. People's answers have measured lags `lag_s` (N, P), and `is_rated`
+    says that they were given on a scale, see `confidence_bounds`. What is not defined is nan or None.
 
-    Raises ValueError if there are no old or no new probes.
+    Raises ValueError if there are no answers to old or none to new probes.
     """
     episodes, resamples = dataset.episodes, resample_episodes(len(dataset))
-    is_old, says_old = episodes.is_old == 1, answer > 0
+    says_old, (old, _) = answer > 0, answered(answer, episodes.is_old)
     blocks = [slice(first, first + EPISODES_A_BLOCK) for first in range(0, len(dataset), EPISODES_A_BLOCK)]
     is_shown = [was_shown(episodes.study[b], episodes.probes[b], dataset.subsample) for b in blocks]
-    shown = np.concatenate(is_shown) & is_old
-    between = is_old & ~shown
+    shown = np.concatenate(is_shown) & old
+    between = old & ~shown
     return {
         "num_episodes": len(dataset),
         "num_clips": dataset.num_clips,
@@ -52,15 +60,15 @@ def describe_answers(
         **share_right("shown", says_old, shown, resamples),
         **share_right("between", says_old, between, resamples),
         "roc": roc(answer, episodes.is_old),
-        "zroc": zroc(answer, episodes.is_old, resamples),
-        "retention": retention(dataset, answer, resamples, film_rates(dataset, folder)),
+        "zroc": zroc(answer, episodes.is_old, resamples, is_rated=is_rated),
+        "retention": retention(dataset, answer, resamples, film_rates(dataset, folder), lag_s),
     }
 
 
 def calibrated(answer: np.ndarray, is_old: np.ndarray, resamples: np.ndarray, threshold: float) -> dict[str, Any]:
     """The threshold, and with their intervals the scores that it changes: those in COUNTED."""
-    scores, says_old, is_old = summarise(answer, is_old, threshold), answer > threshold, is_old == 1
-    intervals = intervals_of_counts(count_answers(says_old, is_old, ~is_old), resamples)
+    scores, counts = summarise(answer, is_old, threshold), count_answers(answer > threshold, *answered(answer, is_old))
+    intervals = intervals_of_counts(counts, resamples)
     return {
         "threshold": threshold,
         **{name: scores[name] for name in COUNTED},

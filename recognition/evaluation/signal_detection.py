@@ -1,6 +1,7 @@
 """Scores of an old/new recognition test: pure functions of answers.
 
-An answer is a number, larger for "older"; old probes were seen, new ones were not.
+An answer is a number, larger for "older"; old probes were seen, new ones were not. A probe that was not answered has
+nan: it is missing, neither right nor wrong, and no score counts it.
 
 Intervals come from the percentile bootstrap over episodes (Efron and Tibshirani 1993, An Introduction to the Bootstrap,
 chapter 13): whole episodes are drawn with replacement, as many as there are, and the score is computed anew; the 2.5th
@@ -28,6 +29,12 @@ NUM_LEVELS = 256  # of answers, in the ROC and in the intervals of the AUC
 NUM_GRADES = 3  # of confidence in each answer: sure, less sure, unsure
 ROUNDING = 1e-9  # numbers that differ by less are alike
 COUNTED = ("accuracy", "hit_rate", "false_alarm_rate", "d_prime", "criterion")  # follow from four counts
+
+
+def answered(answer: np.ndarray, is_old: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which probes are old and which are new, of those that have an answer: bool, of the same shape each."""
+    there = ~np.isnan(answer)
+    return (is_old == 1) & there, (is_old == 0) & there
 
 
 def hit_rate(says_old: np.ndarray, is_old: np.ndarray) -> float:
@@ -84,9 +91,10 @@ def z_rate(count: np.ndarray, total: np.ndarray) -> np.ndarray:
 def auc(answer: np.ndarray, is_old: np.ndarray) -> float:
     """P(an old probe's answer exceeds a new one's), ties counting half: the area under the ROC.
 
-    nan if there are no old or no new probes.
+    nan if there are no answers to old or none to new probes.
     """
-    answer, is_old = np.ravel(answer), np.ravel(is_old) == 1
+    there = ~np.isnan(answer)
+    answer, is_old = answer[there], is_old[there] == 1
     num_old, num_new = int(is_old.sum()), int((~is_old).sum())
     if not num_old or not num_new:
         return float("nan")
@@ -96,14 +104,13 @@ def auc(answer: np.ndarray, is_old: np.ndarray) -> float:
 
 
 def summarise(answer: np.ndarray, is_old: np.ndarray, threshold: float = 0.0) -> dict[str, float | int]:
-    """All scores of a test at once; answers above `threshold` mean "old".
+    """All scores of a test at once; answers above `threshold` mean "old". n_old and n_new count the answered probes.
 
-    Raises ValueError if there are no old or no new probes.
+    Raises ValueError if there are no answers to old or none to new probes.
     """
-    answer, is_old = np.ravel(answer), np.ravel(is_old)
-    says_old = answer > threshold
-    hits, num_old = int((says_old & (is_old == 1)).sum()), int((is_old == 1).sum())
-    false_alarms, num_new = int((says_old & (is_old == 0)).sum()), int((is_old == 0).sum())
+    says_old, (old, new) = answer > threshold, answered(answer, is_old)
+    hits, num_old = int((says_old & old).sum()), int(old.sum())
+    false_alarms, num_new = int((says_old & new).sum()), int(new.sum())
     scores = _checked_scores(hits, num_old - hits, false_alarms, num_new - false_alarms)
     return {
         **{name: float(scores[name]) for name in COUNTED},
@@ -117,17 +124,18 @@ def summarise_with_intervals(
     answer: np.ndarray, is_old: np.ndarray, resamples: np.ndarray, threshold: float = 0.0
 ) -> dict[str, Any]:
     """`summarise` of answers (N, P), and for every score its interval [low, high], or None, as <score>_interval."""
-    says_old, is_old = answer > threshold, is_old == 1
-    intervals = intervals_of_counts(count_answers(says_old, is_old, ~is_old), resamples)
+    says_old, kinds = answer > threshold, answered(answer, is_old)
+    intervals = intervals_of_counts(count_answers(says_old, *kinds), resamples)
     # Levels stand for the answers. What falls together in one counts as a tie: at worst that moves the AUC by half a
     # level's share of the answers, commonly by a hundredth of it.
     level = np.searchsorted(_level_bounds(answer), answer, side="left")
-    old, new = (resamples @ _histogram(level, NUM_LEVELS, chosen) for chosen in (is_old, ~is_old))  # (R, L) each
+    old, new = (resamples @ _histogram(level, NUM_LEVELS, chosen) for chosen in kinds)  # (R, L) each
     with np.errstate(invalid="ignore"):
         below = np.cumsum(new, 1) - new / 2
         resampled_auc = (old * below).sum(1) / (old.sum(1) * new.sum(1))
     scores = summarise(answer, is_old, threshold)
-    intervals["auc"] = interval(resampled_auc) or wilson_interval(scores["auc"], len(answer))  # it is a share of pairs
+    num_episodes = int(np.logical_or(*kinds).any(1).sum())  # with an answer
+    intervals["auc"] = interval(resampled_auc) or wilson_interval(scores["auc"], num_episodes)  # it is a share of pairs
     return {**scores, **{f"{name}_interval": ends for name, ends in intervals.items()}}
 
 
@@ -137,13 +145,15 @@ def roc(answer: np.ndarray, is_old: np.ndarray) -> dict[str, list[float]]:
     The thresholds are quantiles of all answers; all different answers serve where there are fewer.
     """
     level = np.searchsorted(_level_bounds(answer), answer, side="left")
-    hits, false_alarms = (np.cumsum(np.bincount(level[is_old == kind], minlength=NUM_LEVELS)[::-1]) for kind in (1, 0))
+    hits, false_alarms = (
+        np.cumsum(np.bincount(level[chosen], minlength=NUM_LEVELS)[::-1]) for chosen in answered(answer, is_old)
+    )
     points = np.unique(np.stack([false_alarms / false_alarms[-1], hits / hits[-1]], 1), axis=0)
     points = np.concatenate([np.zeros((1, 2)), points[points.any(1)]])
     return {"false_alarm_rate": points[:, 0].tolist(), "hit_rate": points[:, 1].tolist()}
 
 
-def confidence_bounds(answer: np.ndarray, threshold: float = 0.0) -> np.ndarray:
+def confidence_bounds(answer: np.ndarray, threshold: float = 0.0, is_rated: bool = False) -> np.ndarray:
     """Bounds between the bins of a rating scale, ascending: three grades of "new", then three of "old".
 
     People rate their answers so (Macmillan and Creelman 2005, Detection Theory, chapter 3; Yonelinas and Parks 2007,
@@ -151,8 +161,13 @@ def confidence_bounds(answer: np.ndarray, threshold: float = 0.0) -> np.ndarray:
     to them, with the request to use the whole scale; hence the terciles of a model's own "new" and "old" answers, and
     no fixed probabilities, of which a model that is always sure would use two. Equal bounds are given once, so there
     are fewer than five for a model that gives few different answers.
+
+    Answers that were given on such a scale, `is_rated`, have its own bounds: of at most six different ones all but the
+    largest, so that a grade that nobody gave makes no second point of the same.
     """
-    answer = np.ravel(answer)
+    answer = answer[~np.isnan(answer)]
+    if is_rated and len(grades := np.unique(answer)) <= 2 * NUM_GRADES:
+        return grades[:-1]
     shares = np.arange(1, NUM_GRADES) / NUM_GRADES
     sides = [
         np.quantile(side, shares) for side in (answer[answer <= threshold], answer[answer > threshold]) if side.size
@@ -161,7 +176,9 @@ def confidence_bounds(answer: np.ndarray, threshold: float = 0.0) -> np.ndarray:
     return bounds[bounds < answer.max()]
 
 
-def zroc(answer: np.ndarray, is_old: np.ndarray, resamples: np.ndarray, threshold: float = 0.0) -> dict[str, Any]:
+def zroc(
+    answer: np.ndarray, is_old: np.ndarray, resamples: np.ndarray, threshold: float = 0.0, is_rated: bool = False
+) -> dict[str, Any]:
     """The ROC of a rating scale in z-scores, of answers (N, P): points at `confidence_bounds` and a line through them.
 
     Slope and intercept of the least-squares line z(hit rate) = intercept + slope * z(false-alarm rate). Where old and
@@ -172,10 +189,11 @@ def zroc(answer: np.ndarray, is_old: np.ndarray, resamples: np.ndarray, threshol
     Returns bound, false_alarm_rate, hit_rate, z_false_alarm, z_hit (K,) each, slope, intercept and their intervals; the
     bounds stay as they are in all resamples.
     """
-    is_old, bounds = is_old == 1, confidence_bounds(answer, threshold)
+    bounds = confidence_bounds(answer, threshold, is_rated)
     level = np.searchsorted(bounds, answer, side="left")  # an answer on a bound is not above it
     above = [
-        np.cumsum(_histogram(level, len(bounds) + 1, chosen)[:, ::-1], 1)[:, ::-1] for chosen in (is_old, ~is_old)
+        np.cumsum(_histogram(level, len(bounds) + 1, chosen)[:, ::-1], 1)[:, ::-1]
+        for chosen in answered(answer, is_old)
     ]  # (N, K + 1) probes in this bin or above it, the first in any
     (old, new), (old_again, new_again) = [part.sum(0) for part in above], [resamples @ part for part in above]
     z_hit, z_false_alarm = z_rate(old[1:], old[0]), z_rate(new[1:], new[0])
@@ -285,6 +303,7 @@ def _checked_scores(hits: int, misses: int, false_alarms: int, correct_rejection
 
 def _level_bounds(answer: np.ndarray) -> np.ndarray:
     """Up to NUM_LEVELS - 1 different quantiles of the answers, ascending."""
+    answer = answer[~np.isnan(answer)]
     distinct = np.unique(answer)
     if len(distinct) <= NUM_LEVELS:
         return distinct[:-1]

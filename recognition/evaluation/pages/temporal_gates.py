@@ -13,7 +13,7 @@ from recognition.episodes.dataset import EpisodeDataset
 from recognition.evaluation.pages import Told
 from recognition.evaluation.retention import source_places
 from recognition.evaluation.scores import share_right
-from recognition.evaluation.signal_detection import resample_episodes
+from recognition.evaluation.signal_detection import answered, resample_episodes
 
 Row = dict[str, Any]
 
@@ -26,13 +26,14 @@ def describe(dataset: EpisodeDataset, answer: np.ndarray, layers: Sequence[Told]
     """
     if not layers:
         return []
-    is_old, resamples, places = dataset.episodes.is_old == 1, resample_episodes(len(dataset)), source_places(dataset)
+    resamples, places = resample_episodes(len(dataset)), source_places(dataset)
+    old, _ = answered(answer, dataset.episodes.is_old)
     rows = []
     for layer in layers:
         openness = layer.found["openness"]
         is_open = np.take_along_axis(openness, places // layer.about["clip_frames"], 1) > openness.mean()  # (N, P)
-        shares = share_right("open", answer > 0, is_old & is_open, resamples)
-        shares |= share_right("shut", answer > 0, is_old & ~is_open, resamples)
+        shares = share_right("open", answer > 0, old & is_open, resamples)
+        shares |= share_right("shut", answer > 0, old & ~is_open, resamples)
         rows.append({"openness": float(openness.mean()), **shares})
     return rows
 
