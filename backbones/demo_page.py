@@ -6,12 +6,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from backbones import figures as draw
 from backbones.action_films import ACTIONS, draw_action
-from backbones.report import interval, share
 from recognition.common.files import written_whole
+from recognition.common.pages import render
 
 FOLDER = Path(__file__).parent / "templates"
 LABELS = {
@@ -47,14 +46,12 @@ def write_page(folder: Path, found: dict[str, Any]) -> None:
         "retrieval": ("retrieval, R@1", [_bar(row, "recall_at_1") for row in eyes], 0.1),
         "memory": ("memory of films, accuracy", [_bar(row, "memory") for row in eyes], 0.5),
     }
-    templates = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined)
-    templates.filters |= {"share": share, "interval": interval}
-    page = templates.get_template("demo.html").render(
+    page = render(
+        "demo.html",
+        FOLDER,
+        {name: draw.score_bars(rows, chance, title) for name, (title, rows, chance) in bars.items()},
         network="r3d_10 of width 16",
         strips={f"{kind} actions": [_strip(kind, action) for action in actions] for kind, actions in ACTIONS.items()},
-        figures={
-            name: draw.svg(name, draw.score_bars(rows, chance, title)) for name, (title, rows, chance) in bars.items()
-        },
         eyes=eyes,
         num_films=found["eyes"]["random"]["probe"]["num_films"],
         trained=_trained(found),

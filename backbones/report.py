@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from backbones import figures as draw
 from backbones.answers import Answers
 from backbones.scores import NUM_RESAMPLES, class_table, confusion_matrix, wrong_films
 from recognition.common.files import written_whole
+from recognition.common.pages import render
 
 FOLDER = Path(__file__).parent / "templates"
 FILE = "report.html"
@@ -45,18 +45,11 @@ def write_report(folder: Path, told: Mapping[str, Any], answers: Answers, metric
     """
     told = {**dict.fromkeys(OPTIONAL), "name": folder.name, **told}
     controls = _control_rows(told)
-    drawings = {name: draw.svg(name, figure) for name, figure in _figures(controls, answers, metrics).items()}
-    templates = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters |= {"share": share, "interval": interval}
-    page = templates.get_template(FILE).render(
+    page = render(
+        FILE,
+        FOLDER,
+        _figures(controls, answers, metrics),
         told=told,
-        figures=drawings,
         num_resamples=NUM_RESAMPLES,
         num_classes=len(answers.classes),
         chance=1 / len(answers.classes),
@@ -107,12 +100,3 @@ def _control_rows(told: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _top1(scores: Mapping[str, Any]) -> dict[str, Any]:
     return {name: scores[name] for name in ("top1", "top1_interval") if name in scores}
-
-
-def share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def interval(ends: Sequence[float] | None) -> str:
-    """An interval in brackets, which say so where there is none."""
-    return "[no interval]" if ends is None else f"[{ends[0]:.3f}, {ends[1]:.3f}]"

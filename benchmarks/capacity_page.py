@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from recognition.common.files import written_whole
-from recognition.evaluation.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, STYLE, VERMILION, Row, reach
+from recognition.common.plotting import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, STYLE, VERMILION, Row, reach
 
 LOOKS = {  # colour and marker of a memory, by its name without the size; what does not learn and what does share them
     "novelty filter": (BLUE, "o"),

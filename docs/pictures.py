@@ -189,6 +189,7 @@ def picture(
 def draw_figures(scored: list[Path], folder: Path) -> None:
     """Accuracy of all runs beside controls, and their hit rates by lag, together and each by itself, as SVG."""
     from recognition.common.files import written_whole
+    from recognition.common.plotting import svg
     from recognition.evaluation import figures as draw
 
     evaluations = [(path.name, json.loads((path / "evaluation.json").read_text())) for path in scored]
@@ -206,7 +207,7 @@ def draw_figures(scored: list[Path], folder: Path) -> None:
     }
     for name, figure in figures.items():
         with written_whole(folder / f"{name}.svg") as part:
-            part.write_text(draw.svg(name, figure), encoding="utf-8")
+            part.write_text(svg(name, figure), encoding="utf-8")
 
 
 def retention_panels(evaluations: Sequence[tuple[str, dict[str, Any]]]) -> "Figure":
@@ -215,8 +216,8 @@ def retention_panels(evaluations: Sequence[tuple[str, dict[str, Any]]]) -> "Figu
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
+    from recognition.common.plotting import BLUE, STYLE, VERMILION, Look, band
     from recognition.evaluation.figures import MIN_PROBES
-    from recognition.evaluation.plotting import BLUE, STYLE, VERMILION, Look, band
 
     num_rows = -(-len(evaluations) // NUM_COLUMNS)
     with matplotlib.rc_context(STYLE):

@@ -1,19 +1,16 @@
 """The figures of the reports: one panel each, as wide as a phone, to stand in a page as SVG or in a paper as PDF."""
 
-import io
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
-from markupsafe import escape
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from recognition.common.files import written_whole
-from recognition.evaluation.plotting import (
+from recognition.common.plotting import (
     BLUE,
     GREY,
     MARKERS,
@@ -206,17 +203,6 @@ def scores_by_model(rows: Sequence[Row], score: str) -> Figure:
 
 
 NAMES = {"hit_rate": "hit rate", "d_prime": "d′", "accuracy": "accuracy"}
-
-
-def svg(name: str, figure: Figure) -> str:
-    """The figure as SVG to stand in a page; `name` keeps its ids apart from those of other figures."""
-    text = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    drawing = text.getvalue()[text.getvalue().index("<svg") :]
-    drawing = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", drawing)
-    title = escape(figure.axes[0].get_title())
-    return drawing.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
 
 
 def write_figures(figures: Mapping[str, Figure], folder: Path) -> None:

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import FileSystemLoader, PrefixLoader
 from matplotlib.figure import Figure
 
 from recognition.common.files import written_whole
+from recognition.common.pages import interval, render
+from recognition.common.plotting import number
 from recognition.evaluation import figures as draw
 from recognition.evaluation import pages
 from recognition.evaluation.comparison import Comparison
@@ -75,8 +76,8 @@ def report_figures(evaluation: Mapping[str, Any], metrics: list[dict[str, Any]])
     if memorability := evaluation["memorability"]:
         figures["memorability"] = draw.memorability_curve(memorability["bins"])
         figures["memorability_histogram"] = draw.memorability_histogram(memorability["histogram"])
-    for number, other in enumerate(_other_kinds(evaluation), 1):
-        figures |= {f"{name}_{number}": figure for name, figure in _kinds(other["retention"]).items()}
+    for place, other in enumerate(_other_kinds(evaluation), 1):
+        figures |= {f"{name}_{place}": figure for name, figure in _kinds(other["retention"]).items()}
     model = {"name": evaluation["model"], "is_control": False}
     points = [{**model, **{key: evaluation[key] for key in ("state_bytes", "d_prime", "d_prime_interval")}}]
     figures["memory_per_byte"] = draw.memory_per_byte(points + control_points(evaluation["controls"]))
@@ -176,18 +177,9 @@ def write_comparison(comparison: Comparison, folder: Path, as_pdf: bool = False)
 
 
 def _render(template: str, figures: Mapping[str, Figure], **values: Any) -> str:
-    templates = Environment(
-        loader=ChoiceLoader([FileSystemLoader(FOLDER), PrefixLoader({"pages": FileSystemLoader(pages.__path__)})]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters["number"] = _number
-    templates.filters["interval"] = _interval
-    drawings = {name: Markup(draw.svg(name, figure)) for name, figure in figures.items()}
-    page = templates.get_template(template)
-    return page.render(figures=drawings, num_resamples=NUM_RESAMPLES, min_probes=draw.MIN_PROBES, **values)
+    of_pages = PrefixLoader({"pages": FileSystemLoader(pages.__path__)})
+    values |= {"num_resamples": NUM_RESAMPLES, "min_probes": draw.MIN_PROBES}
+    return render(template, FOLDER, figures, of_pages, **values)
 
 
 def _score_rows(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -195,8 +187,8 @@ def _score_rows(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "label": label,
-            "value": _number(evaluation[name], digits),
-            "interval": _interval(evaluation[f"{name}_interval"], digits),
+            "value": number(evaluation[name], digits),
+            "interval": interval(evaluation[f"{name}_interval"], digits),
             "meaning": meaning.format(**evaluation),
         }
         for name, label, digits, meaning in SCORES
@@ -227,12 +219,3 @@ def _kinds(retention: Mapping[str, Any]) -> dict[str, Figure]:
         label = "hit rate of their old probes"
         figures["clip_kinds"] = draw.kinds_bars(by_clip_kind, "hit_rate", "Kinds of study clips", label)
     return figures
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
-
-
-def _interval(ends: list[float] | None, digits: int = 3) -> str:
-    """An interval in brackets, which say so where there is none."""
-    return "[no interval]" if ends is None else f"[{_number(ends[0], digits)}, {_number(ends[1], digits)}]"

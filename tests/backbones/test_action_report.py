@@ -7,9 +7,10 @@ import pytest
 from test_action_scores import made_up
 
 from backbones.answers import Answers
-from backbones.figures import confusion_image, short_label, svg
+from backbones.figures import confusion_image
 from backbones.report import write_report
 from backbones.scores import confusion_matrix, describe
+from recognition.common.plotting import short_label, svg
 
 EVIL = "<script>alert('1')</script> & $x^2$ _"
 

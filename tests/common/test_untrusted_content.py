@@ -19,6 +19,7 @@ from jinja2 import Environment, nodes
 import evaluate
 from models import CONFIGS, build_model
 from models.recogniser import Layout
+from recognition.common.plotting import svg
 from recognition.evaluation import figures as draw
 from recognition.evaluation.comparison import compare
 from recognition.evaluation.gallery import OUTCOMES, Exhibit
@@ -31,7 +32,9 @@ SOURCES = sorted(
     path for path in ROOT.rglob("*.py") if not {"tests", ".venv"} & set(path.relative_to(ROOT).parts)
     and not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
 )  # fmt: skip
-TEMPLATES = sorted((ROOT / "recognition" / "evaluation" / "templates").iterdir())
+TEMPLATES = sorted(
+    path for part in ("recognition", "backbones", "captioning") for path in (ROOT / part).rglob("*.html")
+)
 
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle"}
 NEVER = {  # functions, by the end of their dotted names
@@ -125,7 +128,7 @@ def test_yaml_is_read_by_a_safe_loader():
     assert not issubclass(config_module._Loader, yaml.FullLoader | yaml.UnsafeLoader)
 
 
-@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: f"{path.parts[-3]}-{path.name}")
 def test_template_marks_nothing_as_safe(path: Path):
     tree = Environment().parse(path.read_text())
     assert not {node.name for node in tree.find_all(nodes.Filter)} & {"safe", "forceescape", "xmlattr"}
@@ -236,7 +239,7 @@ def test_hostile_name_in_a_figure_stays_text(name: str):
     point = {"name": name, "state_bytes": 4, "d_prime": 1.0, "d_prime_interval": None, "is_control": False}
     for figure in (draw.scores_by_model([row], "accuracy"), draw.memory_per_byte([point])):
         figure.axes[0].set_title(name.replace("$", r"\$"))
-        page = draw.svg("figure", figure)
+        page = svg("figure", figure)
         assert_harmless(page)
         assert "<b" not in page
         assert "<script" not in page

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from recognition.common.plotting import svg
 from recognition.evaluation import figures as draw
 from recognition.evaluation.report import control_points
 
@@ -29,7 +30,7 @@ def shown(figure) -> str:
 
 
 def test_equal_figures_are_equal_files_and_whole_xml():
-    first, second = (draw.svg("x", draw.retention_curve({"model": lag_rows(5)}, "hit_rate")) for _ in range(2))
+    first, second = (svg("x", draw.retention_curve({"model": lag_rows(5)}, "hit_rate")) for _ in range(2))
     assert first == second
     root = ElementTree.fromstring(first)
     assert root.get("aria-label") == "Retention: hit rate against lag"
@@ -39,7 +40,7 @@ def test_ids_of_two_figures_on_one_page_never_meet():
     figures = {"one": draw.retention_curve({"model": lag_rows(5)}, "d_prime"), "two": draw.zroc_line(scores())}
     ids = []
     for name, figure in figures.items():
-        root = ElementTree.fromstring(draw.svg(name, figure))
+        root = ElementTree.fromstring(svg(name, figure))
         ids += [element.get("id") for element in root.iter() if element.get("id")]
         used = {element.get("{http://www.w3.org/1999/xlink}href") for element in root.iter()} - {None}
         assert used <= {f"#{x}" for x in ids}
@@ -112,7 +113,7 @@ def test_any_name_can_stand_in_a_legend(name: str):
     [legend] = figure.legends
     [text] = legend.get_texts()
     assert 4 <= len(text.get_text()) <= 30
-    ElementTree.fromstring(draw.svg("x", figure))
+    ElementTree.fromstring(svg("x", figure))
 
 
 def test_model_that_carries_nothing_is_left_out_of_memory_per_byte():

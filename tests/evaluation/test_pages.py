@@ -68,7 +68,7 @@ class Surprise(Mixer):
 
 
 PAGE = """
-from recognition.evaluation.plotting import finished, panel
+from recognition.common.plotting import finished, panel
 
 
 def describe(dataset, answer, layers):

@@ -12,10 +12,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from recognition.common.plotting import band, finished, looks, panel
 from recognition.episodes.dataset import EpisodeDataset
 from recognition.evaluation.figures import retention_curve
 from recognition.evaluation.pages import Told
-from recognition.evaluation.plotting import band, finished, looks, panel
 from recognition.evaluation.retention import frames_a_clip, lags, source_places, studied_at
 from recognition.evaluation.signal_detection import rate_interval, resample_episodes
 

@@ -3,12 +3,15 @@
 Colours are Okabe and Ito's, which the colour-blind can tell apart; lines differ in style and marker too.
 """
 
+import io
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -38,10 +41,10 @@ class Look(NamedTuple):
     style: Any  # of the line, as matplotlib has it
 
 
-def panel(height: float = 3.6) -> tuple[Figure, Axes]:
-    """A figure of one panel, inches high."""
+def panel(height: float = 3.6, width: float = WIDTH) -> tuple[Figure, Axes]:
+    """A figure of one panel, in inches."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         return figure, figure.subplots()
 
 
@@ -72,6 +75,20 @@ def band(axis: Axes, rows: Sequence[Row], x: str, y: str, name: str, look: Look)
     axis.fill_between(places, *ends.T, color=colour, alpha=0.2, linewidth=0)
 
 
+def score_bars(rows: Sequence[Row], score: str, title: str, label: str) -> tuple[Figure, Axes]:
+    """A bar for each row, by its name, with the interval of its score if it has one; the first stands out."""
+    figure, axis = panel(height=1.5 + 0.42 * len(rows))
+    for place, row in enumerate(rows):
+        first = not place
+        axis.barh(place, row[score], color=BLUE if first else SKY, hatch=None if first else "//", edgecolor="white")
+        if ends := reach(row, score):
+            axis.errorbar(row[score], place, xerr=ends, color="black", capsize=3)
+    axis.set_yticks(range(len(rows)), [short_label(row["name"]) for row in rows])
+    axis.invert_yaxis()
+    axis.set(title=title, xlabel=label)
+    return figure, axis
+
+
 def reach(row: Row, score: str) -> list[list[float]] | None:
     """How far an interval reaches below and above its score, as an error bar wants it; None where there is none."""
     if (ends := row.get(f"{score}_interval")) is None:
@@ -87,6 +104,17 @@ def short_label(name: str, longest: int = 26) -> str:
     return f" {name}" if name.startswith("_") else name  # labels with a leading _ are kept out of legends
 
 
-def number(value: float, digits: int) -> str:
-    """A number with a minus sign as it is printed."""
-    return f"{value:.{digits}f}".replace("-", "−")
+def svg(name: str, figure: Figure) -> str:
+    """The figure as SVG to stand in a page; `name` keeps its ids apart from those of other figures."""
+    text = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    drawing = text.getvalue()[text.getvalue().index("<svg") :]
+    drawing = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", drawing)
+    title = escape(figure.axes[0].get_title() or figure.get_label())
+    return drawing.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number as it is printed; a dash where there is none."""
+    return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
