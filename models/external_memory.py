@@ -227,8 +227,12 @@ class _FaissIndex:
 
 def take(table: Tensor, places: Tensor) -> Tensor:
     """Rows of a table (B, G, S, D) at places (B, H, N, K): (B, H, N, K, D). Negative places give any row."""
-    flat = places.clamp(min=0).reshape(*table.shape[:2], -1, 1)  # (B, G, H / G * N * K, 1)
-    return table.gather(2, flat.expand(-1, -1, -1, table.shape[3])).view(*places.shape, table.shape[3])
+    num_rows, num_heads, size, width = table.shape
+    first = size * torch.arange(num_rows * num_heads, device=places.device).view(num_rows, num_heads, 1)
+    rows = (
+        places.clamp(min=0).reshape(num_rows, num_heads, -1) + first
+    )  # whole rows are copied at once, gather's are not
+    return table.reshape(-1, width).index_select(0, rows.flatten()).view(*places.shape, width)
 
 
 def inner_products(queries: Tensor, keys: Tensor) -> Tensor:
@@ -237,6 +241,8 @@ def inner_products(queries: Tensor, keys: Tensor) -> Tensor:
     torch.set_float32_matmul_precision("highest")
     try:
         with torch.autocast(queries.device.type, enabled=False):
-            return (queries.unflatten(1, (keys.shape[1], -1)) @ keys[:, :, None].mT).flatten(1, 2)
+            # Queries that share a head of keys are rows of one matrix: broadcast, its keys would be copied for each.
+            shared = queries.unflatten(1, (keys.shape[1], -1))  # (B, G, H / G, N, D)
+            return (shared.flatten(2, 3) @ keys.mT).unflatten(2, shared.shape[2:4]).flatten(1, 2)
     finally:
         torch.set_float32_matmul_precision(before)

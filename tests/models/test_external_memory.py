@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.external_memory import ExternalMemory, take
+from models.external_memory import ExternalMemory, inner_products, take
 
 B, G, H, D, C = 3, 2, 4, 7, 23
 
@@ -183,6 +183,22 @@ def test_heads_of_queries_share_the_heads_of_a_table_in_order():
     taken = take(table, places)
     for b, h, n, k in ((0, 0, 0, 0), (2, 1, 4, 2), (1, 2, 3, 1), (2, 3, 0, 2)):
         assert torch.equal(taken[b, h, n, k], table[b, h // 2, places[b, h, n, k]])
+    strided = table.transpose(1, 2).contiguous().transpose(1, 2).requires_grad_()
+    index = places.reshape(B, G, -1, 1).expand(-1, -1, -1, D)
+    found, due = take(strided, places), strided.gather(2, index).view(*places.shape, D)
+    assert torch.equal(found, due)
+    given = torch.randn(found.shape)
+    torch.testing.assert_close(*(torch.autograd.grad(x, strided, given)[0] for x in (found, due)))
+
+
+@pytest.mark.parametrize("num_heads", [1, 2, 4])
+def test_similarity_of_queries_that_share_heads_is_that_of_each_with_its_own(num_heads):
+    queries, keys = unit(B, 5, 4, D).transpose(1, 2), unit(B, num_heads, 9, D)
+    found = inner_products(queries, keys)
+    assert found.shape == (B, 4, 5, 9)
+    for head in range(4):
+        due = queries[:, head] @ keys[:, head // (4 // num_heads)].mT
+        torch.testing.assert_close(found[:, head], due)
 
 
 @needs_faiss
