@@ -19,7 +19,7 @@ from captioning.decoding import seeds_of, write_captions_of
 from captioning.language import Language
 from captioning.mapper import MlpMapper, TransformerMapper
 from captioning.memorizing import MemorizingMapper
-from captioning.remembering import ClipMemory
+from captioning.remembering import ClipMemory, Found
 from recognition.common.command_line import InputError
 
 
@@ -125,9 +125,9 @@ class Captioner(nn.Module):
         return torch.stack(by_clip, 1)
 
     @torch.no_grad()
-    def retrieved(self, features: Tensor, has_clip: Tensor) -> Tensor | None:
-        """What each clip found in a memory that looks things up: frames of the film, counted from 0, the most similar
-        first, for each of the Q queries of a clip, (B, C, Q, K), -1 where there were too few.
+    def retrieved(self, features: Tensor, has_clip: Tensor) -> Found | None:
+        """What each clip found in a memory that looks things up, (B, C, Q, K) for its Q queries; nothing for clips that
+        are not there.
 
         Queries are the clip's frames, or the constants of the memorizing mapper. The last layer that looks things up
         tells. None if there is no such layer, or nothing to find beyond the clip.
@@ -147,7 +147,10 @@ class Captioner(nn.Module):
                 found = self.memory.retrieved(self.embed(self._standardised(features)))
         finally:
             self.train(was_training)
-        return None if found is None else found.masked_fill(~has_clip[..., None, None], -1)
+        if found is None:
+            return None
+        is_gone = ~has_clip[..., None, None]
+        return Found(found.frames.masked_fill(is_gone, -1), found.weights.masked_fill(is_gone, 0))
 
     @torch.no_grad()
     def generate(

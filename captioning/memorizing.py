@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.mapper import MapperLayer
+from captioning.remembering import Found
 from models.external_memory import ExternalMemory
 from models.knn_memory import NUM_BUCKETS, KNNMemory, relative_buckets
 
@@ -33,8 +34,8 @@ class MemorizingMapper(nn.Module):
         k: E.
 
     Attributes:
-        retrieved: after a call in evaluation mode, the frames of the film, counted from 0, whose tokens the prefix of
-            each clip found in the last memory, (B, C, P, H E), -1 where there were too few.
+        retrieved: after a call in evaluation mode, the frames of the film whose tokens the prefix of each clip found in
+            the last memory, (B, C, P, H E).
 
     Raises ValueError if the heads cannot share the width, or there is no such layer.
     """
@@ -78,7 +79,7 @@ class MemorizingMapper(nn.Module):
         self.memory_layers = tuple(layer for layer in self.layers if isinstance(layer, KNNMemory))
         for layer in self.memory_layers:
             layer.relative_bias = self.memory_layers[0].relative_bias
-        self.retrieved: Tensor | None = None
+        self.retrieved: Found | None = None
 
     def forward(self, features: Tensor, has_clip: Tensor | None = None) -> Tensor:
         """Films, features (B, C, N, D), to prefixes of their clips (B, C, P, W), from empty memories on.
@@ -87,7 +88,7 @@ class MemorizingMapper(nn.Module):
         """
         num_films, num_clips, num_frames, _ = features.shape
         memories = self.build_memories(num_films, num_clips * num_frames, features.device)
-        prefixes, retrieved = [], []
+        prefixes, frames, weights = [], [], []
         for clip in range(num_clips):
             rows = torch.arange(num_films, device=features.device)
             rows = rows if has_clip is None else rows[has_clip[:, clip]]
@@ -99,11 +100,12 @@ class MemorizingMapper(nn.Module):
                         self.step(features[rows, clip, frame], memories, is_read=False)
                 torch.clear_autocast_cache()  # else gradients would miss the weights that were rounded up there
                 prefix = self.step(features[rows, clip, -1], memories)
-            prefixes.append(prefix.new_zeros(num_films, *prefix.shape[1:]).index_copy(0, rows, prefix))
-            if (found := self.memory_layers[-1].retrieved) is not None and not self.training:
-                found = found[:, -len(self.constants) :].div(self.num_tokens, rounding_mode="floor")
-                retrieved.append(found.new_full((num_films, *found.shape[1:]), -1).index_copy(0, rows, found))
-        self.retrieved = torch.stack(retrieved, 1) if retrieved else None
+            prefixes.append(_of_films(prefix, rows, num_films))
+            if not self.training:
+                found = self._found()
+                frames.append(_of_films(found.frames, rows, num_films, -1))
+                weights.append(_of_films(found.weights, rows, num_films))
+        self.retrieved = Found(torch.stack(frames, 1), torch.stack(weights, 1)) if frames else None
         return torch.stack(prefixes, 1)
 
     def build_memories(self, num_films: int, num_frames: int, device: torch.device) -> list[ExternalMemory]:
@@ -125,12 +127,25 @@ class MemorizingMapper(nn.Module):
                 x = layer(x, bias)
         return x[:, -num_constants:]
 
+    def _found(self) -> Found:
+        """What the prefix just read found in the last memory, of films (B, P, H E)."""
+        last = self.memory_layers[-1]
+        assert last.retrieved is not None
+        assert last.weights is not None
+        tokens, weights = (found[:, -len(self.constants) :] for found in (last.retrieved, last.weights))
+        return Found(tokens.div(self.num_tokens, rounding_mode="floor"), weights)
+
     def _bias(self) -> Tensor:
         """Of layers without a memory, (H, K + P, K + P): what comes later is hidden."""
         size, (_, n_heads) = self.num_tokens, self.relative_bias.shape
         scale = math.sqrt(self.constants.shape[1] // n_heads)
         bias = scale * self.relative_bias[relative_buckets(size, True, self.constants.device)].movedim(2, 0)
         return bias.masked_fill(torch.ones(size, size, dtype=torch.bool, device=bias.device).triu(1), -torch.inf)
+
+
+def _of_films(x: Tensor, rows: Tensor, num_films: int, fill: int = 0) -> Tensor:
+    """What x says of the films in `rows`, and `fill` of the others."""
+    return x.new_full((num_films, *x.shape[1:]), fill).index_copy(0, rows, x)
 
 
 def _memory_layer(settings: KNNMemory.Config) -> KNNMemory:

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from captioning.config import CaptionSettings
 from captioning.metrics import rouge_l, tokens
 from captioning.said import Said
 from recognition.common.files import is_there, written_whole
+from recognition.common.pages import render
 from recognition.films.video import VIDEO_SUFFIXES, DecodeError, decode
 from recognition.training.config import dump_config
 
-FOLDER = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 FILE = "captions.html"
 MOST_FILMS = 24
 HEIGHT = 72  # pixels of a frame
@@ -42,29 +42,27 @@ def write_page(
         scores: of the corpus, by the names in SCORES with test_ before them.
         videos: the films, for frames; None or a film that is not there shows none.
     """
+    page = render(
+        FILE,
+        TEMPLATES,
+        config=config,
+        scores=[(label, scores[f"test_{name}"]) for name, label in SCORES.items()],
+        films=worst_films(said, videos),
+        num_films=len({clip.film for clip in said}),
+        num_clips=len(said),
+        settings=dump_config(config),
+    )
+    with written_whole(folder / FILE) as part:
+        part.write_text(page, encoding="utf-8")
+
+
+def worst_films(said: Sequence[Said], videos: Path | None) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The films that went worst by ROUGE-L, up to MOST_FILMS of them, each with what templates show of its clips."""
     films: dict[str, list[Said]] = {}
     for clip in said:
         films.setdefault(clip.film, []).append(clip)
     worst = sorted(films, key=lambda film: (_mean_rouge(films[film]), film))[:MOST_FILMS]
-    templates = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = templates.get_template(FILE).render(
-        name=str(config.name),
-        memory=config.memory,
-        mapper=config.mapper.kind,
-        scores=[(label, scores[f"test_{name}"]) for name, label in SCORES.items()],
-        films=[(film, _rows(films[film], videos)) for film in worst],
-        num_films=len(films),
-        num_clips=len(said),
-        config=dump_config(config),
-    )
-    with written_whole(folder / FILE) as part:
-        part.write_text(page, encoding="utf-8")
+    return [(film, _rows(films[film], videos)) for film in worst]
 
 
 def _mean_rouge(clips: Sequence[Said]) -> float:
@@ -77,11 +75,11 @@ def _rows(clips: Sequence[Said], videos: Path | None) -> list[dict[str, Any]]:
     return [
         {
             "clip": clip.clip,
-            "times": f"{clip.start_s:g} to {clip.end_s:g} s",
+            "times": f"{clip.start_s:g} to {clip.end_s:g} s" if clip.end_s else "",
             "caption": clip.caption,
             "reference": clip.references[0],
-            "is_same": clip.caption.strip() == clip.references[0].strip(),
-            "retrieved": ", ".join(map(str, clip.retrieved)),
+            "is_same": clip.caption.strip() in map(str.strip, clip.references),
+            "read": clip.retrieved,
             "picture": picture,
         }
         for clip, picture in zip(clips, pictures, strict=True)

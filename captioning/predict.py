@@ -59,7 +59,8 @@ def main() -> None:
 
 def line(clip: "Said") -> str:
     """What is said of a piece, for the terminal."""
-    read = f"   [read: {', '.join(map(str, clip.retrieved))}]" if clip.retrieved else ""
+    shares = ", ".join(f"{read.clip} ({read.share:.2f})" for read in clip.retrieved)
+    read = f"   [read: {shares}]" if shares else ""
     return f"{clip.clip:4}  {clip.start_s:.1f}-{clip.end_s:.1f} s  {clip.caption or '(nothing)'}{read}"
 
 

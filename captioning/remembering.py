@@ -3,7 +3,7 @@
 Shapes: B films, C clips of N frames each, M width, H heads, K neighbours.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,14 @@ from recognition.common.command_line import InputError
 from recognition.training.config import validate
 
 CLIP_LENGTHS = ("segment", "clip_frames")  # settings that say how many frames a layer sees at once
+
+
+class Found(NamedTuple):
+    """What the Q queries of each clip looked up: frames of the film, counted from 0, the most similar first, -1 where
+    there were too few; and the weight of each, which add up to 1 for a query that found any."""
+
+    frames: Tensor  # (B, C, Q, K)
+    weights: Tensor
 
 
 class ClipMemory(nn.Module):
@@ -55,22 +63,25 @@ class ClipMemory(nn.Module):
             y = block(y)
         return self.norm(y).view_as(x)
 
-    def retrieved(self, x: Tensor) -> Tensor | None:
+    def retrieved(self, x: Tensor) -> Found | None:
         """What the frames of each clip found in the last layer that looks things up, the frames before the clip there
-        being: (B, C, N, H K), -1 where there were too few; None without such a layer. In evaluation mode."""
+        being: (B, C, N, H K); None without such a layer. In evaluation mode."""
         places = [place for place, mixer in enumerate(self.mixers) if mixer.page == "retrieval"]
         if not places or x.shape[1] < 2:
             return None
         block: Any = self.blocks[places[-1]]  # a mixer, or one in a residual block
-        num_clips, mixer, y = x.shape[1], self.mixers[places[-1]], x.flatten(1, 2)
+        mixer: Any = self.mixers[places[-1]]
+        num_clips, y = x.shape[1], x.flatten(1, 2)
         for below in self.blocks[: places[-1]]:
             y = below(y)
         _, states = block.study(y, [clip * self.num_frames for clip in range(1, num_clips)], is_read=False)
-        found = []
+        frames, weights = [], []
         for clip, state in enumerate(states, 1):
             block.read(y[:, clip * self.num_frames : (clip + 1) * self.num_frames], state)
-            found.append(mixer.tell()["retrieved"])
-        return torch.stack([torch.full_like(found[0], -1), *found], 1)
+            frames.append(mixer.retrieved)
+            weights.append(mixer.weights)
+        nothing = torch.full_like(frames[0], -1), torch.zeros_like(weights[0])  # of the first clip
+        return Found(torch.stack([nothing[0], *frames], 1), torch.stack([nothing[1], *weights], 1))
 
 
 def _settings(family: str, config: MemoryConfig, num_frames: int) -> StackConfig:

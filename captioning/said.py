@@ -1,9 +1,9 @@
-"""What was said of clips, captions.json: `{film: [{clip, start_s, end_s, caption, references, retrieved}]}`; and the
-pairs of files that other programs write and read, `{running number: text}`."""
+"""What was said of clips, captions.json: `{film: [{clip, start_s, end_s, caption, references, retrieved}]}`, retrieved
+being `[{clip, share}]`; and the pairs of files that other programs write and read, `{running number: text}`."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,14 @@ SAME_SEGMENT = 0.5  # how much of the time that two segments take together both 
 
 
 @dataclass(frozen=True)
+class Read:
+    """An earlier clip that memory read, and its share in all that was read, from 0 to 1."""
+
+    clip: int
+    share: float
+
+
+@dataclass(frozen=True)
 class Said:
     """The caption of a clip, with what it is compared to."""
 
@@ -26,7 +34,7 @@ class Said:
     end_s: float
     caption: str  # may be empty
     references: list[str]  # none of a film that is not in a table
-    retrieved: list[Any] = field(default_factory=list)  # what memory read for it, as the run tells it
+    retrieved: list[Read] = field(default_factory=list)  # what memory read most for it, the most first
 
 
 def read_said(path: Path) -> list[Said]:
@@ -53,7 +61,7 @@ def write_said(path: Path, said: Iterable[Said]) -> None:
     """Write captions.json, whole."""
     films: dict[str, list[dict[str, Any]]] = {}
     for clip in said:
-        row = {name: value for name, value in vars(clip).items() if name != "film"}
+        row = {name: value for name, value in asdict(clip).items() if name != "film"}
         films.setdefault(clip.film, []).append(row)
     with written_whole(path) as part:
         part.write_text(json.dumps(films, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
@@ -112,7 +120,19 @@ def _said(place: str, film: str, clip: Any) -> Said:
         if not isinstance(text, str):
             raise InputError(f"{place}: {shown(text)} is no text")
     start_s, end_s = (seconds(place, name, clip[name]) for name in ("start_s", "end_s"))
-    return Said(film, number, start_s, end_s, caption, references, clip.get("retrieved") or [])
+    return Said(film, number, start_s, end_s, caption, references, _read(place, clip.get("retrieved") or []))
+
+
+def _read(place: str, retrieved: Any) -> list[Read]:
+    try:
+        found = [Read(entry["clip"], float(entry["share"])) for entry in retrieved]
+    except (TypeError, KeyError, ValueError):
+        found = None
+    if found is None or any(type(read.clip) is not int or not 0 <= read.share <= 1 for read in found):
+        raise InputError(
+            f"{place}: retrieved is to be a list of {{clip, share}}; python -m captioning.generate writes it anew"
+        )
+    return found
 
 
 def _references(file: Path) -> dict[str, list[Said]]:

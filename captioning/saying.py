@@ -14,9 +14,11 @@ from captioning.config import CaptionSettings
 from captioning.dataset import CaptionDataset
 from captioning.metrics import score_corpus
 from captioning.page import write_page
-from captioning.said import Said, write_said
+from captioning.remembering import Found
+from captioning.said import Read, Said, write_said
 from recognition.training.runs import Run
 
+MOST_READ, LEAST_SHARE = 3, 0.1  # clips that memory read for one, and the share of each, that are told
 SCORES = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d")
 
 
@@ -40,7 +42,7 @@ def say(
 
 
 def said_of(
-    dataset: CaptionDataset, captions: Sequence[Sequence[str]], retrieved: Sequence[Sequence[list[int]]]
+    dataset: CaptionDataset, captions: Sequence[Sequence[str]], retrieved: Sequence[Sequence[list[Read]]]
 ) -> list[list[Said]]:
     """What is said of each clip of each film, with its reference, if there is one, and the clips that memory read."""
     return [
@@ -54,29 +56,35 @@ def said_of(
 
 def retrieved_clips(
     fabric: Fabric, model: Captioner, dataset: CaptionDataset, config: CaptionSettings
-) -> list[list[list[int]]]:
-    """For each clip of each film the numbers of the earlier clips that memory read most, up to three, the most read
-    first; empty lists of a memory that looks nothing up."""
-    found: list[list[list[int]]] = []
+) -> list[list[list[Read]]]:
+    """For each clip of each film the earlier clips that memory read most, see `most_read`; none of a memory that looks
+    nothing up."""
+    told: list[list[list[Read]]] = []
     for first in range(0, len(dataset), config.training.batch_size):
         numbers = range(len(dataset))[first : first + config.training.batch_size]
         batch = fabric.to_device(dataset.batch(numbers, None))
         with fabric.autocast():
-            frames = model.retrieved(batch.features, batch.has_clip)
+            found = model.retrieved(batch.features, batch.has_clip)
         for row, number in enumerate(numbers):
             clips = dataset.clips[number]
-            places = [
-                [] if frames is None else most_read(frames[row, k], dataset.num_frames) for k in range(len(clips))
-            ]
-            found.append([[clips[place].clip for place in of_clip] for of_clip in places])
-    return found
+            shares = torch.zeros(len(clips), 0) if found is None else shares_of_clips(found, row, dataset.num_frames)
+            told.append(
+                [[Read(clips[place].clip, share) for place, share in most_read(of)] for of in shares[: len(clips)]]
+            )
+    return told
 
 
-def most_read(frames: Tensor, num_frames: int, most: int = 3) -> list[int]:
-    """The places of the clips that hold most of the frames (Q, K) found, -1 where none was, the most first."""
-    places = frames[frames >= 0] // num_frames
-    if not len(places):
-        return []
-    counts = torch.bincount(places)
-    order = sorted(range(len(counts)), key=lambda place: (-int(counts[place]), place))
-    return [place for place in order if counts[place]][:most]
+def shares_of_clips(found: Found, row: int, num_frames: int) -> Tensor:
+    """How much each of the C clips of a film read of each, the mean over its queries: (C, C), rows that add up to 1, or
+    to 0 where nothing was stored."""
+    frames, weights = (x[row].flatten(1) for x in found)  # (C, Q K)
+    places = frames.clamp(min=0).long() // num_frames
+    shares = weights.new_zeros(len(frames), len(frames)).scatter_add(1, places, weights)
+    return shares / found.frames.shape[2]
+
+
+def most_read(shares: Tensor) -> list[tuple[int, float]]:
+    """Places of the clips with the greatest shares (C,), and these: up to MOST_READ, none below LEAST_SHARE."""
+    values, places = shares.sort(descending=True, stable=True)
+    pairs = zip(places.tolist(), values.tolist(), strict=True)
+    return [(place, round(share, 3)) for place, share in pairs if share >= LEAST_SHARE][:MOST_READ]

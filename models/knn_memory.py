@@ -48,6 +48,8 @@ class KNNMemory(Mixer):
             none: a layer below others must be told.
         retrieved: after a call in evaluation mode with probes, the study frames that they found, (B, P, H K), counted
             from 0, the most similar first, the finds of all heads together; -1 where there were too few.
+        weights: the shares of these frames in what the memory says, (B, P, H K): softmax(M), the mean over heads, so
+            that they add up to 1 unless nothing is stored.
     """
 
     is_causal = True  # in what the probes are answered; study frames see all of their segment unless told not to
@@ -95,6 +97,7 @@ class KNNMemory(Mixer):
         self.config, self.looks_ahead = config, not config.causal
         self.num_probes: int | None = None
         self.retrieved: Tensor | None = None
+        self.weights: Tensor | None = None
         width, heads, kv_heads = config.d_embed, config.n_heads, config.kv_heads
         self.d_head = config.d_head or width // heads
         self.offset = nn.Parameter(torch.randn(width))
@@ -208,7 +211,7 @@ class KNNMemory(Mixer):
         """Read probes x (B, P, M) to (B, P, M), each alone; `graph` is all that was stored, where that is trained."""
         found = self._search(x, memory)
         if not self.training:
-            self.retrieved = self._in_order(x, found)
+            self.retrieved, self.weights = self._in_order(x, found)
         return self._read(x, 1, self._keys_values(x), found, graph)
 
     def step(self, x: Tensor, memory: ExternalMemory) -> Tensor:
@@ -220,7 +223,7 @@ class KNNMemory(Mixer):
             raise ValueError(f"xl {self.config.xl}: a kNN memory that goes on step by step has no cache, set it to 0")
         found = self._search(x, memory)
         if not self.training:
-            self.retrieved = self._in_order(x, found)
+            self.retrieved, self.weights = self._in_order(x, found)
         local = self._keys_values(x)
         y = self._read(x, x.shape[1], local, found, None)
         memory.add(*local)
@@ -267,11 +270,16 @@ class KNNMemory(Mixer):
         return memory.search(self._queries(x), self.config.k)
 
     @torch.no_grad()
-    def _in_order(self, x: Tensor, found: Retrieved) -> Tensor:
-        """Ids found by all heads together, the most similar first: (B, P, H K)."""
+    def _in_order(self, x: Tensor, found: Retrieved) -> tuple[Tensor, Tensor]:
+        """Ids found by all heads together, the most similar first, and their weights: (B, P, H K) each."""
         similarity = torch.einsum("bhpd,bhpkd->bhpk", self._queries(x), found.keys)
-        similarity = similarity.masked_fill(~found.mask, -torch.inf).transpose(1, 2).flatten(2)
-        return found.ids.transpose(1, 2).flatten(2).gather(2, similarity.argsort(dim=2, descending=True, stable=True))
+        logits = self.log_temperature.exp()[:, None, None] * similarity
+        logits = logits.masked_fill(~found.mask, torch.finfo(logits.dtype).min)  # finite: there may be nothing else
+        weights = logits.softmax(3) * found.mask / len(self.log_temperature)
+        similarity = similarity.masked_fill(~found.mask, -torch.inf)
+        similarity, ids, weights = (x.transpose(1, 2).flatten(2) for x in (similarity, found.ids, weights))
+        order = similarity.argsort(dim=2, descending=True, stable=True)
+        return ids.gather(2, order), weights.gather(2, order)
 
     def _read(
         self,

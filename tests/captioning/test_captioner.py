@@ -229,10 +229,13 @@ def test_without_a_memory_of_the_film_another_one_changes_nothing(kind):
 def test_each_clip_tells_which_earlier_frames_it_found(kind, num_queries, num_found):
     captioner, features = build(kind), draw(B, C, N, D)
     found = captioner.retrieved(features, HAS_CLIP)
-    assert found.shape == (B, C, num_queries, num_found)
-    assert (found[1, 2:] == -1).all()
+    frames, weights = found
+    assert frames.shape == weights.shape == (B, C, num_queries, num_found)
+    assert (frames[1, 2:] == -1).all()
     for clip in range(1, C):
-        assert 0 <= found[0, clip].max() < (clip + 1) * N
+        assert 0 <= frames[0, clip].max() < (clip + 1) * N
+    assert not weights[frames == -1].any()
+    torch.testing.assert_close(weights.sum(3), (frames >= 0).any(3).to(weights))
     assert captioner.training
     assert build(model="lstm").retrieved(features, HAS_CLIP) is None
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from captioning.captions import Caption, clean, read_captions, write_captions
-from captioning.said import Said, read_said, with_references, write_said
+from captioning.said import Read, Said, read_said, with_references, write_said
 from recognition.common.command_line import InputError
 
 HEAD = "film,clip,start_s,end_s,caption,split"
@@ -98,12 +98,16 @@ def test_files_that_are_no_tables_are_told(tmp_path: Path):
     assert "is a folder" in refused(tmp_path)
 
 
-SAID = [Said("a", 0, 0.0, 4.0, "x.", ["y.", "z."], [{"clip": 1}]), Said("b", 2, 1.0, 3.5, "", ["v."])]
+SAID = [Said("a", 0, 0.0, 4.0, "x.", ["y.", "z."], [Read(1, 0.25)]), Said("b", 2, 1.0, 3.5, "", ["v."])]
 
 
 def test_what_was_said_reads_back_equal(tmp_path: Path):
     write_said(tmp_path / "captions.json", SAID)
     assert read_said(tmp_path / "captions.json") == SAID
+
+
+def with_retrieved(text: str) -> str:
+    return '{"a": [{"clip": 0, "start_s": 0, "end_s": 1, "caption": "x", "references": [], "retrieved": ' + text + "}]}"
 
 
 @pytest.mark.parametrize(
@@ -117,6 +121,9 @@ def test_what_was_said_reads_back_equal(tmp_path: Path):
         ('{"a": [{"clip": 0, "start_s": 0, "end_s": 1, "caption": 4, "references": ["x"]}]}', "4 is no text"),
         ('{"a": [{"clip": 0, "start_s": 0, "end_s": 1, "caption": "x", "references": {}}]}', "list of texts"),
         ('{"a": [], "a": []}', "'a' is there twice"),
+        (with_retrieved("[1]"), "entry 1: retrieved is to be a list of {clip, share}; python -m captioning.generate"),
+        (with_retrieved('[{"clip": 0, "share": 2}]'), "retrieved is to be a list of {clip, share}"),
+        (with_retrieved("7"), "retrieved is to be a list of {clip, share}"),
     ],
 )
 def test_captions_that_are_none_are_told(tmp_path: Path, text: str, said: str):

@@ -118,12 +118,12 @@ def test_every_weight_learns_also_in_bfloat16():
 def test_found_frames_are_earlier_ones_of_the_film():
     mapper = build()
     mapper(draw(2, 3, 2, D))
-    found = mapper.retrieved
+    found = mapper.retrieved.frames
     assert found.shape == (2, 3, P, H * E)
     assert found.min() >= 0
     assert all(found[:, clip].max() < 2 * clip + 1 for clip in range(3))
     mapper(draw(1, 1, 1, D))
-    assert (mapper.retrieved == -1).all()
+    assert (mapper.retrieved.frames == -1).all()
 
 
 def test_layers_that_are_not_there_cannot_remember():

@@ -34,7 +34,7 @@ def test_pieces_of_the_table_have_the_captions_of_the_run(room: Path, tmp_path: 
     assert output.read_text() == (room / "runs/run/captions.json").read_text()
     said = [clip for clips in json.loads(output.read_text()).values() for clip in clips]
     assert json.loads(numbered.read_text()) == {str(k): clip["caption"] for k, clip in enumerate(said)}
-    line = f"   1  0.5-1.0 s  {said[1]['caption'] or '(nothing)'}   [read: 0]"
+    line = f"   1  0.5-1.0 s  {said[1]['caption'] or '(nothing)'}   [read: 0 (1.00)]"
     assert told.splitlines()[:3][::2] == ["film_8", line]
 
 

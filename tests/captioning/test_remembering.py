@@ -61,13 +61,14 @@ def test_every_weight_learns(family):
 def test_what_a_clip_found_is_what_its_frames_are_nearest_to():
     memory, x = build(n_layers=1, n_heads=1, kv_heads=1), draw(1, C, N, M)
     x[0, 3, 1] = x[0, 1, 2]
-    found = memory.retrieved(x)
+    found, weights = memory.retrieved(x)
     assert found.shape == (1, C, N, 3)
     assert (found[:, 0] == -1).all()
     for clip in range(1, C):
         assert found[:, clip].min() >= 0
         assert found[:, clip].max() < clip * N
     assert found[0, 3, 1, 0] == N + 2
+    assert weights[0, 3, 1].argmax() == 0
     assert build("lstm").retrieved(x) is None
     assert memory.retrieved(x[:, :1]) is None
 
@@ -78,7 +79,7 @@ def test_upper_layer_tells_what_it_found_in_the_midst_of_the_film(monkeypatch):
     layer = memory.mixers[-1]
 
     def watched(y: Tensor, store: object) -> object:
-        found.append(layer._in_order(y, searched := search(y, store)))
+        found.append(layer._in_order(y, searched := search(y, store))[0])
         return searched
 
     search = layer._search
@@ -86,7 +87,7 @@ def test_upper_layer_tells_what_it_found_in_the_midst_of_the_film(monkeypatch):
     monkeypatch.setattr(knn_memory, "AT_ONCE", 0)  # segment by segment
     memory(x)
     during = torch.stack(found, 1)
-    assert torch.equal(memory.retrieved(x)[:, 1:].long(), during[:, 1:].long())
+    assert torch.equal(memory.retrieved(x).frames[:, 1:].long(), during[:, 1:].long())
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,10 @@ def test_run_has_all_that_was_promised(room: Path):
     said = json.loads((run / "captions.json").read_text())
     assert {film: len(clips) for film, clips in said.items()} == {"film_8": 4, "film_9": 2, "film_10": 3}
     assert all(clip["references"][0].endswith(".") for clips in said.values() for clip in clips)
-    assert [clip["retrieved"] for clip in said["film_9"]] == [[], [0]]  # nothing else was there to be read
+    assert [clip["retrieved"] for clip in said["film_9"]] == [
+        [],
+        [{"clip": 0, "share": 1.0}],
+    ]  # nothing else was there to be read
     assert (run / "captions.html").is_file()
     told = json.loads((run / "features.json").read_text())
     assert (told["backbone"], told["weights"], len(told["films"])) == ("resnet18", "random:0", 11)

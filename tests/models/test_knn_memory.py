@@ -264,6 +264,24 @@ def test_probe_retrieves_the_frame_it_shows(n_heads):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("fusion", ["gate", "joint"])
+def test_weights_of_what_was_found_are_shares_of_attention(fusion):
+    layer, x = build(n_heads=2, kv_heads=2, k=4, fusion=fusion).eval(), draw(B, S + P, M)
+    layer.log_temperature.copy_(torch.tensor([1.0, 3.0]))
+    layer(x, P)
+    shares = torch.zeros(B, P, S).scatter_add(2, layer.retrieved, layer.weights)
+    keys, queries = layer._keys_values(x[:, :S])[0], layer._queries(x[:, S:])
+    logits = layer.log_temperature.exp()[:, None, None] * (queries @ keys.mT)
+    logits[..., : S - layer.config.capacity] = -torch.inf  # they have left the ring
+    near, places = logits.topk(4, dim=3)
+    due = torch.zeros_like(logits).scatter(3, places, near.softmax(3)).mean(1)
+    torch.testing.assert_close(shares, due)
+    layer(x[:, S - 3 :], P)
+    assert not layer.weights[layer.retrieved == -1].any()
+    torch.testing.assert_close(layer.weights.sum(2), torch.ones(B, P))
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("settings", [{}, {"tie_qk": False}, {"n_heads": 4, "tie_qk": False}])
 def test_starts_as_a_memory_of_nearest_neighbours(settings):
     """Similarities are cosines of normalised frames, in the space of the head; a frame is nearest to itself."""
