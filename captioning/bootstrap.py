@@ -47,6 +47,37 @@ def paired_differences(
     return {name: (told[name] - others_told[name], _ends(first[name] - second[name])) for name in names}
 
 
+class GroupMeans(NamedTuple):
+    """The means of several values over a group of clips, and their intervals, None if one film alone has such clips."""
+
+    num_clips: int
+    means: list[float]
+    intervals: list[Interval | None]
+
+
+def group_means(
+    values: np.ndarray, groups: Sequence[int], films: Sequence[str], seed: int = 0
+) -> dict[int, GroupMeans]:
+    """Means over groups of clips, by the groups in their order, with intervals over films; resamples without a film of
+    the group are left out.
+
+    Args:
+        values: (N, any number), of N clips; `groups` and `films` the group and the film of each.
+    """
+    drawn = _draws(films, seed)
+    found = {}
+    for group in sorted(set(groups)):
+        is_inside = np.array([other == group for other in groups])
+        means = values[is_inside].mean(0).tolist()
+        intervals: list[Interval | None] = [None] * len(means)
+        if drawn is not None and len(set(drawn.film[is_inside])) > 1:
+            num_clips = drawn.total(is_inside.astype(float))
+            totals = drawn.total(values * is_inside[:, None])[num_clips > 0]
+            intervals = [_ends(column) for column in (totals / num_clips[num_clips > 0, None]).T]
+        found[group] = GroupMeans(int(is_inside.sum()), means, intervals)
+    return found
+
+
 class _Draws(NamedTuple):
     """How often each film is there in each resample, and which film each clip is of."""
 

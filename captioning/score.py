@@ -6,6 +6,7 @@
   python -m captioning.score captions.json --reference_file val_1.json --reference_file val_2.json
   python -m captioning.score generated.json --reference_file references.json    pairs of {running number: text}
   python -m captioning.score runs/memory --average clips                  means over clips, which some papers print
+  python -m captioning.score runs/memory runs/none --videos films         with frames on the page
 
 Scores are printed times 100, CIDEr-D with them, and written to scores.json beside the captions as they are. BLEU and
 METEOR are those of the corpus: means over clips are other numbers. METEOR needs Java and the package pycocoevalcap.
@@ -13,13 +14,15 @@ METEOR are those of the corpus: means over clips are other numbers. METEOR needs
 An interval is of 95 %: the scores when films are drawn anew. Floors are captions that look at nothing: the commonest of
 the training clips, the one that fits training clips best, the nearest training clip's by features, and the run's own
 captions shuffled over clips. They need the table and the features, which a run's config.yaml names.
+
+report.html beside scores.json shows all that: scores, floors and other runs, with figures; how well is said what was
+seen so many clips ago, where a table tells that (--lags); and the films that went worst, with frames (--videos).
 """
 
 import json
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,39 +30,17 @@ from captioning import floors
 from captioning.bootstrap import Interval, intervals, paired_differences
 from captioning.captions import Caption, read_captions
 from captioning.config import CaptionSettings
-from captioning.json_file import read_json
-from captioning.metrics import METRICS, ClipScores, clip_scores, summarise, tokens
-from captioning.said import Said, is_numbered, read_numbered, read_said, with_references
-from recognition.common.command_line import ArgumentParser, InputError, run, shown, whole_number
+from captioning.metrics import METRICS, summarise, tokens
+from captioning.report import HEADS, report_file, write_report
+from captioning.retention import by_lag, by_place, read_lags
+from captioning.said import Said
+from captioning.scored import Scored, in_order_of, read_file
+from recognition.common.command_line import ArgumentParser, InputError, folder_path, run, shown, whole_number
 from recognition.common.files import is_there, written_whole
 from recognition.training.config import load_settings
 
-HEADS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr-D", "METEOR")
+LAGS = "slots.csv"  # beside the table of captions: what made-up films have
 WIDTH = 15  # of a column
-
-
-@dataclass(frozen=True)
-class Scored:
-    """The captions of one file, and what they are worth."""
-
-    name: str
-    target: Path  # its scores.json
-    said: list[Said]
-    scores: ClipScores
-
-    @property
-    def films(self) -> list[str]:
-        return [clip.film for clip in self.said]
-
-    @classmethod
-    def of(cls, name: str, target: Path, said: list[Said], with_meteor: bool = True) -> "Scored":
-        captions, references = [clip.caption for clip in said], [clip.references for clip in said]
-        return cls(name, target, said, clip_scores(captions, references, with_meteor))
-
-    def saying(self, name: str, captions: Sequence[str]) -> "Scored":
-        """The same clips with other captions."""
-        said = [replace(clip, caption=text) for clip, text in zip(self.said, captions, strict=True)]
-        return Scored.of(name, self.target, said, not isinstance(self.scores.meteor, str))
 
 
 def main() -> None:
@@ -70,48 +51,19 @@ def main() -> None:
     scored = [Scored.of(name, target, in_order_of(files[0][2], name, said)) for name, target, said in files]
     first, *others = scored
     below = floor_captions(args, first)
+    args.clip_lags = lags_of(args)
     print_head(first, args.average)
     told = describe(first, args) | {"floors": {}, "differences": {}}
+    told_others = {}
     for other in others:
-        write_scores(other.target, describe(other, args))
+        told_others[other.name] = describe(other, args)
+        write_scores(other.target, told_others[other.name])
         told["differences"][other.name] = differences(first, other, args)
     for name, texts in below.items():
         told["floors"][name] = describe(first.saying(name, texts), args, is_floor=True)
     write_scores(first.target, told)
+    write_report(first.target, told, told_others, first.said, settings_of(args), args.videos)
     tell_rest(scored)
-
-
-def read_file(path: Path, reference_files: Sequence[Path]) -> tuple[str, Path, list[Said]]:
-    """The name of a run's folder or a file, where its scores are to be, and its captions."""
-    name, file = str(path), path
-    if path.is_dir():
-        name, file = path.resolve().name, path / "captions.json"
-        if not is_there(file):
-            raise InputError(f"{path}: has no captions.json; python -m captioning.generate makes one")
-    if is_numbered(read_json(file)):
-        said = read_numbered(file, reference_files)
-    else:
-        said = read_said(file)
-        said = with_references(said, reference_files) if reference_files else said
-        if bare := [clip for clip in said if not clip.references]:
-            raise InputError(
-                f"{file}: clip {bare[0].clip} of {shown(bare[0].film)} has no references; give --reference_file"
-            )
-    return name, file.with_name("scores.json" if file.name == "captions.json" else f"{file.stem}-scores.json"), said
-
-
-def in_order_of(first: Sequence[Said], name: str, said: Sequence[Said]) -> list[Said]:
-    """Captions in the order of the first file's. Raises InputError if clips or references are not the same."""
-    by_clip = {(clip.film, clip.clip): clip for clip in said}
-    keys = [(clip.film, clip.clip) for clip in first]
-    if wrong := sorted(set(keys) ^ by_clip.keys()):
-        film, number = wrong[0]
-        raise InputError(f"{name}: clip {number} of {shown(film)} is not in both this and the first; compare equals")
-    ordered = [by_clip[key] for key in keys]
-    for clip, other in zip(first, ordered, strict=True):
-        if clip.references != other.references:
-            raise InputError(f"{name}: clip {clip.clip} of {shown(clip.film)} has other references than in the first")
-    return ordered
 
 
 def floor_captions(args: Namespace, first: Scored) -> dict[str, list[str]]:
@@ -143,12 +95,24 @@ def inputs_of(args: Namespace) -> tuple[Path | None, Path | None]:
     """The table of captions and the folder of features: those that are named, or those of the first run if they are
     there."""
     table, folder = args.captions, args.features
-    config = args.captions_files[0] / "config.yaml"
-    if config.is_file():
-        data = load_settings(CaptionSettings, config).data
+    if settings := settings_of(args):
+        data = settings.data
         table = table or (Path(data.captions) if is_there(data.captions) else None)
         folder = folder or (Path(data.video_path) if is_there(data.video_path) else None)
     return table, folder
+
+
+def settings_of(args: Namespace) -> CaptionSettings | None:
+    """Those of the first run, if it is a run."""
+    config = args.captions_files[0] / "config.yaml"
+    return load_settings(CaptionSettings, config) if config.is_file() else None
+
+
+def lags_of(args: Namespace) -> dict[tuple[str, int], int]:
+    """How many clips ago each clip's thing was seen, by film and clip; of none if nothing tells."""
+    table, _ = inputs_of(args)
+    path = args.lags or (table and table.with_name(LAGS))
+    return read_lags(path) if args.lags or (path and is_there(path)) else {}
 
 
 def rows_of(said: Sequence[Said], captions: Sequence[Caption], table: Path) -> list[Caption]:
@@ -169,7 +133,9 @@ def describe(scored: Scored, args: Namespace, is_floor: bool = False) -> dict[st
     if is_floor:
         return {"scores": scores, "intervals": ends} | ({"caption": min(captions)} if len(captions) == 1 else {})
     counts = {"clips": len(scored.said), "films": len(set(scored.films)), "empty": num_empty(scored.said)}
-    return {"name": scored.name, "average": args.average, **counts, "scores": scores, "intervals": ends}
+    retention = {"by_lag": by_lag(scored, args.clip_lags, args.seed), "by_place": by_place(scored, args.seed)}
+    told = {"name": scored.name, "average": args.average, **counts, "scores": scores, "intervals": ends}
+    return told | {"retention": retention}
 
 
 def differences(first: Scored, other: Scored, args: Namespace) -> dict[str, dict[str, Any]]:
@@ -193,7 +159,7 @@ def write_scores(path: Path, told: Mapping[str, Any]) -> None:
 def print_head(first: Scored, average: str) -> None:
     print(f"{len(first.said)} clips of {len(set(first.films))} films; x 100; ", end="")
     print("of the corpus" if average == "corpus" else "means over clips")
-    print(f"{'':24}" + "".join(f"{head:>{WIDTH}}" for head in HEADS))
+    print(f"{'':24}" + "".join(f"{head:>{WIDTH}}" for head in HEADS.values()))
 
 
 def print_row(name: str, scores: Mapping[str, float | None], ends: Mapping[str, Interval | None]) -> None:
@@ -216,6 +182,7 @@ def tell_rest(scored: Sequence[Scored]) -> None:
     if len(set(scored[0].films)) < 2:
         print("intervals: not computed: need two films or more")
     print("scores: " + ", ".join(str(each.target) for each in scored))
+    print(f"page: {report_file(scored[0].target).resolve()}")
 
 
 def parse_arguments() -> Namespace:
@@ -232,6 +199,12 @@ def parse_arguments() -> Namespace:
     add("--average", choices=("corpus", "clips"), default="corpus", help="of BLEU and METEOR")
     add("--captions", type=Path, help="table with the training captions, for floors; a run's own if it is there")
     add("--features", type=Path, help="folder of feature files, for a floor; a run's own if it is there")
+    add(
+        "--lags",
+        type=Path,
+        help=f"table of film, clip, lag_clips, for retention; {LAGS} beside --captions if it is there",
+    )
+    add("--videos", type=folder_path, help="folder with the films, for frames on the page")
     add("--seed", type=whole_number(0), default=0, help="of what is drawn")
     return parser.parse_args()
 

@@ -18,10 +18,11 @@ from recognition.training.config import load_settings
 from recognition.training.runs import Run
 
 FOLDER = "language"  # of a run's: the language model made for it
-# Settings that may be others when a trained run is used.
+# Settings that may be others when a trained run is used: all of a section if they end with a dot.
 GIVEN_ANEW = (
     *("generation.", "data.captions", "data.video_path", "language_model.path"),
     *("training.device", "training.num_devices", "training.batch_size"),
+    *("memory.args.k", "memory.args.capacity"),  # what a memory has learned serves with a smaller store
 )
 
 
@@ -96,6 +97,7 @@ def settings_of_run(run: Run, words: Sequence[str] = ()) -> CaptionSettings:
     if not is_there(run.config_file):
         raise InputError(f"{run.path}: is not the folder of a run; python -m captioning.train makes one")
     for word in words:
-        if not word.lstrip("-").startswith(GIVEN_ANEW):
+        key = word.lstrip("-").partition("=")[0]
+        if not any(key == name or (name.endswith(".") and key.startswith(name)) for name in GIVEN_ANEW):
             raise InputError(f"{word}: cannot be changed in a trained run; {', '.join(GIVEN_ANEW)} can")
     return load_settings(CaptionSettings, run.config_file, words)

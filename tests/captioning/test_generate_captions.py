@@ -78,6 +78,11 @@ def test_memory_of_another_film_is_that_of_the_next(away: Path, monkeypatch: pyt
     assert not any(clip["retrieved"] for clips in told.values() for clip in clips)
 
 
+def test_smaller_memory_reads_the_last_clips_alone(away: Path):
+    told = json.loads(generate(away, "memory.args.capacity=3", "memory.args.k=2", "--output=small.json"))
+    assert [[read["clip"] for read in clip["retrieved"]] for clip in told["film_8"]] == [[], [0], [1], [2]]
+
+
 def test_memory_of_another_film_needs_one(away: Path):
     lines = (away / "captions.csv").read_text().splitlines(keepends=True)
     (away / "captions.csv").write_text("".join(line for line in lines if not line.startswith(("film_9", "film_10"))))
@@ -99,6 +104,7 @@ def test_features_of_another_backbone_are_refused(away: Path):
         (("features",), "features: is not the folder of a run; python -m captioning.train makes one"),
         (("runs/none",), "runs/none: is not the folder of a run"),
         (("runs/run", "memory.scope=clip"), "memory.scope=clip: cannot be changed in a trained run"),
+        (("runs/run", "memory.args.kv_heads=1"), "memory.args.kv_heads=1: cannot be changed in a trained run"),
         (("runs/run", "generation.beams=2"), "generation.beams: unknown"),
         (("runs/run", "generation.stop=ball red"), "is no single token of this language model"),
         (("runs/run", "data.video_path=none"), "no features of film film_8"),

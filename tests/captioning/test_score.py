@@ -68,7 +68,8 @@ def test_a_run_is_scored_beside_its_floors_and_another_run(tmp_path: Path, score
         (tmp_path / "runs" / name).mkdir(parents=True)
         write_said(tmp_path / "runs" / name / "captions.json", clips(said)[:: 1 if name == "exact" else -1])
     (tmp_path / "runs/exact/config.yaml").write_text(f"name: exact\ndata: {{video_path: {features}}}\n")
-    result = score("runs/exact", "runs/worse")
+    (tmp_path / "lags.csv").write_text("film,clip,lag_clips,colour\nfilm_0,1,1,red\nfilm_1,1,1,red\nfilm_1,0,0,red\n")
+    result = score("runs/exact", "runs/worse", "--lags=lags.csv")
     found = told(result, tmp_path / "runs/exact/scores.json")
     assert found["scores"]["cider_d"] == pytest.approx(9.375)  # one caption is of three words, and has none of four
     names = ("shuffled over clips", "commonest caption", "best constant caption", "nearest training clip")
@@ -79,6 +80,21 @@ def test_a_run_is_scored_beside_its_floors_and_another_run(tmp_path: Path, score
     for name, difference in found["differences"]["worse"].items():
         assert difference["by"] == pytest.approx(found["scores"][name] - worse[name])
         assert difference["interval"][0] <= difference["by"] <= difference["interval"][1]
+    assert [(row["lag"], row["num_clips"], row["exact"]) for row in found["retention"]["by_lag"]] == [
+        (0, 1, 1),
+        (1, 2, 1),
+    ]
+    page = (tmp_path / "runs/exact/report.html").read_text()
+    assert str(tmp_path / "runs/exact/report.html") in result.stdout
+    for part in (
+        "nearest training clip",
+        "exact less",
+        "figure-scores",
+        "figure-lag_exact",
+        "failures first",
+        "frames_per_clip",
+    ):
+        assert part in page
     assert cells(result, "exact less worse")[:4] == [
         f"{100 * found['differences']['worse'][f'bleu_{n}']['by']:.2f}" for n in (1, 2, 3, 4)
     ]
@@ -128,6 +144,7 @@ def test_captions_of_one_film_are_scored_without_intervals(tmp_path: Path, score
             ("numbers.json", "--reference_file=others.json"),
             "others.json: '0' is not in both this file and numbers.json",
         ),
+        (("captions.json", "--lags=test.csv"), "test.csv: has no column lag_clips"),
         (("captions.json", "fewer.json"), "fewer.json: clip 1 of 'film_1' is not in both"),
         (("captions.json", "--captions=test.csv"), "test.csv: has no training captions"),
         (("captions.json", "--reference_file=test.csv"), "test.csv: has no caption for clip 0 of 'film_0'"),
