@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recognition.common.command_line import ArgumentParser, as_folder, parse_training, run
-from recognition.common.stopping import Stopped
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from models.recogniser import Recogniser
     from recognition.episodes.dataset import EpisodeDataset
     from recognition.training.config import RunConfig
-    from recognition.training.loop import Loop
-    from recognition.training.reporting import Reporter
     from recognition.training.runs import Run
 
 
@@ -42,71 +39,39 @@ def main() -> None:
 
 
 def train(args: Namespace) -> None:
-    from recognition.common.files import is_there
     from recognition.training.data import open_sets
     from recognition.training.devices import launch
     from recognition.training.episode_task import EpisodeTask
-    from recognition.training.loop import Loop
-    from recognition.training.model import check_clips, check_probe_times, first_model, read_config
-    from recognition.training.reporting import Reporter
-    from recognition.training.runs import Run, check_folder, describe_environment, describe_inputs, input_files
+    from recognition.training.model import check_clips, check_probe_times, first_model, read_config, save_weights
+    from recognition.training.runs import input_files
+    from recognition.training.session import fit, open_session, stops_told
 
-    config, run = args.config, Run(as_folder(args.runs_dir / args.config.name))
+    config = args.config
     for file in (config.logging.logfile, config.model.save and config.model.save_path):
         if file:
             as_folder(Path(file).parent)
-    resume = args.resume or config.resume == "auto"
-    check_folder(run, config, resume, read_config, input_files)
-    if is_there(run.test_file):
+    session = open_session(config, args, input_files, read_config)
+    run = session.run
+    if session.is_finished:
         run.keep_places(config)
-        print(f"{run.path} is finished; its test scores: {run.test_file.read_text()}")
         return
     fabric = launch(config.training)
     sets = open_sets(config, fabric)
-    inputs = describe_inputs(input_files(config))
-    run.check_inputs(inputs)
-
     if not run.config_file.exists():
         check_clips(config, sets)
     model = first_model(config, sets[0])
     check_probe_times(config, model)
-    task = EpisodeTask(model, sets[0], sets[1], fabric, config.training, config.dataset)
-    reporter = None
     if fabric.is_global_zero:  # fabric.print would tell it once a node
         describe(config, model, sets, fabric)
-        reporter = Reporter(run, config, config.training.n_epochs)
-    loop = Loop(task, fabric, config.training, run)
-    if resume:
-        loop.restore()
-    if reporter:
-        environment = {**describe_environment(str(fabric.device)), "inputs": inputs}
-        run.start(config, environment, reporter.wandb_id)
-        run.forget_metrics_after(loop.progress.epoch)
-    fit_and_test(loop, run, config, sets, reporter)
+    task = EpisodeTask(model, sets[0], sets[1], fabric, config.training, config.dataset)
 
-
-def fit_and_test(
-    loop: "Loop", run: "Run", config: "RunConfig", sets: "Sequence[EpisodeDataset]", reporter: "Reporter | None"
-) -> None:
-    """Train, then read the test episodes once, with the best weights. The first process alone has a reporter, and
-    raises Stopped where a scheduler wants that: it alone tells the scheduler."""
-    from recognition.training.model import save_weights
-
-    def report(metrics: dict[str, Any]) -> None:
-        assert reporter is not None  # in the process that is asked to report
-        reporter.report(metrics)
+    def after_epoch(metrics: dict[str, Any]) -> None:
         if config.model.save:
-            save_weights(loop.task.model, Path(config.model.save_path))
+            save_weights(task.model, Path(config.model.save_path))
 
-    try:
-        loop.fit(report, config.show_timing)
-        loop.fabric.barrier()  # until the best weights are written
-        scores = test(loop.fabric, loop.task.model, run, config, sets)
-    except Stopped:
-        if reporter:
-            reporter.stopped()
-            raise
-        return
+    reporter = fit(session, task, fabric, config, config.training, after_epoch)
+    with stops_told(reporter):
+        scores = test(fabric, task.model, run, config, sets)
     if reporter:
         reporter.finish(scores)
 

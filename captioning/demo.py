@@ -5,11 +5,12 @@
 Makes small films in which balls come back: their second clip is to say on which set they were first. Then step 2 for
 features, and four captioners: with a memory of the film; and, in less than half of its steps, which is all that they
 gain from, with one that is cleared after each clip, with none, and with the last frame of each clip alone. The first is
-also given the memory of another film.
+also given the memory of another film, and a memory of the last two clips alone.
 
 Ends with a table: how often a captioner is right about what can be seen (colour, action) and about what cannot (whether
-the ball was seen before, and where), beside perfect eyes without memory; and with pages of captions with frames. What
-is finished is not done again; remove the folder to start over. Two commands run side by side, each with one thread.
+the ball was seen before, and where), beside perfect eyes without memory; and with a report of scores, of what was seen
+how long ago, and of captions with frames. What is finished is not done again; remove the folder to start over. Two
+commands run side by side, each with one thread.
 """
 
 import json
@@ -32,6 +33,10 @@ RUNS: dict[str, tuple[str, ...]] = {
     "cleared": ("memory.scope=clip", FEWER),
     "none": ("memory.model=none", FEWER),
     "last-frame": ("memory.model=none", "data.frames=last", FEWER),
+}
+OTHERWISE = {  # what the first also says
+    "other": ("--memory_of_another_film",),
+    "two-clips": ("memory.args.capacity=6",),  # frames, three a clip
 }
 LABELS = {
     "memory": "memory of the film",
@@ -62,12 +67,11 @@ def main() -> None:
     command(folder, "preprocess", "preprocess_videos.py", *paths, "--weights=random:0")
     side_by_side([partial(train, folder, "memory"), partial(train_others, folder)])
     runs = folder / "runs"
-    words = f"--output={runs / 'memory' / 'other.json'}", "--memory_of_another_film"
-    command(folder, "other", "captioning.generate", str(runs / "memory"), *words)
+    say_otherwise(folder)
     found = results(folder)
     (folder / "scores.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print("\n" + "\n".join(table(found)))
-    print(f"\npage: {(runs / 'memory' / 'captions.html').resolve()}\n{time.perf_counter() - started:.0f} s in all")
+    print(f"\npage: {(runs / 'memory' / 'report.html').resolve()}\n{time.perf_counter() - started:.0f} s in all")
 
 
 def make_films(folder: Path) -> None:
@@ -98,6 +102,17 @@ def train(folder: Path, name: str) -> None:
     ]
     paths = f"--runs_dir={folder / 'runs'}", f"--videos={folder / 'films'}"
     command(folder, name, "captioning.train", f"-f={PROJECT / CONFIG}", *paths, *words)
+
+
+def say_otherwise(folder: Path) -> None:
+    """What the captioner with a memory says with other ones, and its report beside these and the other runs."""
+    run = folder / "runs" / "memory"
+    for name, words in OTHERWISE.items():
+        command(folder, name, "captioning.generate", str(run), f"--output={run / name}.json", *words)
+    others = [f"{run / name}.json" for name in OTHERWISE] + [
+        str(folder / "runs" / name) for name in ("cleared", "none")
+    ]
+    command(folder, "score", "captioning.score", str(run), *others, f"--videos={folder / 'films'}")
 
 
 def results(folder: Path) -> dict[str, dict[str, float]]:

@@ -36,8 +36,10 @@ class Scored:
 
 
 def read_file(path: Path, reference_files: Sequence[Path]) -> tuple[str, Path, list[Said]]:
-    """The name of a run's folder or a file, where its scores are to be, and its captions."""
+    """The name of a run's folder, of a file in one or of any file, where its scores are to be, and its captions."""
     name, file = str(path), path
+    if is_there(path.parent / "config.yaml"):
+        name = f"{path.parent.resolve().name}/{path.stem}"
     if path.is_dir():
         name, file = path.resolve().name, path / "captions.json"
         if not is_there(file):

@@ -2,7 +2,8 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,16 +28,25 @@ class Session(NamedTuple):
 
 
 def open_session(
-    config: AnySettings, args: Namespace, input_files: Callable[[AnySettings], Mapping[str, Path]]
+    config: AnySettings,
+    args: Namespace,
+    input_files: Callable[[AnySettings], Mapping[str, Path]],
+    read: Callable[[Path], AnySettings] | None = None,
 ) -> Session:
     """The run of these settings in the folder that arguments name; that it is finished is told.
+
+    Args:
+        config: all settings.
+        args: with runs_dir and resume.
+        input_files: what a run of such settings reads.
+        read: how its config.yaml is read again, if that takes more than its class.
 
     Raises InputError if its folder is another run's, or this one's and is not to be gone on with, and if an input is
     missing.
     """
     run = Run(as_folder(args.runs_dir / str(config.name)))
     resume = args.resume or config.resume == "auto"
-    check_folder(run, config, resume, lambda path: load_settings(type(config), path), input_files)
+    check_folder(run, config, resume, read or (lambda path: load_settings(type(config), path)), input_files)
     is_finished = is_there(run.test_file)
     if is_finished:
         print(f"{run.path} is finished; its scores: {run.test_file.read_text()}")
@@ -80,12 +90,20 @@ def fit(
         reporter.report(metrics)
         after_epoch(metrics)
 
-    try:
-        loop.fit(report)
+    with stops_told(reporter):
+        loop.fit(report, config.show_timing)
         fabric.barrier()  # until the best weights are written
+    return reporter
+
+
+@contextmanager
+def stops_told(reporter: Reporter | None) -> Iterator[None]:
+    """Within the block a stop that a scheduler wants is told by the first process alone, which has the reporter; the
+    others end."""
+    try:
+        yield
     except Stopped:
         if reporter is None:
             sys.exit()
         reporter.stopped()
         raise
-    return reporter

@@ -9,6 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 
 import pytest
 from conftest import run_here, write_features
+from language_folder import folder as language_folder
 
 from captioning.captioning_task import CaptioningTask
 from captioning.captions import Caption, write_captions
@@ -24,7 +25,8 @@ training: {learning_rate: 0.005, n_epochs: 2, batch_size: 2, device: cpu, num_wo
 """
 TRAIN, GENERATE = "captioning.train", "captioning.generate"
 SPLITS = ["train"] * 6 + ["validation"] * 2 + ["test"] * 3
-NUM_STEPS = 6
+NUM_STEPS = 6  # of two epochs of six films, two at a time
+_finished: list[Path] = []
 
 
 def make_room(folder: Path) -> Path:
@@ -41,6 +43,16 @@ def make_room(folder: Path) -> Path:
     return folder
 
 
+def finished_room(factory: pytest.TempPathFactory) -> Path:
+    """A room with a finished run, and a language model in a folder. Made once for all tests; read only."""
+    if not _finished:
+        folder = make_room(factory.mktemp("room"))
+        shutil.copytree(language_folder(), folder / "language")
+        assert "test cider d" in train(folder)
+        _finished.append(folder)
+    return _finished[0]
+
+
 def copy_room(room: Path, folder: Path) -> Path:
     """The same without a run."""
     shutil.copytree(room, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("runs"))
@@ -54,7 +66,7 @@ def train(folder: Path, *words: object, status: int = 0) -> str:
     return result.stdout
 
 
-def train_with_stops(folder: Path, *words: object) -> Path:
+def train_with_stops(folder: Path, *words: object, num_steps: int = NUM_STEPS) -> Path:
     """Train, stopped by a signal in every step and begun again; returns the run's folder."""
     loss = CaptioningTask.loss
 
@@ -64,7 +76,7 @@ def train_with_stops(folder: Path, *words: object) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CaptioningTask, "loss", and_stop)
-        for _ in range(NUM_STEPS):
+        for _ in range(num_steps):
             train(folder, "--resume", *words, status=75)
     train(folder, "--resume", *words)
     return folder / "runs/run"

@@ -13,7 +13,6 @@ from captioning import captioning_task
 from captioning.captioning_task import CaptioningTask, learning_rate, write_captions
 from captioning.config import CaptionSettings, TrainingConfig
 from captioning.language import load_language
-from captioning.saying import most_read
 from captioning.session import first_captioner, open_sets
 from recognition.common.command_line import InputError
 from recognition.training.config import load_settings
@@ -133,10 +132,3 @@ def test_rate_rises_over_a_share_of_the_steps(schedule: str, rates: list[float])
     config = TrainingConfig(learning_rate=1.0, warmup=1 / 3, schedule=schedule)
     assert [learning_rate(step, 6, config) for step in range(6)] == pytest.approx(rates)
     assert learning_rate(0, 6, config.model_copy(update={"warmup": 0.0})) == 1
-
-
-def test_clips_that_were_read_most_come_first():
-    frames = torch.tensor([[0, 1, 7], [6, 8, 12], [-1, -1, 1]])
-    assert most_read(frames, 3) == [0, 2, 4]
-    assert most_read(frames, 3, most=1) == [0]
-    assert most_read(torch.full((2, 2), -1), 3) == []

@@ -41,12 +41,16 @@ def test_demo_ends_with_a_table_and_pages(
     monkeypatch.setattr("sys.argv", ["demo", f"--output_dir={tmp_path / 'run'}"])
     demo.main()
     told = capsys.readouterr().out
-    assert small == ["preprocess", "memory", "cleared", "none", "last-frame", "other"]
+    assert small == ["preprocess", "memory", "cleared", "none", "last-frame", "other", "two-clips", "score"]
     row = r"^perfect eyes without memory +1\.00 +1\.00 +0\.50 +0\.00 +0\.50( +\d+\.\d){3}$"
     assert re.search(row, told, re.M)
     scores = json.loads((tmp_path / "run/scores.json").read_text())
     assert scores.keys() == demo.LABELS.keys()
     for name in demo.RUNS:
         assert (tmp_path / "run/runs" / name / "captions.html").read_text().count("data:image/jpeg;base64,") == 16
+    report = (tmp_path / "run/runs/memory/report.html").read_text()
+    assert report.count("data:image/jpeg;base64,") == 16
+    for part in ("memory/two-clips", "nearest training clip", "figure-lag_exact", "figure-place"):
+        assert part in report
     demo.main()  # what is finished is not done again
     assert capsys.readouterr().out.count("perfect eyes") == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import h5py
 import pytest
-from caption_room import GENERATE, make_room, train
+from caption_room import GENERATE, finished_room
 from conftest import refusal, run_here
 
 from captioning import captioning_task
@@ -15,10 +15,7 @@ from captioning.captioner import Captioner
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A room with a finished run. Read only."""
-    folder = make_room(tmp_path_factory.mktemp("room"))
-    train(folder)
-    return folder
+    return finished_room(tmp_path_factory)
 
 
 def generate(folder: Path, *words: object) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import h5py
 import pytest
-from caption_room import CONFIG, make_room, train
+from caption_room import CONFIG, finished_room, train
 from conftest import refusal, run_here, write_features
 
 from captioning.films import write_caption_films
@@ -15,10 +15,7 @@ PREDICT = "captioning.predict"
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A room with a finished run, and film_8.h5 in another folder. Read only."""
-    folder = make_room(tmp_path_factory.mktemp("room"))
-    train(folder)
-    return folder
+    return finished_room(tmp_path_factory)
 
 
 def predict(folder: Path, *words: object) -> str:

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from caption_room import CONFIG, TRAIN, copy_room, make_room, train, train_with_stops
+from caption_room import CONFIG, TRAIN, copy_room, finished_room, train, train_with_stops
 from conftest import assert_same_run, command, metrics_of, refusal, run_here, run_script, write_features
 from language_folder import TEXTS
-from language_folder import folder as language_folder
 from safetensors.torch import load_file
 
 from captioning.language import small_language
@@ -23,11 +22,7 @@ FROZEN = ("language_model.train=mapper", "language_model.path=language")
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A room with a finished run. Read only."""
-    folder = make_room(tmp_path_factory.mktemp("room"))
-    shutil.copytree(language_folder(), folder / "language")
-    assert "test cider d" in train(folder)
-    return folder
+    return finished_room(tmp_path_factory)
 
 
 @pytest.fixture
@@ -43,10 +38,8 @@ def test_run_has_all_that_was_promised(room: Path):
     said = json.loads((run / "captions.json").read_text())
     assert {film: len(clips) for film, clips in said.items()} == {"film_8": 4, "film_9": 2, "film_10": 3}
     assert all(clip["references"][0].endswith(".") for clips in said.values() for clip in clips)
-    assert [clip["retrieved"] for clip in said["film_9"]] == [
-        [],
-        [{"clip": 0, "share": 1.0}],
-    ]  # nothing else was there to be read
+    alone = [{"clip": 0, "share": 1.0}]  # nothing else was there to be read
+    assert [clip["retrieved"] for clip in said["film_9"]] == [[], alone]
     assert (run / "captions.html").is_file()
     told = json.loads((run / "features.json").read_text())
     assert (told["backbone"], told["weights"], len(told["films"])) == ("resnet18", "random:0", 11)
@@ -65,9 +58,9 @@ def test_run_stopped_in_every_step_ends_as_one_that_was_not(room: Path, away: Pa
 
 
 def test_stopped_run_of_clips_alone_with_a_frozen_language_model_ends_the_same(away: Path):
-    words = (*FROZEN, "memory.scope=clip", "training.best_by=loss")
+    words = (*FROZEN, "memory.scope=clip", "training.best_by=loss", "training.batch_size=3")
     train(away, *words, "--runs_dir=whole")
-    stopped, whole = train_with_stops(away, *words), away / "whole/run"
+    stopped, whole = train_with_stops(away, *words, num_steps=4), away / "whole/run"
     assert_same_run(stopped, whole)
     assert (stopped / "captions.json").read_bytes() == (whole / "captions.json").read_bytes()
     weights, last = load_file(whole / "checkpoints/best.safetensors"), torch.load(whole / "checkpoints/last.pt")
