@@ -110,7 +110,7 @@ def retention_curve(curves: Mapping[str, Sequence[Told]], by: str, score: str) -
 
 def _row(name: str, told: Told) -> dict[str, Any]:
     """A row of the table of scores, times 100."""
-    ends = {f"{metric}_interval": told["intervals"][metric] for metric in HEADS}
+    ends = {f"{metric}_interval": told["intervals"].get(metric) for metric in HEADS}
     caption = {"caption": told.get("caption")}
     return {"name": name, **caption, **_percent({metric: told["scores"][metric] for metric in HEADS} | ends)}
 

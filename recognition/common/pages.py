@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import BaseLoader, ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
-from recognition.common.plotting import number, svg
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FOLDER = Path(__file__).parent / "templates"
 
 
 def render(
-    template: str, folder: Path, figures: Mapping[str, Figure] | None = None, *others: BaseLoader, **values: Any
+    template: str, folder: Path, figures: "Mapping[str, Figure] | None" = None, *others: BaseLoader, **values: Any
 ) -> str:
     """A template of a folder as a page, which may extend base.html and take from `others`.
 
@@ -29,8 +29,17 @@ def render(
         lstrip_blocks=True,
     )
     templates.filters |= {"number": number, "interval": interval}
-    drawings = {name: Markup(svg(name, figure)) for name, figure in (figures or {}).items()}
+    drawings = {}
+    if figures:
+        from recognition.common.plotting import svg  # with matplotlib, which a page without figures does not wait for
+
+        drawings = {name: Markup(svg(name, figure)) for name, figure in figures.items()}
     return templates.get_template(template).render(figures=drawings, **values)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number as it is printed; a dash where there is none."""
+    return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
 
 
 def interval(ends: Sequence[float] | None, digits: int = 3) -> str:

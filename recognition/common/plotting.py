@@ -113,8 +113,3 @@ def svg(name: str, figure: Figure) -> str:
     drawing = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", drawing)
     title = escape(figure.axes[0].get_title() or figure.get_label())
     return drawing.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A number as it is printed; a dash where there is none."""
-    return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")

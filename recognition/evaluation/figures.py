@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from recognition.common.files import written_whole
+from recognition.common.pages import number
 from recognition.common.plotting import (
     BLUE,
     GREY,
@@ -23,7 +24,6 @@ from recognition.common.plotting import (
     band,
     finished,
     looks,
-    number,
     panel,
     reach,
     short_label,

@@ -8,8 +8,7 @@ from jinja2 import FileSystemLoader, PrefixLoader
 from matplotlib.figure import Figure
 
 from recognition.common.files import written_whole
-from recognition.common.pages import interval, render
-from recognition.common.plotting import number
+from recognition.common.pages import interval, number, render
 from recognition.evaluation import figures as draw
 from recognition.evaluation import pages
 from recognition.evaluation.comparison import Comparison
