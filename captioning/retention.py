@@ -53,13 +53,13 @@ def _rows(scored: Scored, group_of: Callable[[Clip, int], int | None], name: str
     for clip in scored.said:
         groups.append(group_of((clip.film, clip.clip), before.get(clip.film, 0)))
         before[clip.film] = before.get(clip.film, 0) + 1
-    inside = [place for place, group in enumerate(groups) if group is not None]
+    inside = {place: group for place, group in enumerate(groups) if group is not None}
     if not inside:
         return []
     exact = [clip.caption.strip() in map(str.strip, clip.references) for clip in scored.said]
-    values = np.stack([scored.scores.rouge_l, np.array(exact, float)], 1)[inside]
+    values = np.stack([scored.scores.rouge_l, np.array(exact, float)], 1)[list(inside)]
     films = [scored.films[place] for place in inside]
-    told = group_means(values, [groups[place] for place in inside], films, seed)
+    told = group_means(values, list(inside.values()), films, seed)
     return [
         {
             name: group,

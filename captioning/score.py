@@ -111,8 +111,10 @@ def settings_of(args: Namespace) -> CaptionSettings | None:
 def lags_of(args: Namespace) -> dict[tuple[str, int], int]:
     """How many clips ago each clip's thing was seen, by film and clip; of none if nothing tells."""
     table, _ = inputs_of(args)
-    path = args.lags or (table and table.with_name(LAGS))
-    return read_lags(path) if args.lags or (path and is_there(path)) else {}
+    if args.lags:
+        return read_lags(args.lags)
+    beside = table and table.with_name(LAGS)
+    return read_lags(beside) if beside and is_there(beside) else {}
 
 
 def rows_of(said: Sequence[Said], captions: Sequence[Caption], table: Path) -> list[Caption]:
