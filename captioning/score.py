@@ -50,8 +50,8 @@ def main() -> None:
         files = [(str(path), *file[1:]) for path, file in zip(args.captions_files, files, strict=True)]
     scored = [Scored.of(name, target, in_order_of(files[0][2], name, said)) for name, target, said in files]
     first, *others = scored
-    below = floor_captions(args, first)
     args.clip_lags = lags_of(args)
+    below = floor_captions(args, first)
     print_head(first, args.average)
     told = describe(first, args) | {"floors": {}, "differences": {}}
     told_others = {}

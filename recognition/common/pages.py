@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import BaseLoader, ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +32,7 @@ def render(
     if figures:
         from recognition.common.plotting import svg  # with matplotlib, which a page without figures does not wait for
 
-        drawings = {name: Markup(svg(name, figure)) for name, figure in figures.items()}
+        drawings = {name: svg(name, figure) for name, figure in figures.items()}
     return templates.get_template(template).render(figures=drawings, **values)
 
 

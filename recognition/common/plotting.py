@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-from markupsafe import escape
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -104,7 +104,7 @@ def short_label(name: str, longest: int = 26) -> str:
     return f" {name}" if name.startswith("_") else name  # labels with a leading _ are kept out of legends
 
 
-def svg(name: str, figure: Figure) -> str:
+def svg(name: str, figure: Figure) -> Markup:
     """The figure as SVG to stand in a page; `name` keeps its ids apart from those of other figures."""
     text = io.StringIO()
     with matplotlib.rc_context(STYLE):
@@ -112,4 +112,4 @@ def svg(name: str, figure: Figure) -> str:
     drawing = text.getvalue()[text.getvalue().index("<svg") :]
     drawing = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", drawing)
     title = escape(figure.axes[0].get_title() or figure.get_label())
-    return drawing.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    return Markup(drawing.replace("<svg", f'<svg role="img" aria-label="{title}"', 1))
