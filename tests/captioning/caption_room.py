@@ -1,19 +1,27 @@
 """A folder with a table of captions, features of its films and a YAML file, for the tests of this room's commands."""
 
+import importlib.util
+import io
+import multiprocessing
 import os
 import shutil
 import signal
+import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 
+import conftest
 import pytest
+import torch
 from conftest import run_here, write_features
 from language_folder import folder as language_folder
 
 from captioning.captioning_task import CaptioningTask
 from captioning.captions import Caption, write_captions
 from captioning.films import draw_film
+from recognition.common import command_line
 
 CONFIG = """
 data: {captions: captions.csv, video_path: features, frames_per_clip: 3, jitter: true}
@@ -64,6 +72,28 @@ def train(folder: Path, *words: object, status: int = 0) -> str:
     result = run_here(TRAIN, "-f", "run.yaml", *words, cwd=folder)
     assert result.returncode == status, result.stderr
     return result.stdout
+
+
+def train_apart(folder: Path, *words: object) -> BaseProcess:
+    """Train in a process forked from this one, which spares it the imports. Its exit code is the command's status, and
+    what it and those that it starts print is in log.txt."""
+
+    def main() -> None:
+        torch.set_num_threads(1)  # others do not live on in a fork
+        os.chdir(folder)
+        log = os.open("log.txt", os.O_CREAT | os.O_WRONLY)
+        for number in (1, 2):
+            os.dup2(log, number)
+        sys.stdout = sys.stderr = io.TextIOWrapper(io.FileIO(1, "w"), line_buffering=True)
+        sys.argv = [TRAIN, "-f", "run.yaml", *map(str, words)]
+        command, environment = conftest.command(TRAIN)
+        os.environ.update(environment)
+        sys.modules["__main__"].__spec__ = importlib.util.find_spec(command[-1])  # by which Fabric starts others alike
+        command_line.run(importlib.import_module(TRAIN).main)
+
+    process = multiprocessing.get_context("fork").Process(target=main)
+    process.start()
+    return process
 
 
 def train_with_stops(folder: Path, *words: object, num_steps: int = NUM_STEPS) -> Path:

@@ -76,7 +76,7 @@ def test_memory_of_another_film_is_that_of_the_next(away: Path, monkeypatch: pyt
 
 
 def test_smaller_memory_reads_the_last_clips_alone(away: Path):
-    told = json.loads(generate(away, "memory.args.capacity=3", "memory.args.k=2", "--output=small.json"))
+    told = json.loads(generate(away, "memory.args.capacity=3", "memory.args.k=2"))
     assert [[read["clip"] for read in clip["retrieved"]] for clip in told["film_8"]] == [[], [0], [1], [2]]
 
 

@@ -1,17 +1,14 @@
 """The command that trains captioners: nothing is lost on the way, and what it has learned from is known again."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from caption_room import CONFIG, TRAIN, copy_room, finished_room, train, train_with_stops
-from conftest import assert_same_run, command, metrics_of, refusal, run_here, run_script, write_features
+from caption_room import CONFIG, TRAIN, copy_room, finished_room, train, train_apart, train_with_stops
+from conftest import assert_same_run, metrics_of, refusal, run_here, write_features
 from language_folder import TEXTS
 from safetensors.torch import load_file
 
@@ -157,21 +154,13 @@ def test_film_in_two_splits_is_refused(away: Path):
 
 def test_run_that_a_scheduler_stopped_goes_on_to_the_same_end(room: Path, away: Path):
     words = ("training.n_epochs=5", "training.best_by=loss")  # some of which are left when it is told to stop
-    started, environment = command(TRAIN)
-    process = subprocess.Popen(
-        [*started, "-f", "run.yaml", *words],
-        cwd=away,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = train_apart(away, *words)
     metrics, deadline = away / "runs/run/metrics.jsonl", time.monotonic() + 60
-    while not (metrics.exists() and metrics.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
+    while not (metrics.exists() and metrics.stat().st_size) and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.005)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 75, err
+    process.terminate()  # by SIGTERM
+    process.join(60)
+    assert process.exitcode == 75, (away / "log.txt").read_text()
     assert not (away / "runs/run/test.json").exists()
     train(away, "--resume", *words)
     train(away, "--runs_dir=whole", *words)
@@ -180,9 +169,12 @@ def test_run_that_a_scheduler_stopped_goes_on_to_the_same_end(room: Path, away: 
 
 def test_two_processes_learn_what_one_learns(room: Path, away: Path):
     words = ("training.num_devices=2", "data.jitter=false")
-    result = run_script(TRAIN, "-f", "run.yaml", *words, cwd=away, timeout=100)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("test cider d") == 1
+    process = train_apart(away, *words)
+    process.join(100)
+    told = (away / "log.txt").read_text()
+    assert process.exitcode == 0, told
+    assert told.count("test cider d") == 1
+    assert "2 x cpu" in told
     train(away, "--runs_dir=one", "data.jitter=false")
     weights, of_one = (load_file(away / runs / "run/checkpoints/best.safetensors") for runs in ("runs", "one"))
     torch.testing.assert_close(weights, of_one, rtol=1e-3, atol=1e-4)  # sums in another order, through Adam
