@@ -43,7 +43,7 @@ def train(args: Namespace) -> None:
     from recognition.training.devices import launch
     from recognition.training.episode_task import EpisodeTask
     from recognition.training.model import check_clips, check_probe_times, first_model, read_config, save_weights
-    from recognition.training.runs import input_files
+    from recognition.training.runs import describe_inputs, input_files
     from recognition.training.session import fit, open_session, stops_told
 
     config = args.config
@@ -59,6 +59,8 @@ def train(args: Namespace) -> None:
     sets = open_sets(config, fabric)
     if not run.config_file.exists():
         check_clips(config, sets)
+    if config.model.load:  # looked at before it is read, as the other inputs are before training
+        run.check_inputs(describe_inputs({"load": session.inputs["load"]}))
     model = first_model(config, sets[0])
     check_probe_times(config, model)
     if fabric.is_global_zero:  # fabric.print would tell it once a node
