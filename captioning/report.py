@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from captioning.bootstrap import RESAMPLES
 from captioning.config import CaptionSettings
 from captioning.page import TEMPLATES, worst_films
+from captioning.retention import MOST_PLACES
 from captioning.said import Said
 from recognition.common.files import written_whole
 from recognition.common.pages import render
@@ -69,6 +70,7 @@ def write_report(
         films=worst_films(said, videos),
         num_resamples=RESAMPLES,
         min_clips=MIN_CLIPS,
+        most_places=MOST_PLACES,
         config=config,
         settings=config and dump_config(config),
     )
