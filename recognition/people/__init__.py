@@ -1,1 +1,1 @@
-"""The task for people: the same episodes in a browser, their answers read back, and published ones."""
+"""The task for people: episodes as experiments in a browser, sessions read back, published people."""
