@@ -5,6 +5,8 @@
   python evaluate.py runs/* --audit --figures              also look for leaks, and write the figures as PDF
   python evaluate.py runs/transformer --episodes video-features/test_indices_lures.h5
   python evaluate.py runs/transformer dataset.video_path=elsewhere       where features have been moved
+  python evaluate.py runs/transformer runs/people          models beside people, whose answers
+                                                           `python -m recognition.participants read` has read
 
 Writes into each run's folder evaluation.json (all scores), answers.npz (the graded answers) and report.html, one page
 with every figure: ROC, retention, capacity, kinds of probes, memory per byte, and a gallery of answers with pictures
@@ -23,7 +25,7 @@ Runs know their episodes and features by content: where these are by now, and wh
 settings of train.py. Of several runs, those that are not trained yet or cannot be scored are named and left out.
 
 Several runs are compared in comparison.html, .csv and .tex: those that differ in training.seed alone are one row, with
-the mean over seeds.
+the mean over seeds. People are a row, too, with the mean over persons.
 """
 
 import sys
@@ -48,12 +50,17 @@ def main() -> None:
     from recognition.evaluation.comparison import compare
     from recognition.evaluation.one_run import open_run
     from recognition.evaluation.report import write_comparison
+    from recognition.people.crowd import is_crowd
 
     is_one = len(args.runs) == 1
-    trained, scored, compared = [], [], []
+    trained, scored, compared, crowds = [], [], [], []
     for path in args.runs:
         with leaving_out(path, is_one):
-            trained.append(open_run(path, args.settings))
+            if is_crowd(path):
+                crowds.append(evaluate_people(path))
+                scored.append(path)
+            else:
+                trained.append(open_run(path, args.settings))
     findings: dict[str, Findings] = {}  # by data set
     for tested, config in trained:
         with leaving_out(tested.path, is_one):
@@ -63,8 +70,27 @@ def main() -> None:
         raise InputError(f"none of the {len(args.runs)} can be scored, for the reasons above")
     if len(scored) > 1:
         folder = args.output or Path(commonpath([path.resolve().parent for path in scored]))
-        write_comparison(compare(compared), folder, as_pdf=args.figures)
+        write_comparison(compare(compared, crowds), folder, as_pdf=args.figures)
         print(f"comparison of {len(scored)} runs: {folder / 'comparison.html'}")
+
+
+def evaluate_people(path: Path) -> tuple[str, dict]:
+    """The name of a crowd and what is told of it, which is kept, with its page, if it is not there yet."""
+    from recognition.people.crowd import read_crowd
+    from recognition.people.crowd_scores import describe_crowd, read_evaluation, write_evaluation
+    from recognition.people.people_page import REPORT_FILE, write_page
+
+    crowd, evaluation = read_crowd(path), read_evaluation(path)
+    if evaluation is None:
+        evaluation = describe_crowd(crowd)
+        write_evaluation(path, evaluation)
+    if not (report := path / REPORT_FILE).is_file():
+        write_page(path, crowd, evaluation)
+    print(
+        f"{crowd.name}: {evaluation['num_persons']} persons, accuracy {evaluation['accuracy']:.4f}, "
+        f"d' {evaluation['d_prime']:.3f} on average; report: {report}"
+    )
+    return crowd.name, evaluation
 
 
 def evaluate(run: "Run", config: "RunConfig", args: Namespace, findings: "dict[str, Findings]") -> dict:

@@ -4,13 +4,14 @@
   python -m recognition.participants export --help      what one of them does, with all its options
 
 export    an index file becomes a folder that is an experiment, with its key beside it
+read      answers of people become a folder that evaluate.py takes beside those of runs
 """
 
 from argparse import Namespace
 from typing import Protocol
 
 from recognition.common.command_line import ArgumentParser, run
-from recognition.people import export
+from recognition.people import export, read
 
 
 class Command(Protocol):
@@ -24,6 +25,7 @@ class Command(Protocol):
 
 COMMANDS: dict[str, Command] = {
     "export": export,
+    "read": read,
 }
 
 

@@ -39,7 +39,8 @@ SEED_KEYS = ("name", "training.seed")  # differ between the runs of one row
 class Comparison(NamedTuple):
     """What is told of several runs.
 
-    rows: a dict for each group of runs, in the order given: name, model, seeds, evaluations; of every score in
+    rows: a dict for each group of runs, in the order given: name, model, unit (what its seeds are: "seed", or "person"
+        of people, who follow the models), seeds, evaluations; of every score in
         COLUMNS its mean, <score>_interval over seeds (None for one run) and <score>_values run by run; state_size,
         state_bytes, seconds_per_episode in training (the mean, None if not known),
         test_indices_file. CALIBRATED is None where a run has no threshold of its own.
@@ -93,8 +94,11 @@ class Comparison(NamedTuple):
         return pd.DataFrame(lines).astype({"state_size": "Int64", "state_bytes": "Int64"})
 
 
-def compare(evaluated: Sequence[tuple[RunConfig, dict[str, Any]]]) -> Comparison:
-    """Group runs, given as configuration and content of evaluation.json, into the rows of a table."""
+def compare(
+    evaluated: Sequence[tuple[RunConfig, dict[str, Any]]], crowds: Sequence[tuple[str, dict[str, Any]]] = ()
+) -> Comparison:
+    """Group runs, given as configuration and content of evaluation.json, into the rows of a table. People follow them:
+    crowds, given as name and content of evaluation.json, a row each, in which persons are what seeds are to models."""
     groups: dict[str, dict[int, tuple[RunConfig, dict[str, Any]]]] = {}
     notes = []
     for config, evaluation in evaluated:
@@ -108,18 +112,45 @@ def compare(evaluated: Sequence[tuple[RunConfig, dict[str, Any]]]) -> Comparison
         else:
             runs[config.training.seed] = config, evaluation
     rows: list[dict[str, Any]] = []
+    controls: list[dict[str, Any]] = []
     for runs in groups.values():
         rows.append(_row(list(runs.values()), {row["name"] for row in rows}))
 
     if len({row["episodes"] for row in rows}) > 1:
         notes.append("The rows were tested on different episodes, so their scores do not compare; see the files named.")
-        controls = []
-    else:
+    elif evaluated:
         controls = [
             {**_NO_SCORES, **scores, **dict.fromkeys(_INTERVALS), "name": name.replace("_", " ")}
             for name, scores in evaluated[0][1]["controls"].items()
         ]
+    tested = {row["episodes"][0] for row in rows}
+    for name, told in crowds:
+        rows.append(_row_of_people(name, told, {row["name"] for row in rows}))
+        if told["index_sha256"] is None or told["index_sha256"] not in tested:
+            notes.append(f"{rows[-1]['name']}, {told['source']}, saw other episodes than the models.")
+        else:
+            numbers = ", ".join(map(str, told["episodes"]))
+            notes.append(f"{rows[-1]['name']} saw, of the models’ test episodes, only these: {numbers}.")
     return Comparison(rows, controls, notes)
+
+
+def _row_of_people(name: str, told: dict[str, Any], taken: set[str]) -> dict[str, Any]:
+    scores = {
+        f"{score}{ending}": told[f"{score}{ending}"] for score in SCORES for ending in ("", "_interval", "_values")
+    }
+    return {
+        **_NO_SCORES,
+        **dict.fromkeys(_INTERVALS),
+        **scores,
+        f"{CALIBRATED}_values": [None],
+        "name": _common_name([name], taken),
+        "model": "people",
+        "unit": "person",
+        "runs": [name],
+        "seeds": told["persons"],
+        "evaluations": [told],
+        "test_indices_file": told["source"],
+    }
 
 
 def _row(runs: list[tuple[RunConfig, dict[str, Any]]], taken: set[str]) -> dict[str, Any]:
@@ -127,6 +158,7 @@ def _row(runs: list[tuple[RunConfig, dict[str, Any]]], taken: set[str]) -> dict[
     row: dict[str, Any] = {
         "name": _common_name([config.name for config in configs], taken),
         "model": configs[0].model.model,
+        "unit": "seed",
         "runs": [config.name for config in configs],
         "seeds": [config.training.seed for config in configs],
         "evaluations": list(evaluations),

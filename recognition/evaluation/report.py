@@ -91,12 +91,14 @@ def described_pages(evaluation: Mapping[str, Any]) -> dict[str, Any]:
 def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
     """The figures of a comparison by their names. Curves are those of each row's first run."""
     rows, firsts = comparison.rows, {row["name"]: row["evaluations"][0] for row in comparison.rows}
-    lags = {name: evaluation["retention"]["by_lag"] for name, evaluation in firsts.items()}
+    lags = {name: by_lag for name, told in firsts.items() if (by_lag := told["retention"]["by_lag"])}
     figures = {score: draw.scores_by_model(rows, score) for score in ("accuracy", "d_prime")}
     controls = control_points({row["name"]: row for row in comparison.controls})
-    figures["memory_per_byte"] = draw.memory_per_byte([{**row, "is_control": False} for row in rows] + controls)
-    figures |= {f"retention_{score}": draw.retention_curve(lags, score) for score in ("hit_rate", "d_prime")}
-    if capacity := {name: evaluation["capacity"] for name, evaluation in firsts.items() if evaluation["capacity"]}:
+    if points := [{**row, "is_control": False} for row in rows if row["state_bytes"]] + controls:
+        figures["memory_per_byte"] = draw.memory_per_byte(points)
+    if lags:
+        figures |= {f"retention_{score}": draw.retention_curve(lags, score) for score in ("hit_rate", "d_prime")}
+    if capacity := {name: told["capacity"] for name, told in firsts.items() if told.get("capacity")}:
         figures["capacity"] = draw.capacity_curve(capacity)
     return figures
 
@@ -127,7 +129,7 @@ def render_report(
 ) -> str:
     """A run's page as HTML. `gallery` is what the function of this name returned, or a line that says why not."""
     best = max(metrics, key=lambda line: (line["validation_accuracy"], -line["validation_loss"]), default=None)
-    return _render(
+    return evaluation_page(
         "report.html",
         figures,
         name=config.name,
@@ -148,7 +150,7 @@ def render_report(
 
 def render_comparison(comparison: Comparison, figures: Mapping[str, Figure]) -> str:
     """The page that compares several runs as HTML."""
-    return _render("comparison.html", figures, comparison=comparison)
+    return evaluation_page("comparison.html", figures, comparison=comparison)
 
 
 def write_report(
@@ -175,7 +177,8 @@ def write_comparison(comparison: Comparison, folder: Path, as_pdf: bool = False)
         draw.write_figures(figures, folder / COMPARISON_FIGURES)
 
 
-def _render(template: str, figures: Mapping[str, Figure], **values: Any) -> str:
+def evaluation_page(template: str, figures: Mapping[str, Figure], **values: Any) -> str:
+    """A page of templates/ as HTML, with its figures by their names and all else that it tells."""
     of_pages = PrefixLoader({"pages": FileSystemLoader(pages.__path__)})
     values |= {"num_resamples": NUM_RESAMPLES, "min_probes": draw.MIN_PROBES}
     return render(template, FOLDER, figures, of_pages, **values)

@@ -1,0 +1,232 @@
+"""Sessions of people read back: files of answers become arrays, and it is said who is left out and why.
+
+Shapes: P probes, Q pairs of the order task.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recognition.common.command_line import InputError, shown
+from recognition.people.key import Key
+from recognition.people.session_files import Row, submissions
+from recognition.people.session_rows import PARTS, Record, record
+
+MOST_DROPPED = 0.05  # of a clip's frames
+LEAST_SHOWN = 0.5  # of a clip's frames: of fewer it broke off
+LEAST_ANSWERED = 0.8  # of the probes, or the session is left out
+MOST_FAILED = 1 / 3  # of the attention checks, or it is left out
+ONE_KEY, FAST_S, MOST_LEFT, MOST_UNANSWERED = 0.95, 0.3, 3, 0.1  # beyond these it is flagged
+SLACK_MS = 1000.0  # a browser may end a trial late
+GRADE = {"old_first": (3, 2, 1, -1, -2, -3), "new_first": (-3, -2, -1, 1, 2, 3)}  # of the keys 1 to 6
+LEFT_FIRST = GRADE["old_first"]  # of the keys of the order task, above 0 for the left picture
+
+
+@dataclass(frozen=True)
+class Session:
+    """What one person answered in one session.
+
+    answer (P,) float32: 3 sure old, 2, 1, -1, -2, -3 sure new, nan for none, and for old probes whose clip was not seen
+        as it should be. rt_ms (P,) from the onset of the picture, nan for none. lag_s (P,) from the onset of the frame
+        in its clip to that of the picture, nan for new probes. order_answer (Q,) float32: 3 surely left first ... -3
+        surely right, nan for none; None without the task.
+    facts: what else is known, numbers and texts by name. flags: what is odd. left_out: why the session does not count,
+        None if it does.
+    """
+
+    session: str
+    participant: str
+    episode: int
+    answer: np.ndarray
+    rt_ms: np.ndarray
+    lag_s: np.ndarray
+    order_answer: np.ndarray | None
+    facts: dict[str, float | str]
+    flags: list[str]
+    left_out: str | None
+
+    @property
+    def id(self) -> str:
+        """The name of the session, and of its folder."""
+        return f"{self.participant}-{self.session[:8]}"
+
+
+def read_sessions(key: Key, paths: Sequence[Path]) -> list[Session]:
+    """The sessions in files, archives and folders, ordered by participant; of each its longest version.
+
+    Raises InputError, naming the file, if one is not whole, is of another experiment, or says what cannot be.
+    """
+    longest: dict[str, Record] = {}
+    experiment, longest_rt_ms = key.experiment, 1000 * float(key.settings.get("answer_s", 10)) + SLACK_MS
+    for submission in submissions(paths):
+        for name, rows in _by_session(submission.source, submission.rows).items():
+            found = record(submission.source, rows, experiment, longest_rt_ms)
+            before = longest.get(name)
+            if before and not before.begins_as(found):
+                raise InputError(
+                    f"{found.source}: tells of session {name} otherwise than {before.source}: one was edited"
+                )
+            if not before or found.num_rows > before.num_rows:
+                longest[name] = found
+    sessions = [session_of(key, found) for found in longest.values()]
+    ids = [session.id for session in sessions]
+    if len(set(ids)) < len(ids):
+        raise InputError(f"{paths[0]}: two sessions of a participant begin alike; one of them is forged")
+    return sorted(sessions, key=lambda session: session.id)
+
+
+def session_of(key: Key, found: Record) -> Session:
+    """A checked record as arrays. Raises InputError where it does not fit the episode of the key."""
+    episode = episode_of(key, found)
+    clips, probes, pairs = episode["clips"], episode["probes"], episode["pairs"]
+    study, test, order = _fitting(found, "study", clips), _fitting(found, "test", probes), found.parts["order"]
+    for part, rows, due in (("order", order, pairs), ("check", found.parts["check"], episode["checks"])):
+        if len(rows) > len(due):
+            raise InputError(f"{found.source}: has {len(rows)} {part} rows of {len(due)}: it was edited")
+    for row, check in zip(found.parts["check"], episode["checks"], strict=False):
+        if row["expected"] != check["key"].lower():
+            raise InputError(
+                f"{found.source}: a check wants {shown(row['expected'])}, the key {check['key']}: it was edited"
+            )
+    if test and len(study) < len(clips):
+        raise InputError(f"{found.source}: {len(clips) - len(study)} clips are missing before the test: it was edited")
+    if test and test[0]["onset"] <= study[-1]["onset"]:
+        raise InputError(f"{found.source}: the test begins before the study ends: it was edited")
+    given = _graded(test, GRADE[found.scale], len(probes))
+    is_lost = np.array([_is_lost(row, clip) for row, clip in zip(study, clips, strict=False)], bool)
+    answer = given.copy()
+    for place, probe in enumerate(probes):
+        if probe["is_old"] and probe["clip"] < len(is_lost) and is_lost[probe["clip"]]:
+            answer[place] = np.nan
+    rt_ms = np.full(len(probes), np.nan, np.float32)
+    rt_ms[: len(test)] = [np.nan if row["rt"] is None else row["rt"] for row in test]
+    facts = _facts(found, given, rt_ms, int(is_lost.sum()))
+    return Session(
+        session=found.session,
+        participant=found.participant,
+        episode=found.episode,
+        answer=answer,
+        rt_ms=rt_ms,
+        lag_s=_lags(probes, study, test),
+        order_answer=_graded(order, LEFT_FIRST, len(pairs)) if pairs else None,
+        facts=facts,
+        flags=_flags(facts),
+        left_out=_why_left_out(facts, found.is_simulated, given, answer, probes),
+    )
+
+
+def episode_of(key: Key, found: Record) -> Mapping[str, Any]:
+    """What the key says of the episode of a session."""
+    if (name := str(found.episode)) not in key.episodes:
+        raise InputError(f"{found.source}: episode {name} is not in the key, which has {', '.join(key.episodes)}")
+    return key.episodes[name]
+
+
+def _by_session(source: str, rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each session, as a host may put several into one table."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        name = row.get("session")
+        if not isinstance(name, str):
+            raise InputError(f"{source}: a row names no session ({shown(name)}): no answers to an experiment of ours")
+        found.setdefault(name, []).append(row)
+    return found
+
+
+def _fitting(found: Record, part: str, due: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a part. Raises InputError if they show other files than the key says."""
+    rows = found.parts[part]
+    if len(rows) > len(due):
+        raise InputError(f"{found.source}: has {len(rows)} {part} rows of {len(due)}: it was edited")
+    for number, (row, item) in enumerate(zip(rows, due, strict=False)):
+        if row["file"] is not None and row["file"] != item["file"]:
+            raise InputError(f"{found.source}: {part} row {number} shows {shown(row['file'])}, the key {item['file']}")
+    return rows
+
+
+def _graded(rows: Sequence[Mapping[str, Any]], grades: Sequence[int], num: int) -> np.ndarray:
+    """The grades of the keys that were pressed, (num,) float32, nan for none."""
+    answer = np.full(num, np.nan, np.float32)
+    answer[: len(rows)] = [np.nan if row["response"] is None else grades[int(row["response"]) - 1] for row in rows]
+    return answer
+
+
+def _is_lost(row: Mapping[str, Any], clip: Mapping[str, Any]) -> bool:
+    """Whether a clip was not seen as it should be, as far as the browser can tell."""
+    dropped, total = row["frames_dropped"], row["frames_total"]
+    if total is None:
+        return False
+    return total < LEAST_SHOWN * clip["num_frames"] or (dropped or 0) > MOST_DROPPED * total
+
+
+def _lags(
+    probes: Sequence[Mapping[str, Any]], study: Sequence[Mapping[str, Any]], test: Sequence[Mapping[str, Any]]
+) -> np.ndarray:
+    """Seconds from the onset of each old probe's frame in its clip to the onset of the probe."""
+    lag_s = np.full(len(probes), np.nan, np.float32)
+    for place, (probe, row) in enumerate(zip(probes, test, strict=False)):
+        if probe["is_old"]:
+            seen_s = study[probe["clip"]]["onset"] / 1000 + (probe["at_s"] or 0.0)
+            lag_s[place] = row["onset"] / 1000 - seen_s
+    return lag_s
+
+
+def _facts(found: Record, given: np.ndarray, rt_ms: np.ndarray, num_lost: int) -> dict[str, float | str]:
+    """What participants.csv tells of a session beside its scores."""
+    known, checks = given[~np.isnan(given)], found.parts["check"]
+    rows = [row for part in PARTS for row in found.parts[part]]
+    ends_ms = max((row["onset"] for row in rows if row["onset"] is not None), default=0.0)
+    facts: dict[str, float | str] = {
+        "source": found.source,
+        "scale": found.scale,
+        "num_probes": float(len(given)),
+        "num_answered": float(len(known)),
+        "num_checks": float(len(checks)),
+        "num_checks_failed": float(sum(row["response"] != row["expected"] for row in checks)),
+        "num_left": sum(row["left"] or 0.0 for row in rows),
+        "num_clips_dropped": float(num_lost),
+        "num_resumed": float(found.resumed),
+        "minutes": ends_ms / 60_000,
+        **found.told,
+    }
+    if len(known):
+        facts["commonest_key_share"] = float(np.unique(known, return_counts=True)[1].max() / len(known))
+        facts["median_rt_s"] = float(np.nanmedian(rt_ms)) / 1000
+    return facts
+
+
+def _flags(facts: Mapping[str, Any]) -> list[str]:
+    """What is odd about a session, in words."""
+    share = 1 - facts["num_answered"] / facts["num_probes"]
+    odd = {
+        f"one key in {100 * facts.get('commonest_key_share', 0):.0f} % of the answers": (
+            facts.get("commonest_key_share", 0) >= ONE_KEY
+        ),
+        f"median response time {1000 * facts.get('median_rt_s', 1):.0f} ms": facts.get("median_rt_s", 1) < FAST_S,
+        f"left the window {facts['num_left']:.0f} times": facts["num_left"] > MOST_LEFT,
+        f"{100 * share:.0f} % unanswered": share > MOST_UNANSWERED,
+    }
+    return [text for text, is_so in odd.items() if is_so]
+
+
+def _why_left_out(
+    facts: Mapping[str, Any],
+    is_simulated: bool,
+    given: np.ndarray,
+    answer: np.ndarray,
+    probes: Sequence[Mapping[str, Any]],
+) -> str | None:
+    """Why a session does not count, None if it does."""
+    is_old, is_known = np.array([probe["is_old"] for probe in probes], bool), ~np.isnan(answer)
+    if is_simulated:
+        return "a dry run, not a person"
+    if (share := facts["num_answered"] / len(given)) < LEAST_ANSWERED:
+        return f"unfinished: {100 * share:.0f} % of the probes answered"
+    if facts["num_checks_failed"] > MOST_FAILED * facts["num_checks"]:
+        return f"failed {facts['num_checks_failed']:.0f} of {facts['num_checks']:.0f} attention checks"
+    if not (is_known & is_old).any() or not (is_known & ~is_old).any():
+        return "no answers to old, or none to new probes"
+    return None
