@@ -7,6 +7,7 @@ refused: what was edited once may have been edited elsewhere, too.
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,7 +93,7 @@ def record(source: str, rows: Sequence[Row], experiment: str, longest_rt_ms: flo
         if part in PARTS:
             _add(found, part, row, longest_rt_ms)
         elif part in TOLD:
-            found.told |= {name: _told(row[name]) for name in TOLD[part] if row.get(name) is not None}
+            found.told |= {name: _told(name, row[name]) for name in TOLD[part] if row.get(name) is not None}
     return found
 
 
@@ -166,8 +167,10 @@ def _word(where: str, row: Row, name: str, known: Sequence[str]) -> str:
     return str(value)
 
 
-def _told(value: Any) -> str | float:
+def _told(name: str, value: Any) -> str | float:
     """What a browser or a person said, cut where it is long."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
+    if name == "vsync_rate":
+        with suppress(ValueError, TypeError, OverflowError):
+            if math.isfinite(rate := float(value)):
+                return rate
     return str(value)[:LONGEST_TEXT]

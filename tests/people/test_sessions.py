@@ -65,9 +65,10 @@ def test_lags_are_measured_from_the_frame_in_its_clip(tmp_path: Path, key: Key, 
 @pytest.mark.parametrize("form", ["csv", "jatos", "zip", "jrzip", "nested folders"])
 def test_every_form_reads_alike(tmp_path: Path, key: Key, grades: list[float], form: str):
     both = [made_rows(key, name, grades) for name in ("anna", "ben")]
-    expected = read(tmp_path / "json" if not (tmp_path / "json").mkdir() else tmp_path, key, *map(json.dumps, both))
-    folder = tmp_path / "data"
+    plain, folder = tmp_path / "json", tmp_path / "data"
+    plain.mkdir()
     folder.mkdir()
+    expected = read(plain, key, *map(json.dumps, both))
     if form == "csv":
         for name, rows in zip("ab", both, strict=True):
             (folder / f"{name}.csv").write_text(as_csv(rows), newline="")
