@@ -91,14 +91,16 @@ def described_pages(evaluation: Mapping[str, Any]) -> dict[str, Any]:
 def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
     """The figures of a comparison by their names. Curves are those of each row's first run."""
     rows, firsts = comparison.rows, {row["name"]: row["evaluations"][0] for row in comparison.rows}
-    lags = {name: by_lag for name, told in firsts.items() if (by_lag := told["retention"]["by_lag"])}
+    lags = {name: evaluation["retention"]["by_lag"] for name, evaluation in firsts.items()}
     figures = {score: draw.scores_by_model(rows, score) for score in ("accuracy", "d_prime")}
     controls = control_points({row["name"]: row for row in comparison.controls})
     if points := [{**row, "is_control": False} for row in rows if row["state_bytes"]] + controls:
         figures["memory_per_byte"] = draw.memory_per_byte(points)
-    if lags:
-        figures |= {f"retention_{score}": draw.retention_curve(lags, score) for score in ("hit_rate", "d_prime")}
-    if capacity := {name: told["capacity"] for name, told in firsts.items() if told.get("capacity")}:
+    for score in ("hit_rate", "d_prime"):
+        told = {name: [row for row in rows if row[score] is not None] for name, rows in lags.items()}
+        if told := {name: rows for name, rows in told.items() if rows}:
+            figures[f"retention_{score}"] = draw.retention_curve(told, score)
+    if capacity := {name: found for name, evaluation in firsts.items() if (found := evaluation.get("capacity"))}:
         figures["capacity"] = draw.capacity_curve(capacity)
     return figures
 

@@ -75,7 +75,7 @@ def crowd_of(name: str, path: Path, key: Key, sessions: Sequence[Session], perso
         raise InputError(
             f"{path}: its episodes differ in the number of probes; read the sessions of each by themselves"
         )
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "answer": np.array([session.answer for session in sessions], np.float32),
         "is_old": np.array(is_old, np.uint8),
         "rt_ms": np.array([session.rt_ms for session in sessions], np.float32),
