@@ -45,7 +45,7 @@ class _Probe(_Part):
     is_old: bool
     kind: Literal[PROBE_KINDS]  # type: ignore[valid-type]
     clip: Place | None  # in which it lies; none for a new one
-    at_s: Seconds | None  # when that clip shows it, or the frame before it
+    at_s: Seconds | None = None  # when that clip shows it, or the frame before it
     sha256: Digest
 
 
@@ -156,8 +156,7 @@ def read_key(path: Path) -> Key:
     if _digest({name: value for name, value in told.items() if name != "experiment"}) != content.experiment:
         raise InputError(f"{path}: was edited: it is not the experiment {shown(content.experiment)} that it says it is")
     _check(path, content)
-    dumped = content.model_dump(mode="json")
-    return Key(*(dumped[name] for name in ("index_file", "index_sha256", "settings", "practice", "episodes")))
+    return Key(*(told[name] for name in ("index_file", "index_sha256", "settings", "practice", "episodes")))
 
 
 def _digest(content: Mapping[str, Any]) -> str:
