@@ -17,7 +17,7 @@ from recognition.evaluation.scores import describe_answers, without_nan
 from recognition.people.crowd import ANSWERS_FILE, PEOPLE_FILE, SCORES, TYPES, Crowd, is_crowd, write_crowd
 from recognition.people.crowd_scores import EVALUATION_FILE, describe_crowd, write_evaluation
 from recognition.people.key import Key
-from recognition.people.key_episodes import key_dataset
+from recognition.people.key_episodes import key_dataset, subsample_of
 from recognition.people.people_page import REPORT_FILE, write_page
 from recognition.people.person import describe_order, describe_person
 from recognition.people.sessions import Session
@@ -39,7 +39,8 @@ def import_sessions(
     if unknown := [name for name in excluded if name not in names]:
         raise InputError(f"--exclude: there is no session and no participant {unknown[0]}")
     check_output(output)
-    evaluations = [evaluate_session(path, key, session) for session in sessions]
+    subsample = subsample_of(key)
+    evaluations = [evaluate_session(path, key, session, subsample) for session in sessions]
     persons = [_person(key, session, excluded, keep_all) for session in sessions]
     crowd = crowd_of(output.name, path, key, sessions, persons)
     counted = [told for told, counts in zip(evaluations, crowd.is_counted, strict=True) if counts and told]
@@ -57,9 +58,9 @@ def import_sessions(
     return crowd
 
 
-def evaluate_session(path: Path, key: Key, session: Session) -> dict[str, Any] | None:
+def evaluate_session(path: Path, key: Key, session: Session, subsample: int) -> dict[str, Any] | None:
     """All that evaluation.json tells of a model, of a person; None without answers to old and to new probes."""
-    dataset = key_dataset(path, key.episodes[str(session.episode)], int(key.settings.get("subsample") or 1))
+    dataset = key_dataset(path, key.episodes[str(session.episode)], subsample)
     is_old, is_known = dataset.episodes.is_old[0] == 1, ~np.isnan(session.answer)
     if not (is_old & is_known).any() or not (~is_old & is_known).any():
         return None

@@ -6,11 +6,24 @@ from typing import Any, cast
 
 import numpy as np
 
+from recognition.common.files import sha256
 from recognition.episodes.dataset import EpisodeDataset
 from recognition.episodes.drawing import Episodes
 from recognition.episodes.episode_spec import CLIP_KINDS, PROBE_KINDS
-from recognition.episodes.index_file import EpisodeIndex
+from recognition.episodes.index_file import EpisodeIndex, read_index
 from recognition.features.feature_bank import FeatureBank
+from recognition.people.key import Key
+
+
+def subsample_of(key: Key) -> int:
+    """Every how many frames models see one, by which they count lags: as the key says, or its index file, if that is
+    still where it was; else 1."""
+    if told := key.settings.get("subsample"):
+        return int(told)
+    if (path := Path(key.index_file)).is_file() and sha256(path) == key.index_sha256:
+        spec = read_index(path).spec
+        return spec.subsample if spec else 1
+    return 1
 
 
 def key_dataset(path: Path, episode: Mapping[str, Any], subsample: int) -> EpisodeDataset:
