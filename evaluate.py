@@ -86,8 +86,9 @@ def evaluate_people(path: Path) -> tuple[str, dict]:
         write_evaluation(path, evaluation)
     if not (report := path / REPORT_FILE).is_file():
         write_page(path, crowd, evaluation)
+    persons = "1 person" if evaluation["num_persons"] == 1 else f"{evaluation['num_persons']} persons"
     print(
-        f"{crowd.name}: {evaluation['num_persons']} persons, accuracy {evaluation['accuracy']:.4f}, "
+        f"{crowd.name}: {persons}, accuracy {evaluation['accuracy']:.4f}, "
         f"d' {evaluation['d_prime']:.3f} on average; report: {report}"
     )
     return crowd.name, evaluation

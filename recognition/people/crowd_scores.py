@@ -13,8 +13,9 @@ from scipy.special import ndtr
 
 from recognition.common.command_line import InputError
 from recognition.common.files import is_there, read_whole, written_whole
+from recognition.evaluation.retention import NUM_PLACES
 from recognition.evaluation.scores import without_nan
-from recognition.evaluation.signal_detection import seed_interval
+from recognition.evaluation.signal_detection import answered, scores_of_counts, seed_interval
 from recognition.people.crowd import GRADES, SCORES, Crowd
 
 EVALUATION_FILE = "evaluation.json"
@@ -62,6 +63,9 @@ def describe_crowd(crowd: Crowd, evaluations: Sequence[Mapping[str, Any]] = ()) 
         name: mean_rows([evaluation["retention"][name] for evaluation in evaluations], key, scores)
         for name, (key, scores) in TABLES.items()
     }
+    if not evaluations:
+        tables = [_by_probe_order(crowd.answer[k], crowd.is_old[k]) for k in np.flatnonzero(crowd.is_counted)]
+        told["retention"]["by_probe_order"] = mean_rows(tables, *TABLES["by_probe_order"])
     return without_nan(told)
 
 
@@ -136,6 +140,21 @@ def mean_zroc(zrocs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         **mean_of("slope", (zroc["slope"] for zroc in zrocs)),
         **mean_of("intercept", (zroc["intercept"] for zroc in zrocs)),
     }
+
+
+def _by_probe_order(answer: np.ndarray, is_old: np.ndarray) -> list[dict[str, Any]]:
+    """The table of `retention` of this name of one person, from answers (P,)."""
+    rows, says_old, (old, new) = [], answer > 0, answered(answer, is_old)
+    for places in np.array_split(np.arange(len(answer)), min(NUM_PLACES, len(answer))):
+        chosen = np.isin(np.arange(len(answer)), places)
+        counts = [(part & chosen).sum() for part in (says_old & old, old, says_old & new, new)]
+        if counts[1] + counts[3]:
+            scores = scores_of_counts(*map(np.asarray, counts))
+            first, last = int(places[0]) + 1, int(places[-1]) + 1
+            position = {"position": (first + last) / 2, "position_from": first, "position_to": last}
+            told = {name: float(scores[name]) for name in TABLES["by_probe_order"][1]}
+            rows.append({**position, **told, "num_probes": int(counts[1] + counts[3])})
+    return rows
 
 
 def _mean_order(orders: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

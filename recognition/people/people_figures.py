@@ -80,8 +80,8 @@ def times_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """The time to answer by the answer."""
     figure, axis = panel()
     places = [{**row, "place": place} for place, row in enumerate(rows)]
-    band(axis, places, "place", "median_rt_s", "mean of the persons’ medians", Look(BLUE, "o", "-"))
+    band(axis, places, "place", "median_rt_s", "mean over persons", Look(BLUE, "o", "-"))
     axis.set_xticks(range(len(rows)), ["sure\nnew", "less", "unsure", "unsure", "less", "sure\nold"])
-    axis.set(title="Response times", xlabel="answer", ylabel="seconds from the picture’s onset")
+    axis.set(title="Response times", xlabel="answer", ylabel="seconds (median)")
     axis.set_ylim(bottom=0)
     return finished(figure, axis)

@@ -52,6 +52,12 @@ def test_all_five_bounds_of_the_scale_are_points_of_the_roc():
     assert np.all(np.diff(told["zroc"]["hit_rate"]) < 0)
 
 
+def test_the_order_of_the_test_is_told_without_an_index():
+    rows = describe_crowd(made_crowd(seed=1))["retention"]["by_probe_order"]
+    assert [(row["position_from"], row["position_to"]) for row in rows] == [(k + 1, k + 18) for k in range(0, 180, 18)]
+    assert all(row["false_alarm_rate"] < row["hit_rate"] for row in rows)
+
+
 def test_the_unanswered_change_no_score_of_those_who_answered():
     answer = np.array([3, -2, 1, -1, 2, -3], np.float32)
     is_old, rt_ms = np.array([1, 0, 0, 1, 1, 0], np.uint8), np.full(6, 900, np.float32)
