@@ -10,7 +10,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple, NoReturn
 
 from recognition.common.command_line import InputError, first_line, shown
@@ -72,7 +72,7 @@ def _archive(path: Path, content: io.BytesIO) -> Iterator[Submission]:
         with zipfile.ZipFile(content) as archive:
             for entry in archive.infolist():
                 place = PurePosixPath(entry.filename.replace("\\", "/"))
-                if place.is_absolute() or ".." in place.parts or ":" in place.parts[:1]:
+                if place.is_absolute() or ".." in place.parts or PureWindowsPath(entry.filename).drive:
                     raise InputError(f"{path}: a file in it is called {shown(entry.filename)}, which leads out of it")
             for entry in archive.infolist():
                 if entry.is_dir() or not _is_wanted(entry.filename, ANSWERS):

@@ -65,7 +65,7 @@ def test_people_are_a_row_beside_a_model(runs: Path):
 
 def test_one_person_is_a_row_too(runs: Path):
     [person, *_] = read_crowd(runs / "people").persons
-    result = run_here("evaluate.py", f"people/{person['id']}", "model", "--output=one", cwd=runs)
+    result = run_here("evaluate.py", f"people/{person['id']}", "people", "--output=one", cwd=runs)
     assert result.returncode == 0, result.stderr
     rows = {row["name"]: row for row in table(runs / "one")}
     assert float(rows[person["id"]]["accuracy"]) == pytest.approx(person["scores"]["accuracy"])
