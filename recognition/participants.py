@@ -5,13 +5,14 @@
 
 export    an index file becomes a folder that is an experiment, with its key beside it
 read      answers of people become a folder that evaluate.py takes beside those of runs
+order     trained models are asked which of two studied frames came first
 """
 
 from argparse import Namespace
 from typing import Protocol
 
 from recognition.common.command_line import ArgumentParser, run
-from recognition.people import export, read
+from recognition.people import export, model_order, read
 
 
 class Command(Protocol):
@@ -26,6 +27,7 @@ class Command(Protocol):
 COMMANDS: dict[str, Command] = {
     "export": export,
     "read": read,
+    "order": model_order,
 }
 
 

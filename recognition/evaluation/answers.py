@@ -43,7 +43,7 @@ class Subject(NamedTuple):
     def score(self, dataset: EpisodeDataset, changes: Changes | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """The answers (N, P) to a dataset's episodes, above 0 for "old", and what evaluation.json tells of them."""
         model = self.build(dataset, changes or {})
-        answer, told = self._ask(model, dataset)
+        answer, told = self.ask(model, dataset)
         state_size = model.state_size(dataset.num_study_frames)
         sizes = {"state_size": state_size, "state_bytes": BYTES_A_FLOAT * state_size}
         threshold = None if model.threshold is None else model.threshold.item()
@@ -52,8 +52,8 @@ class Subject(NamedTuple):
         assert not scores.keys() & pages.keys(), "a page has the name of a score"
         return answer, {**sizes, **scores, **pages}
 
-    def _ask(self, model: Recogniser, dataset: EpisodeDataset) -> tuple[np.ndarray, dict[str, list[Told]]]:
-        """The answers, and by their pages what the layers told that told anything."""
+    def ask(self, model: Recogniser, dataset: EpisodeDataset) -> tuple[np.ndarray, dict[str, list[Told]]]:
+        """The answers (N, P) of a model of this subject, and by their pages what the layers told that told anything."""
         logits: list[Tensor] = []
         found: list[list[dict[str, Tensor]]] = [[] for _ in model.mixers]  # by layer and batch
         for batch, _ in answers(self.fabric, model, dataset, self.config.training):

@@ -18,6 +18,7 @@ from recognition.episodes.episode_spec import CLIP_KINDS
 from recognition.evaluation.signal_detection import rate_interval, resample_episodes, z_rate
 
 SPANS = (1 / 4, 1 / 2)  # of a clip, from one frame of a pair to the other
+PAIRS_SEED = (0, 4)  # of the generator for pairs, so that models are asked about the same as people
 BETWEEN = -1  # in place of a clip and of its kind
 Row = dict[str, Any]
 
@@ -60,7 +61,8 @@ def draw_pairs(dataset: EpisodeDataset, rng: np.random.Generator, num_pairs: int
 
 def asked_about(dataset: EpisodeDataset, pairs: Pairs) -> EpisodeDataset:
     """The same episodes with the frames of pairs as their probes, the left and the right one of each pair in turn:
-    P = 2 Q."""
+    P = 2 Q. Where probes write, the second of a pair comes after what the first has left behind, which favours neither,
+    as sides are balanced."""
     left = np.where(pairs.is_first_left[..., None], pairs.first, pairs.second)
     right = np.where(pairs.is_first_left[..., None], pairs.second, pairs.first)
     num_episodes, num_pairs = pairs.distance.shape

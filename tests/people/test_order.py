@@ -26,10 +26,15 @@ def read(folder: Path, split: str = "test") -> EpisodeDataset:
 @pytest.fixture(scope="session")
 def kinds_bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Films with shots, and episodes with clips of every kind, each of 16 shown frames. Read only."""
-    folder = write_features(tmp_path_factory.mktemp("kinds"), [400] * 9, shot_length=50)
+    folder = write_features(tmp_path_factory.mktemp("kinds"), [400] * 12, shot_length=50)
     words = ("--n_clips=6", "--clip_length=32", "--subsample=2", "--clip_margin=4", "--n_tests=6")
     kinds, samples = "--study_clips=no_cut=1,cut=1,other_film=1", ("--n_samples_train=4", "--n_samples_test=8")
-    where = (f"--input_dir={folder}", f"--output_dir={folder}", "--n_samples_validation=4")
+    where = (
+        f"--input_dir={folder}",
+        f"--output_dir={folder}",
+        "--n_samples_validation=4",
+        "--validation_set_fraction=0.25",
+    )
     result = run_here("generate_dataset.py", *words, kinds, *samples, *where, cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder
