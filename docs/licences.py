@@ -42,6 +42,9 @@ Copyleft, of which one should know before passing on an environment or an image 
 - ResMem's weights, which `recognition.memorability` takes, are for non-commercial research alone. They are no part
   of this project.
 
+Of data, `tests/people/zheng_sub4.csv` is the work of others and ships with this project: what one person answered in
+Zheng et al. 2022, of DANDI 000207 (doi 10.48324/dandi.000207/0.220216.0323), under CC BY 4.0.
+
 | package | licence |
 |---|---|
 """

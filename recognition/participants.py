@@ -5,6 +5,7 @@
 
 export    an index file becomes a folder that is an experiment, with its key beside it
 read      answers of people become a folder that evaluate.py takes beside those of runs
+published the people of the published study are read from their NWB files
 order     trained models are asked which of two studied frames came first
 """
 
@@ -12,7 +13,7 @@ from argparse import Namespace
 from typing import Protocol
 
 from recognition.common.command_line import ArgumentParser, run
-from recognition.people import export, model_order, read
+from recognition.people import export, model_order, published, read
 
 
 class Command(Protocol):
@@ -27,6 +28,7 @@ class Command(Protocol):
 COMMANDS: dict[str, Command] = {
     "export": export,
     "read": read,
+    "published": published,
     "order": model_order,
 }
 
