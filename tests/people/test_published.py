@@ -11,6 +11,7 @@ from conftest import refusal, run_here
 from nwb_files import get_column, set_column, write_nwb
 
 from recognition.people.crowd import Crowd, read_crowd
+from recognition.people.published import crowd_of, read_people
 from recognition.people.published_file import read_published
 
 COMMAND = ("recognition.participants", "published")
@@ -41,10 +42,8 @@ def copy(sub4: Path, path: Path, identifier: str | None = None) -> Path:
 
 
 def read(folder: Path) -> Crowd:
-    """What the command makes of a folder."""
-    result = run_here(*COMMAND, folder, "--output=zheng2022", cwd=folder.parent)
-    assert result.returncode == 0, result.stderr
-    return read_crowd(folder.parent / "zheng2022")
+    """The people in a folder's files, without the pages that the command draws."""
+    return crowd_of("zheng2022", read_people(folder)[0])
 
 
 def test_sub_4_has_the_known_scores(folder):
@@ -88,7 +87,11 @@ def test_accuracy_of_grades_is_as_known(folder):
 
 
 def test_the_folder_has_what_a_comparison_reads(folder):
-    crowd = read(folder)
+    result = run_here(*COMMAND, folder, "--output=zheng2022", cwd=folder.parent)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("1 of 1 people count: accuracy 0.926, d' 2.88; report: ")
+    crowd = read_crowd(folder.parent / "zheng2022")
+    assert crowd.persons == read(folder).persons
     assert (crowd.name, crowd.index_sha256, crowd.episode.tolist()) == ("zheng2022", None, [-1])
     assert "CC BY 4.0" in crowd.source
     told = json.loads((folder.parent / "zheng2022/evaluation.json").read_text())
@@ -151,10 +154,9 @@ def test_files_of_both_naming_schemes_come_in_order_of_their_numbers(folder, sub
 def test_nobody_is_counted_twice(folder, sub4):
     copy(sub4, folder / LATER_NAME.format(4))
     copy(sub4, folder / LATER_NAME.format(9))  # as other data sets number the same people
-    result = run_here(*COMMAND, folder, "--output=out", cwd=folder.parent)
-    assert result.returncode == 0
-    assert len(read_crowd(folder.parent / "out").persons) == 1
-    assert [line.count("TWH103_CBID4 again") for line in result.stderr.splitlines()] == [1, 1]
+    people, again = read_people(folder)
+    assert [person.identifier for person in people] == ["TWH103_CBID4"]
+    assert [line.count("TWH103_CBID4 again") for line in again] == [1, 1]
 
 
 def test_a_person_with_fewer_pictures_has_no_answer_to_the_others(folder, sub4):
