@@ -7,13 +7,14 @@ export    an index file becomes a folder that is an experiment, with its key bes
 read      answers of people become a folder that evaluate.py takes beside those of runs
 published the people of the published study are read from their NWB files
 order     trained models are asked which of two studied frames came first
+compare   people beside models: one figure, one table, and how far they agree about each probe
 """
 
 from argparse import Namespace
 from typing import Protocol
 
 from recognition.common.command_line import ArgumentParser, run
-from recognition.people import export, model_order, published, read
+from recognition.people import compare, export, model_order, published, read
 
 
 class Command(Protocol):
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Command] = {
     "read": read,
     "published": published,
     "order": model_order,
+    "compare": compare,
 }
 
 

@@ -4,6 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from made_up_crowds import NUM_EPISODES, NUM_PROBES, PEOPLE_EACH, crowd_of, graded, make_crowd, model_of
 from scipy.stats import spearmanr
 
 from recognition.evaluation.signal_detection import resample_episodes
@@ -17,43 +18,6 @@ from recognition.people.agreement import (
     mean_answers,
     rank_products,
 )
-from recognition.people.crowd import Crowd
-
-NUM_EPISODES, NUM_PROBES, PEOPLE_EACH = 6, 60, 6
-
-
-def graded(strength: np.ndarray) -> np.ndarray:
-    """Strengths as grades -3, -2, -1, 1, 2, 3."""
-    return np.array([-3, -2, -1, 1, 2, 3], np.float32)[np.searchsorted([-1, -0.4, 0, 0.4, 1], strength)]
-
-
-def make_crowd(
-    item_noise: float, people_each: int = PEOPLE_EACH, num_episodes: int = NUM_EPISODES, seed: int = 0
-) -> tuple[Crowd, np.ndarray, np.ndarray]:
-    """People of d' near 1.5 and of different leanings, whose noise is partly that of the items; is_old and the strength
-    of items (N, P), of which an answer shares `item_noise` of its variance within a kind."""
-    rng = np.random.default_rng(seed)
-    is_old = np.stack([rng.permutation(NUM_PROBES) % 2 for _ in range(num_episodes)])
-    item = rng.normal(size=is_old.shape)
-    episode = np.repeat(np.arange(num_episodes), people_each).astype(np.int32)
-    own = rng.normal(size=(len(episode), NUM_PROBES))
-    noise = item_noise**0.5 * item[episode] + (1 - item_noise) ** 0.5 * own
-    leaning = 0.3 * rng.normal(size=(len(episode), 1))
-    answer = graded(1.5 * is_old[episode] - 0.75 + noise + leaning)
-    answer[rng.random(answer.shape) < 0.03] = np.nan
-    return crowd_of(answer, is_old[episode], episode), is_old, item
-
-
-def crowd_of(answer: np.ndarray, is_old: np.ndarray, episode: np.ndarray, left_out: tuple[int, ...] = ()) -> Crowd:
-    persons = [{"id": f"p{k}", "left_out": "unfinished" if k in left_out else None} for k in range(len(answer))]
-    ids = np.array([person["id"] for person in persons])
-    empty = np.full(answer.shape, np.nan, np.float32)
-    return Crowd("people", "made up", None, persons, answer, is_old.astype(np.uint8), empty, empty, episode, ids)
-
-
-def model_of(item: np.ndarray, is_old: np.ndarray, item_noise: float, seed: int = 1) -> np.ndarray:
-    own = np.random.default_rng(seed).normal(size=item.shape)
-    return 1.5 * is_old - 0.75 + item_noise**0.5 * item + (1 - item_noise) ** 0.5 * own
 
 
 def test_shared_item_noise_is_found():
