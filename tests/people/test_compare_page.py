@@ -1,0 +1,108 @@
+"""The page of people beside models in a real browser, on a phone and on a desk.
+
+Needs Chromium and its driver from the system's packages and selenium from the extra `dev`; skips where they are not.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import run_here
+from made_up_crowds import crowd_of, make_crowd, model_of, write_people, write_scored_run
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--disable-sync"),
+    *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
+)
+PHONE, DESK = 390, 1000  # pixels
+HOSTILE = "<img src=http:x onerror=alert(1)>"
+FIGURES = ("accuracy", "d_prime", "rates", "criterion", "zroc_slope", "retention", "clip_kinds", "order")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A comparison in which all names are hostile or long."""
+    folder = tmp_path_factory.mktemp("compared")
+    crowd, is_old, item = make_crowd(0.5)
+    write_people(folder / "people", crowd_of(crowd.answer, crowd.is_old, crowd.episode, (3,), HOSTILE))
+    published = crowd_of(crowd.answer, crowd.is_old, crowd.episode, name="zheng2022", index_sha256=None)
+    write_people(folder / "published", published)
+    for seed in (0, 1, 2):
+        answer = model_of(item, is_old, 0.5, 1 + seed)
+        write_scored_run(folder / f"seed{seed}", answer, is_old, seed, name=f"<script>alert({seed})</script>")
+    long_name = "a_model_with_a_name_that_takes_more_than_one_line_on_a_phone=1.0e-3"
+    write_scored_run(folder / "long", model_of(item, is_old, 0.0), is_old, name=long_name, model="mlstm")
+    names = ("people", "published", "seed0", "seed1", "seed2", "long")
+    result = run_here("recognition.participants", "compare", *names, "--output", "out", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder / "out/compare.html"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    if not BROWSER or not DRIVER:
+        pytest.skip("needs Chromium and chromedriver: apt-get install chromium chromium-driver")
+    selenium = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install -e '.[dev]'")
+    options = selenium.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = selenium.Chrome(options, selenium.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module", params=[PHONE, DESK])
+def opened(request: pytest.FixtureRequest, browser, page: Path):
+    """The browser with the page opened at a width."""
+    size = {"width": request.param, "height": 844, "deviceScaleFactor": 1, "mobile": request.param == PHONE}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    for kind in ("browser", "performance"):
+        browser.get_log(kind)  # forget what earlier pages left
+    browser.get(page.as_uri())
+    assert browser.execute_script("return window.innerWidth") == request.param
+    if folder := os.environ.get("SCREENSHOTS"):  # to look at them
+        height = browser.execute_script("return document.documentElement.scrollHeight")
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {**size, "height": height})
+        browser.save_screenshot(str(Path(folder) / f"compare-{request.param}.png"))
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    return browser
+
+
+def test_the_page_has_no_error_and_loads_nothing(opened):
+    assert opened.get_log("browser") == []
+    messages = [json.loads(line["message"])["message"] for line in opened.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert [url for url in asked if not url.startswith("data:")] == [opened.current_url]
+
+
+def test_hostile_names_stay_text(opened):
+    found = opened.execute_script("return [document.scripts.length, document.images.length, document.body.innerText]")
+    assert found[:2] == [0, 0]
+    assert HOSTILE in found[2]
+    assert "<script>alert(0)</script>" in found[2]
+
+
+def test_all_panels_are_drawn_and_none_is_wider_than_the_screen(opened):
+    assert opened.execute_script("return [...document.querySelectorAll('figure')].map(f => f.id)") == [
+        f"figure-{name}" for name in FIGURES
+    ]
+    assert opened.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    sizes = opened.execute_script("""
+        return [...document.querySelectorAll("figure svg")].map(svg => {
+          const box = svg.getBoundingClientRect();
+          const words = [...svg.querySelectorAll("g[id*=text_]")].map(g => g.getBoundingClientRect());
+          return [box.width, box.height, svg.querySelectorAll("path, use").length,
+                  words.every(w => w.left >= box.left - 1 && w.right <= box.right + 1)];
+        })""")
+    for width, height, marks, words_inside in sizes:
+        assert width > 300
+        assert height > 150
+        assert marks > 20
+        assert words_inside
