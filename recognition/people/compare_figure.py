@@ -78,15 +78,15 @@ def _dots(axis: Axes, rows: Sequence[Shown], score: str) -> None:
     """One line for each row: persons or seeds as open marks, their mean as a bar with its interval."""
     for place, (row, look) in enumerate(zip(rows, looks(), strict=False)):
         told = row.scores[score]
-        axis.plot(
-            told.values, [place] * len(told.values), look.marker, color=look.colour, fillstyle="none", linestyle=""
-        )
+        places = [place] * len(told.values)
+        axis.plot(told.values, places, look.marker, color=look.colour, fillstyle="none", linestyle="", alpha=0.5)
         if told.mean is not None:
-            axis.errorbar(told.mean, place, xerr=_reach(told), color=look.colour, marker="|", markersize=16, capsize=4)
+            axis.errorbar(told.mean, place, xerr=_reach(told), color=look.colour, marker="|", markersize=18, capsize=5,
+                          linewidth=2, markeredgewidth=2)  # fmt: skip
     axis.set_yticks(range(len(rows)), [short_label(row.name, 20) for row in rows])
     axis.set_ylim(len(rows) - 0.5, -0.5)
     label = SCORES[score].label
-    axis.set(title=label[0].upper() + label[1:] if label[:2] not in ("d′", "zR") else label, xlabel=label)
+    axis.set(title=label if score in ("d_prime", "zroc_slope") else label.capitalize(), xlabel=SCORES[score].meaning)
     if SCORES[score].is_share:  # the interval of two seeds may reach beyond what a share can be
         low, high = axis.get_xlim()
         axis.set_xlim(max(low, -0.02), min(high, 1.02))
@@ -99,7 +99,8 @@ def _rates(axis: Axes, rows: Sequence[Shown]) -> None:
         if hits.mean is None or false_alarms.mean is None:
             continue
         if len(hits.values) == len(false_alarms.values) > 1:
-            axis.plot(false_alarms.values, hits.values, look.marker, color=look.colour, fillstyle="none", markersize=4)
+            axis.plot(false_alarms.values, hits.values, look.marker, color=look.colour, fillstyle="none", markersize=4,
+                      alpha=0.5)  # fmt: skip
         axis.errorbar(false_alarms.mean, hits.mean, _reach(hits), _reach(false_alarms), color=look.colour,
                       marker=look.marker, markersize=8, capsize=2, linestyle="",
                       label=short_label(row.name))  # fmt: skip

@@ -28,16 +28,17 @@ class Score(NamedTuple):
     label: str
     digits: int
     is_share: bool
+    meaning: str
 
 
 SCORES = {
-    "accuracy": Score("accuracy", 3, True),
-    "d_prime": Score("d′", 2, False),
-    "hit_rate": Score("hit rate", 3, True),
-    "false_alarm_rate": Score("false alarms", 3, True),
-    "criterion": Score("criterion", 2, False),
-    "zroc_slope": Score("zROC slope", 2, False),
-    "auc": Score("AUC", 3, True),
+    "accuracy": Score("accuracy", 3, True, "share of right answers"),
+    "d_prime": Score("d′", 2, False, "standard deviations"),
+    "hit_rate": Score("hit rate", 3, True, "“old” to old probes"),
+    "false_alarm_rate": Score("false alarms", 3, True, "“old” to new probes"),
+    "criterion": Score("criterion", 2, False, "above 0: reluctant to say “old”"),
+    "zroc_slope": Score("zROC slope", 2, False, "deviation of new over that of old"),
+    "auc": Score("AUC", 3, True, "area under the ROC"),
 }
 COUNTED = tuple(score for score in SCORES if score != "zroc_slope")  # stand in evaluation.json by these names
 NEEDED = (*COUNTED, "zroc", "retention", "sha256", "trained_on", "calibrated", "controls", "num_study_frames",
