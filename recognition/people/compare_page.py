@@ -17,7 +17,7 @@ from recognition.people.agreement import NUM_SPLITS, Probes, agreement, mean_ans
 from recognition.people.compare_figure import FORMATS, KIND_LABELS, panel_figures, write_figure
 from recognition.people.crowd import Crowd
 from recognition.people.published_figures import published_figures
-from recognition.people.side_by_side import SCORES, ScoredRun, Shown, model_rows, people_row
+from recognition.people.side_by_side import SCORES, Estimate, ScoredRun, Shown, model_rows, people_row
 from recognition.training.runs import Run
 
 PAGE, TABLE, AGREEMENT, PROBES = "compare.html", "compare.csv", "agreement.csv", "agreement_probes.csv"
@@ -105,7 +105,7 @@ def table_csv(rows: Sequence[Shown]) -> str:
     for row in rows:
         line: dict[str, Any] = {"name": row.name, "who": "people" if row.is_people else "model", "kind": row.kind}
         line |= {"num": row.num, "num_left_out": row.num_left_out}
-        told = {score: row.scores[score] for score in SCORES}
+        told: dict[str, Estimate | None] = {score: row.scores[score] for score in SCORES}
         told |= {f"hit_rate_{kind}": row.by_clip_kind.get(kind) for kind in KIND_LABELS if kind != "all"}
         told |= {f"order_{kind}": row.by_order.get(kind) for kind in KIND_LABELS}
         for name, one in told.items():
