@@ -21,7 +21,7 @@ FLAGS = (
 )
 PHONE, DESK = 390, 1000  # pixels
 HOSTILE = "<img src=http:x onerror=alert(1)>"
-FIGURES = ("accuracy", "d_prime", "rates", "criterion", "zroc_slope", "retention", "clip_kinds", "order")
+FIGURES = ("accuracy", "d_prime", "criterion", "zroc_slope", "rates", "retention", "clip_kinds", "order")
 
 
 @pytest.fixture(scope="module")
