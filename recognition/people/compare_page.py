@@ -60,6 +60,9 @@ def compare_people(crowds: Mapping[Path, Crowd], runs: Sequence[ScoredRun]) -> C
         except InputError as error:
             notes.append(f"No agreement with {name} is told: {error}.")
             continue
+        if same:
+            numbers = ", ".join(map(str, agreements[-1].probes.episode.tolist()))
+            notes.append(f"{name} saw, of the models’ test episodes, only these: {numbers}. Models are scored on all.")
         if elsewhere:
             told = ", ".join(elsewhere)
             notes.append(f"Tested on other episodes than those of {name}, so that no agreement is told: {told}.")

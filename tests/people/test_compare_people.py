@@ -72,6 +72,7 @@ def test_agreement_is_told_of_the_models_that_saw_the_same_episodes_alone(compar
     assert all(float(line["value"]) > 0.4 for line in lines if line["measure"] == "rho")
     assert "No agreement with published is told: its episodes are of no index file." in result.stdout
     assert "Tested on other episodes than those of people, so that no agreement is told: elsewhere." in result.stdout
+    assert "people saw, of the models’ test episodes, only these: 0, 1, 2, 3, 4, 5." in result.stdout
     page = (out / "compare.html").read_text(encoding="utf-8")
     assert "Tested on other episodes" in page
     assert "Item by item: people" in page
