@@ -68,6 +68,9 @@ def joined_figure(rows: Sequence[Shown]) -> Figure:
 def write_figure(rows: Sequence[Shown], path: Path) -> None:
     """Write the joined figure in all FORMATS, as `path` with their endings."""
     figure = joined_figure(rows)
+    with matplotlib.rc_context(STYLE):
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once for all, which takes most of the time
     for kind in FORMATS:
         metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]
         with matplotlib.rc_context(STYLE), written_whole(path.with_suffix(f".{kind}")) as part:

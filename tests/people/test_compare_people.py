@@ -104,9 +104,11 @@ def test_the_figure_is_written_in_all_its_forms(compared):
 
 
 def test_what_an_earlier_comparison_left_is_removed_and_not_taken_for_a_run(runs: Path, tmp_path: Path):
-    for words in ((runs / "people", "--figures"), (runs / "published", runs / "elsewhere", tmp_path / "compare.html")):
-        result = run_here(*COMPARE, *words, "--output", tmp_path, cwd=tmp_path)
-        assert (result.returncode, result.stderr) == (0, "")
+    for name in ("compare.html", "compare.csv", "compare.pdf", "agreement.csv", "agreement_probes.csv"):
+        (tmp_path / name).write_text("earlier")
+    words = (runs / "published", runs / "elsewhere", tmp_path / "compare.html", tmp_path / "agreement.csv")
+    result = run_here(*COMPARE, *words, "--output", tmp_path, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["compare.csv", "compare.html"]
 
 
@@ -143,17 +145,21 @@ def test_answers_of_another_number_of_probes_are_told_and_no_agreement_made(tmp_
         (lambda run: (run / "order.json").write_text('{"accuracy": "<b>"}'), "not a file of orders"),
     ],
 )
-def test_a_folder_that_cannot_be_read_is_refused_alone_and_left_out_beside_others(
-    runs: Path, tmp_path: Path, spoil, words: str
-):
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path, spoil, words: str):
     _, is_old, item = make_crowd(0.5, num_episodes=2)
     write_scored_run(tmp_path / "spoilt", model_of(item, is_old, 0.5), is_old)
     spoil(tmp_path / "spoilt")
     assert words in refusal(run_here(*COMPARE, "spoilt", "--output", "out", cwd=tmp_path))
-    result = run_here(*COMPARE, "spoilt", runs / "published", "--output", "out", cwd=tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_read_is_left_out_beside_others(runs: Path, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    result = run_here(*COMPARE, "empty", runs / "published", "--output", "out", cwd=tmp_path)
     assert result.returncode == 0
-    assert len(result.stderr.splitlines()) == 1
-    assert words in result.stderr
+    [line] = result.stderr.splitlines()
+    assert line.startswith("empty is left out: empty: neither people")
+    assert len(table(tmp_path / "out/compare.csv")) == 1
 
 
 def test_people_who_are_all_left_out_are_refused(tmp_path: Path):
