@@ -21,6 +21,7 @@ Shapes: N episodes, P probes, R persons; E episodes that people saw, O observers
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -110,9 +111,9 @@ def ceilings(answer: np.ndarray, episode: np.ndarray, kinds: Mapping[str, np.nda
         inside = np.flatnonzero(episode == number)
         is_first = rng.random((NUM_SPLITS, len(inside))).argsort(1) < len(inside) // 2  # (S, people of this episode)
         for name, value in values.items():
-            halves = [_means(value[inside], side) for side in (is_first, ~is_first)]  # (S, P) each
+            first, second = (_means(value[inside], side) for side in (is_first, ~is_first))  # (S, P) each
             for kind, chosen in kinds.items():
-                totals[kind, name] += rank_products(*halves, chosen[place])
+                totals[kind, name] += rank_products(first, second, chosen[place])
     told: Row = {kind: {} for kind in kinds}
     for (kind, name), products in totals.items():
         rho = correlation(products)
@@ -193,7 +194,7 @@ def _consistencies(
         found[kind] = [
             kappas(np.where(inside, is_right, np.nan)) for inside, (_, is_right) in zip(chosen, observed, strict=True)
         ]
-    for first, second in [(0, 0), *zip(*np.triu_indices(len(names), 1), strict=True)]:
+    for first, second in [(0, 0), *combinations(range(len(names)), 2)]:
         row: Row = {"first": names[first], "second": names[second]}
         for kind, of_episodes in found.items():
             counted = np.zeros((len(observed), 2))  # the sum of the kappas of each episode, and their number

@@ -153,14 +153,12 @@ def _kinds(axis: Axes, rows: Sequence[Shown], tables: Sequence[Mapping[str, Esti
 
 def _curve(axis: Axes, places: Sequence[float], told: Sequence[Estimate], look: Look, name: str) -> None:
     """Means with their intervals as bars."""
-    known = [(place, one) for place, one in zip(places, told, strict=True) if one.mean is not None]
-    label = short_label(name)
-    for place, one in known:
-        bar = _reach(one)
-        if bar:
-            axis.errorbar(place, one.mean or 0.0, bar, color=look.colour, capsize=2, linestyle="")
-    axis.plot([place for place, _ in known], [one.mean for _, one in known], color=look.colour, marker=look.marker,
-              linestyle=look.style, label=label)  # fmt: skip
+    means = {place: one.mean for place, one in zip(places, told, strict=True) if one.mean is not None}
+    for place, one in zip(places, told, strict=True):
+        if place in means and (bar := _reach(one)):
+            axis.errorbar(place, means[place], bar, color=look.colour, capsize=2, linestyle="")
+    axis.plot(list(means), list(means.values()), color=look.colour, marker=look.marker, linestyle=look.style,
+              label=short_label(name))  # fmt: skip
 
 
 def _reach(told: Estimate) -> list[list[float]] | None:

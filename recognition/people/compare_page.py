@@ -51,7 +51,7 @@ def compare_people(crowds: Mapping[Path, Crowd], runs: Sequence[ScoredRun]) -> C
     rows = [people_row(crowd, name) for name, crowd in zip(names, crowds.values(), strict=True)]
     of_models, notes = model_rows(runs) if runs else ([], [])
     rows += of_models
-    run_names = _distinct([(run.config.name, run.path) for run in runs])
+    run_names = _distinct([(run.config.name or run.path.name, run.path) for run in runs])
     agreements = []
     for name, crowd in zip(names, crowds.values(), strict=True):
         try:
