@@ -4,6 +4,7 @@
   python -m recognition.participants export --help      what one of them does, with all its options
 
 export    an index file becomes a folder that is an experiment, with its key beside it
+serve     a small web server for a laboratory, which keeps the answers
 read      answers of people become a folder that evaluate.py takes beside those of runs
 published the people of the published study are read from their NWB files
 order     trained models are asked which of two studied frames came first
@@ -14,7 +15,7 @@ from argparse import Namespace
 from typing import Protocol
 
 from recognition.common.command_line import ArgumentParser, run
-from recognition.people import compare, export, model_order, published, read
+from recognition.people import compare, export, model_order, published, read, server
 
 
 class Command(Protocol):
@@ -28,6 +29,7 @@ class Command(Protocol):
 
 COMMANDS: dict[str, Command] = {
     "export": export,
+    "serve": server,
     "read": read,
     "published": published,
     "order": model_order,
