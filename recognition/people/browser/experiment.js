@@ -1,11 +1,12 @@
 // The session from its first page to its last. words.js, session.js, saving.js, study.js and test.js have its parts.
 
+const IS_KNOWN = /Firefox|Chrom|Safari|Edg/.test(navigator.userAgent); // of others the plugin cannot tell name and version
 const SMALLEST = byButtons ? [320, 320] : [800, 600]; // pixels
 
 function browserCheck() {
   return {
     type: jsPsychBrowserCheck,
-    features: ["width", "height", "browser", "browser_version", "os", "mobile", "vsync_rate"],
+    features: ["width", "height", "mobile", "vsync_rate", ...(IS_KNOWN ? ["browser", "browser_version", "os"] : [])],
     minimum_width: SMALLEST[0], minimum_height: SMALLEST[1],
     window_resize_message: told("too_small"), resize_fail_button_text: words("too_small_button"),
     inclusion_function: (found) => byButtons || !found.mobile,
@@ -44,7 +45,8 @@ function knownFilms() {
   const which = `<p><label for="which">${words("known_which")}</label><textarea id="which" name="which" rows="3" maxlength="1000"></textarea></p>`;
   return {
     type: jsPsychSurveyHtmlForm, preamble: told("known_films"), html: `<p>${choices.join("")}</p>${which}`, autofocus: "known-yes",
-    button_label: words("continue_button"), data: { part: "survey" }, simulation_options: { data: { response: { known: "no", which: "" } } },
+    button_label: words("continue_button"), data: { part: "survey" },
+    on_load: () => session.simulated !== null && jsPsych.finishTrial({ response: { known: "no", which: "" } }), // it cannot do so itself
     on_finish: (data) => {
       Object.assign(data, { known: data.response.known ?? null, which_films: data.response.which });
       delete data.response;
