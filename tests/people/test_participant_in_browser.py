@@ -255,6 +255,24 @@ def test_dry_run_of_a_published_size_answers_every_probe(browser, library: Path,
     assert onset["test", 0] - onset["study", 0] > 90 * 1000  # a dry run tells the times that a person would have taken
 
 
+def test_probes_come_in_the_order_that_the_session_drew(browser, library: Path, downloads: Path, tmp_path: Path):
+    folder = write_experiment(tmp_path / "experiment", library)
+    orders = [list(range(12)), list(range(11, -1, -1))]
+    with open(folder / "timeline.js", "a") as file:
+        file.write(f"EXPERIMENT.episodes[0].orders = {orders};")
+    seen = set()
+    with served(folder, tmp_path / "data") as address:
+        for seed in range(6):
+            browser.get(f"{address}?simulate={seed}")
+            Participant(browser).take_part()
+    for path in (tmp_path / "data").iterdir():
+        rows = [row for row in json.loads(path.read_text()) if row["part"] == "test"]
+        [number] = {row["probe_order"] for row in rows}
+        assert [row["file"] for row in rows] == [EPISODE["probes"][k]["file"] for k in orders[number]]
+        seen.add(number)
+    assert seen == {0, 1}
+
+
 def enlarge(path: Path) -> None:
     """Give the episode 90 clips and 180 probes, of files that are not there."""
     more = "Object.assign(EXPERIMENT.episodes[0], {clips: Array(90).fill(EXPERIMENT.episodes[0].clips[0]), "

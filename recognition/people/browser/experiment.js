@@ -30,9 +30,11 @@ const fullScreen = () => ({
 
 function instructions(episode) {
   const values = { num_clips: episode.clips.length, num_probes: episode.probes.length, answer_s: settings.answer_s };
+  const pages = EXPERIMENT.text.instructions.map((page) => paragraphs(page, values));
+  if (EXPERIMENT.practice.probes.length) pages.push(told("practice_begins"));
   const focusNext = () => document.querySelector("#jspsych-instructions-next")?.focus();
   return {
-    type: jsPsychInstructions, pages: EXPERIMENT.text.instructions.map((page) => paragraphs(page, values)), record_data: false,
+    type: jsPsychInstructions, pages, record_data: false,
     show_clickable_nav: true, button_label_previous: words("previous_button"), button_label_next: words("next_button"),
     on_load: focusNext, on_page_change: focusNext,
   };

@@ -21,6 +21,8 @@ class Session {
     this.scale = settings.scale;
     const draw = this.simulated === null ? Math.random() : hashOf(this.simulated) / 2 ** 32;
     if (this.scale === "drawn") this.scale = draw < 0.5 ? "old_first" : "new_first";
+    const orders = EXPERIMENT.episodes[this.episode]?.orders; // of the probes; those of a session are one of them
+    this.probe_order = orders ? Math.floor(draw * 2 ** 16) % orders.length : null;
     this.started = performance.timeOrigin + performance.now(); // ms
     this.resumed = 0;
     this.rows = [];
@@ -32,11 +34,11 @@ class Session {
 
   // What every row says.
   get properties() {
-    const { session, participant, scale, resumed, simulated } = this;
+    const { session, participant, scale, probe_order, resumed, simulated } = this;
     const simulation = simulated === null ? {} : { simulated };
     return {
       experiment: EXPERIMENT.experiment, format_version: EXPERIMENT.format_version, session, participant,
-      episode: Number(this.episode), scale, frames: settings.frames, resumed, ...simulation,
+      episode: Number(this.episode), scale, probe_order, frames: settings.frames, resumed, ...simulation,
     };
   }
 
@@ -62,8 +64,9 @@ class Session {
   keep() {
     this.isKept = this.simulated === null;
     if (!this.isKept) return;
-    const { session, participant, episode, scale, started, resumed } = this;
-    stored(() => localStorage.setItem(this.slot, JSON.stringify({ session, participant, episode, scale, started, resumed })));
+    const { session, participant, episode, scale, probe_order, started, resumed } = this;
+    const head = { session, participant, episode, scale, probe_order, started, resumed };
+    stored(() => localStorage.setItem(this.slot, JSON.stringify(head)));
     this.rows.forEach((_, k) => this.store(k));
   }
 

@@ -41,7 +41,9 @@ const pairTrials = (pair, number) => [
 ];
 
 function testTrials(episode) {
-  const probes = [...episode.probes.entries()].filter(([k]) => !session.isDone("test", k));
+  const order = episode.orders?.[session.probe_order] ?? episode.probes.keys();
+  const asked = [...order].map((k) => episode.probes[k]);
+  const probes = [...asked.entries()].filter(([k]) => !session.isDone("test", k));
   if (!probes.length) return [];
   return [
     loading([], probes.map(([, probe]) => probe.file)),
