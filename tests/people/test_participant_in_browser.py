@@ -26,7 +26,7 @@ FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--disable-sync"),
     *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--window-size=1000,760"),
 )
-PATIENCE_S = 60
+PATIENCE_S = 30
 GRADES = ["1", "6", "2", "5", "3", "4", None, "1", "6", "3", "2", "5"]
 ORDER = ["2", "6"]
 RIGHT_KEYS = {"check": ["k", "m"], "question": ["j"], "order": ORDER, "test": GRADES}

@@ -123,9 +123,11 @@ function episodeOf(participant) {
   return episodes[hashOf(participant) % episodes.length];
 }
 
-// FNV-1a, 32 bits.
+// FNV-1a of 32 bits, mixed as MurmurHash3 ends, so that texts which differ by a letter differ in all bits.
 function hashOf(text) {
   let hash = 2166136261;
-  for (const letter of text) hash = Math.imul(hash ^ letter.charCodeAt(0), 16777619) >>> 0;
-  return hash;
+  for (const letter of text) hash = Math.imul(hash ^ letter.charCodeAt(0), 16777619);
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+  return (hash ^ (hash >>> 16)) >>> 0;
 }
