@@ -73,15 +73,14 @@ function download() {
 
 // Save the session and say so; what is kept in the browser goes when, and only when, it is saved.
 async function deliver() {
-  const send = sender();
-  if (!send) {
+  if (!sender()) {
     download();
     session.forget();
     for (;;) await thanks("downloaded", download);
   }
   for (;;) {
     asked(told("saving"));
-    if (await isSent(send, JSON.stringify(session.rows), `${answersName()}.json`)) break;
+    if (await isSent(sender(), JSON.stringify(session.rows), `${answersName()}.json`)) break;
     download();
     await asked(told("save_failed"), [words("try_again_button")]);
   }
