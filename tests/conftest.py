@@ -9,25 +9,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forking import ROOT, Forked
 from hypothesis import HealthCheck, settings
 
 import train
 from recognition.common import command_line
 from recognition.features.feature_file import FeatureHeader, FeatureSpool
 
-ROOT = Path(__file__).parent.parent
 os.environ["OMP_NUM_THREADS"] = "1"  # several tests at once share few cores; also for the scripts they start
 
 # The same examples in every run, so that CI tells of changes alone; --hypothesis-profile=thorough draws many others.
 settings.register_profile(
     "stable",
-    max_examples=500,
+    max_examples=200,
     derandomize=True,
     deadline=None,
     database=None,
@@ -37,9 +37,22 @@ settings.register_profile("thorough", settings.get_profile("stable"), max_exampl
 settings.load_profile("stable")
 
 
-def run_script(script: str, *words: object, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
-    """Run a script of the project, such as train.py, or a command, such as recognition.sweep, in folder `cwd`; returns
-    what it printed and its status."""
+def run_script(
+    script: str, *words: object, cwd: Path, env: Mapping[str, str] | None = None, timeout: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a script of the project, such as train.py, or a command, such as recognition.sweep, in folder `cwd`, in a
+    process of its own that is forked; returns what it printed and its status."""
+    with Forked([script, *words], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ran:
+        try:
+            out, err = ran.communicate(timeout=timeout)
+        except BaseException:
+            ran.kill()
+            raise
+    return subprocess.CompletedProcess([script, *map(str, words)], ran.returncode, out, err)
+
+
+def run_anew(script: str, *words: object, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
+    """As `run_script`, but Python starts anew, as for a user: for what depends on that, and once for every script."""
     started, environment = command(script)
     environment |= options.pop("env", os.environ)
     return subprocess.run(
@@ -48,7 +61,7 @@ def run_script(script: str, *words: object, cwd: Path, **options) -> subprocess.
 
 
 def run_here(script: str, *words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """As `run_script`, but in this process, which spares Python's start and torch's, of seconds each."""
+    """As `run_script`, but in this process."""
     main = importlib.import_module(script.removesuffix(".py")).main
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
@@ -78,13 +91,12 @@ def kill_at_random(
 ) -> None:
     """Kill -9 a script `num_kills` times, each at a random moment of its first `longest_s`.
 
-    If `once_it_speaks`, that is after its first line, so that no kill is spent on imports.
+    If `once_it_speaks`, that is after its first line.
     """
     rng = random.Random(0)
-    script, *words = map(str, command)
     for _ in range(num_kills):
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / script), *words],
+        process = Forked(
+            command,
             cwd=cwd,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,

@@ -1,7 +1,6 @@
 """The command that learns to name what happens in films: what it writes, and that nothing is lost on the way."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -11,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import command, metrics_of, refusal, run_here, run_script
+from conftest import metrics_of, refusal, run_here, run_script
+from forking import Forked
 from safetensors.torch import load_file
 
 from backbones.action_films import write_action_films
@@ -179,11 +179,9 @@ def test_list_that_has_changed_since_is_refused(words: tuple[str, ...], room: Pa
 
 
 def test_run_that_a_scheduler_stopped_goes_on_to_the_same_end(room: Path, away: Path):
-    started, environment = command(CLASSIFY)
-    process = subprocess.Popen(
-        [*started, "-f", "run.yaml"],
+    process = Forked(
+        [CLASSIFY, "-f", "run.yaml"],
         cwd=away,
-        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -10,7 +10,8 @@ from subprocess import CompletedProcess
 
 import pytest
 from colour_films import FILMS, write_colours
-from conftest import command, refusal, run_here
+from conftest import refusal, run_here
+from forking import Forked
 from on_disk import CLIPS, contents, rows, truncate
 
 from backbones.data_sets import class_folders, find_films
@@ -191,11 +192,8 @@ def test_folders_with_frames_are_made_once(tmp_path, put, prepare):
 
 def test_kill_leaves_no_half_film_and_the_next_run_goes_on(tmp_path):
     list(write_films(tmp_path / "videos", 6, duration_s=4, fps=12))
-    started, environment = command("backbones.prepare")
-    words = [*started, "films", "videos", "--workers=2"]
-    process = subprocess.Popen(
-        words, cwd=tmp_path, env=os.environ | environment, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    words = ["backbones.prepare", "films", "videos", "--workers=2"]
+    process = Forked(words, cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True)
     small = tmp_path / "small-films"
     while process.poll() is None and len(list(small.glob("*.mp4"))) < 2:
         time.sleep(0.01)

@@ -1,7 +1,6 @@
 """python -m backbones.pretrain: its files, what it refuses, stopped and gone on with, in two processes."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -11,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import command, metrics_of, refusal, run_here, run_script
+from conftest import metrics_of, refusal, run_here, run_script
+from forking import Forked
 from safetensors.torch import load_file
 
 from backbones.action_films import write_action_films
@@ -150,11 +150,9 @@ def test_a_finished_run_gone_on_with_stays_as_it_is(films: Path, whole: Path):
 
 def test_sigterm_leaves_a_checkpoint_from_which_it_goes_on_to_the_same_bits(films: Path):
     words = ["training.n_epochs=5", "training.monitor_epochs=0"]
-    started, environment = command(COMMAND)
-    process = subprocess.Popen(
-        [*started, "-f", "run.yaml", "--runs_dir=stopped", *words],
+    process = Forked(
+        [COMMAND, "-f", "run.yaml", "--runs_dir=stopped", *words],
         cwd=films,
-        env={**os.environ, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, assert_same_run, config_text, metrics_of, run_script
+from forking import Forked
 
 from recognition.common.stopping import Stopped, stopping_at_once, stopping_later
 from recognition.training import episode_task as training
@@ -125,8 +126,8 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(
 def test_all_of_a_process_group_may_be_told_to_stop(small_bank: Path, tmp_path: Path):
     """Schedulers signal workers too; theirs must neither die of it nor speak of it."""
     (tmp_path / "run.yaml").write_text(config_text(small_bank, n_epochs=100_000, num_workers=2))
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), "-f", "run.yaml"],
+    process = Forked(
+        ["train.py", "-f", "run.yaml"],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -151,8 +152,8 @@ def test_several_processes_stop_together_when_the_first_is_asked(
 ):
     text = config_text(small_bank, args="{d_embed: 8}", num_devices=2, n_epochs=20)
     (tmp_path / "stopped.yaml").write_text(text)
-    command = [sys.executable, str(ROOT / "train.py"), "-f", "stopped.yaml", "--resume"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    command = ["train.py", "-f", "stopped.yaml", "--resume"]
+    process = Forked(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     metrics = tmp_path / "runs/stopped/metrics.jsonl"
     while process.poll() is None and not (metrics.exists() and metrics.read_text()):
         time.sleep(0.01)

@@ -5,13 +5,13 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, assert_same_run, run_script
+from conftest import assert_same_run, run_anew, run_script
+from forking import Forked
 
 from recognition.films.synthetic import write_films
 
@@ -41,7 +41,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert len(list(write_films(folder / "films", 8, duration_s=2, fps=12))) == 8
     (folder / "small.yaml").write_text(YAML)
     for stage in KILLS:
-        run_stage(stage, folder)
+        script, *words = stage.split()
+        result = run_anew(script, *words, cwd=folder)
+        assert result.returncode == 0, result.stderr
     return folder
 
 
@@ -79,12 +81,11 @@ def test_thirty_kills_at_random_moments_of_all_stages_change_nothing(
     prepare(undisturbed, tmp_path, *before)
     rng = random.Random(0)
     for stage in stages:
-        script, *words = stage.split()
         num_kills, longest_s = KILLS[stage]
         for _ in range(num_kills):
             how = rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1])
-            process = subprocess.Popen(
-                [sys.executable, str(ROOT / script), *words],
+            process = Forked(
+                stage.split(),
                 cwd=tmp_path,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -94,7 +95,7 @@ def test_thirty_kills_at_random_moments_of_all_stages_change_nothing(
             time.sleep(rng.uniform(0, longest_s))
             os.killpg(process.pid, how)
             told = process.communicate()[1]
-            # A script that was still starting has no answer of its own to a signal yet.
+            # A script that has just started has no answer of its own to a signal yet.
             assert process.returncode in (0, -how, 75), told
         run_stage(stage, tmp_path)
     assert files_of(tmp_path / "features") == files_of(undisturbed / "features")

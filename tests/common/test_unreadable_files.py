@@ -9,7 +9,7 @@ from pathlib import Path
 
 import h5py
 import pytest
-from conftest import SMALL_EPISODES, SMALL_FEATURES, SMALL_SPLITS, refusal, run_script
+from conftest import SMALL_EPISODES, SMALL_FEATURES, SMALL_SPLITS, refusal, run_anew
 from on_disk import contents, rows, truncate
 
 from recognition.common.files import is_there
@@ -63,7 +63,7 @@ def reasons(features: Path) -> dict[str, str]:
 
 def test_features_are_read_where_no_locks_are_granted(features, faults):
     words = (*SMALL_EPISODES, "--n_clips=1", "--n_tests=2", *SMALL_SPLITS)
-    result = run_script(
+    result = run_anew(
         "generate_dataset.py", f"--input_dir={features}", f"--output_dir={features}", *words, cwd=features, env=faults()
     )
     assert result.returncode == 0, result.stderr
@@ -72,7 +72,7 @@ def test_features_are_read_where_no_locks_are_granted(features, faults):
 def test_features_that_cannot_be_read_are_kept_and_other_films_are_done(films, finished, features, faults):
     (features / "film_003.h5").unlink()
     words = (*SMALL_FEATURES, "--input_dir", films, "--output_dir", features, "--workers=0")
-    result = run_script("preprocess_videos.py", *words, cwd=features, env=faults("film_001.h5", errno.ESTALE))
+    result = run_anew("preprocess_videos.py", *words, cwd=features, env=faults("film_001.h5", errno.ESTALE))
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert "4 films, 2 of them finished" in result.stdout  # no lock is granted for these either
@@ -128,7 +128,7 @@ def test_film_that_stops_being_readable_keeps_its_earlier_features(films, featur
     videos.mkdir()
     shutil.copy(films / "film_001.mp4", videos)
     words = (*SMALL_FEATURES, "--input_dir", videos, "--output_dir", features, "--workers=0", "--overwrite")
-    result = run_script("preprocess_videos.py", *words, cwd=features, env=faults("film_001.mp4", errno.EIO))
+    result = run_anew("preprocess_videos.py", *words, cwd=features, env=faults("film_001.mp4", errno.EIO))
     assert result.returncode == 1
     assert list(reasons(features)) == ["film_001.mp4"]
     assert (features / "film_001.h5").read_bytes() == before

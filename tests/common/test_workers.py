@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SMALL_FEATURES, run_script
+from conftest import ROOT, SMALL_FEATURES, run_anew
+from forking import Forked
 
 from recognition.common.command_line import Failure
 from recognition.common.workers import done_by_workers
@@ -174,7 +175,7 @@ def test_films_are_preprocessed_however_long_tmpdir_is(films: Path, finished: Pa
     temporary = tmp_path / ("long" * 40) / ("long" * 40)
     temporary.mkdir(parents=True)
     words = (*SMALL_FEATURES, "--workers=2", f"--input_dir={films}", "--output_dir=features")
-    result = run_script("preprocess_videos.py", *words, cwd=tmp_path, env={**os.environ, "TMPDIR": str(temporary)})
+    result = run_anew("preprocess_videos.py", *words, cwd=tmp_path, env={**os.environ, "TMPDIR": str(temporary)})
     assert result.returncode == 0, result.stderr
     assert_same_features(tmp_path / "features", finished)
 
@@ -198,8 +199,8 @@ def test_stop_of_a_process_group_is_told_in_a_line_and_nothing_after_it(
 ):
     """torch's workers, whose death its handler saw when the script itself ended them, looked like a crash."""
     words = (*SMALL_FEATURES, "--workers=2", f"--input_dir={films}", "--output_dir=features")
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "preprocess_videos.py"), *words],
+    process = Forked(
+        ["preprocess_videos.py", *words],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -11,7 +11,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import SMALL_EPISODES, SMALL_SPLITS, kill_at_random, refusal, run_here, run_script, write_features
+from conftest import (
+    SMALL_EPISODES,
+    SMALL_SPLITS,
+    kill_at_random,
+    refusal,
+    run_anew,
+    run_here,
+    run_script,
+    write_features,
+)
 
 from recognition.episodes.episode_spec import PROBE_KINDS
 from recognition.episodes.index_file import read_index
@@ -357,7 +366,7 @@ def test_wrong_input_makes_no_folder(tmp_path, bank):
 def test_full_disk_is_told_in_one_line_and_leaves_the_earlier_files(tmp_path, bank):
     output = generate(bank, tmp_path / "out", "--seed", 1)
     before = contents(output)
-    result = run_script(
+    result = run_anew(
         "generate_dataset.py",
         *words(bank, output, "--n_samples_test=5000"),
         cwd=tmp_path,

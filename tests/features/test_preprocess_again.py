@@ -12,6 +12,7 @@ import h5py
 import pytest
 import torch
 from conftest import ROOT, SMALL_FEATURES, kill_at_random, refusal
+from forking import Forked
 from on_disk import contents, rows, truncate
 from torch import nn
 
@@ -144,8 +145,8 @@ def test_damaged_feature_file_whose_film_is_gone_is_named(tmp_path, films, earli
 def test_killed_at_a_chosen_moment_then_run_again_gives_the_same_files(tmp_path, films, finished, preprocess, pattern):
     features = tmp_path / "features"
     words = [*SMALL_FEATURES, f"--input_dir={films}", f"--output_dir={features}"]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "preprocess_videos.py"), "--workers=1", *words],
+    process = Forked(
+        ["preprocess_videos.py", "--workers=1", *words],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -173,8 +174,8 @@ def test_killed_at_random_moments_then_run_again_gives_the_same_files(tmp_path, 
 def test_shards_share_the_films_and_list_them_all(tmp_path, films, finished, preprocess):
     """Two of them at once do the same films: that costs time alone."""
     words = [*SMALL_FEATURES, f"--input_dir={films}", f"--output_dir={tmp_path}/features"]
-    script = [sys.executable, str(ROOT / "preprocess_videos.py"), "--workers=1", *words]
-    shards = [subprocess.Popen([*script, "--shard", shard], stdout=subprocess.DEVNULL) for shard in ("1/2", "1/2")]
+    script = ["preprocess_videos.py", "--workers=1", *words, "--shard=1/2"]
+    shards = [Forked(script, cwd=tmp_path, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [shard.wait() for shard in shards] == [0, 0]
     features = tmp_path / "features"
     assert [path.name for path in sorted(features.iterdir())] == ["film_000.h5", "film_002.h5", "videos.csv"]

@@ -129,7 +129,7 @@ def centre_of_process(rank: int, folder: str) -> None:
 
 
 def test_centre_moves_by_the_mean_over_all_processes(tmp_path):
-    mp.spawn(centre_of_process, (str(tmp_path),), nprocs=2)
+    mp.start_processes(centre_of_process, (str(tmp_path),), nprocs=2, start_method="fork")
     alone = build()
     alone(*clips(num=8))
     for rank in range(2):

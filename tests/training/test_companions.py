@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, config_text, run_script
+from forking import Forked
 
 
 @pytest.mark.parametrize("lost", ["first", "second"])
 def test_lost_process_ends_the_others_in_one_line(lost: str, small_bank: Path, tmp_path: Path):
     text = config_text(small_bank, args="{d_embed: 8}", num_devices=2, n_epochs=100_000)
     (tmp_path / "run.yaml").write_text(text)
-    command = [sys.executable, str(ROOT / "train.py"), "-f", "run.yaml"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    command = ["train.py", "-f", "run.yaml"]
+    process = Forked(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     metrics = tmp_path / "runs/run/metrics.jsonl"
     while process.poll() is None and not (metrics.exists() and metrics.read_text()):
         time.sleep(0.01)

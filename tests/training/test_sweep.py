@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import runpy
 import shlex
@@ -16,7 +15,8 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from conftest import ROOT, command, refusal, run_script
+from conftest import ROOT, refusal, run_script
+from forking import Forked
 from test_train import config_text
 
 import train
@@ -215,9 +215,8 @@ def test_a_stop_is_passed_on_to_the_run(small_bank: Path, write_yaml: Callable, 
     """As a user runs it, in two processes, of which the scheduler knows one."""
     write_yaml(config_text(small_bank, n_epochs=4000), "base.yaml")
     path = write_yaml(SWEEP.replace("RATES", "0.001"), "small.yaml")
-    process = subprocess.Popen(
-        [*command("recognition.sweep")[0], str(path)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    process = Forked(
+        ["recognition.sweep", path],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

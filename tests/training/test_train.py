@@ -27,6 +27,7 @@ from conftest import (
     run_script,
     write_features,
 )
+from forking import Forked
 from safetensors.torch import load_file
 
 from models import MODELS
@@ -81,8 +82,8 @@ def test_resumed_run_equals_uninterrupted_run(num_lines: int, train_here: Callab
     """Killed as soon as an epoch is told, so before, while or after its checkpoint is written."""
     whole = train_here(name="whole")
     (tmp_path / "killed.yaml").write_text(config_text(small_bank))
-    command = [sys.executable, str(ROOT / "train.py"), "-f", "killed.yaml", "--resume"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = ["train.py", "-f", "killed.yaml", "--resume"]
+    process = Forked(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     told = tmp_path / "runs/killed/metrics.jsonl"
     while process.poll() is None and not (told.exists() and told.read_text().count("\n") >= num_lines):
         time.sleep(0.002)

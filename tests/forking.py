@@ -1,0 +1,98 @@
+"""Scripts in processes of their own that need not import torch first, which takes seconds: a process that has
+imported all forks them. They are children of the process that asks, and end as any Python does."""
+
+import ctypes
+import functools
+import importlib
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+IMPORTED = (  # by one script or another; nothing here starts a thread, which a fork would lose
+    *("av", "cv2", "matplotlib.pyplot", "scipy.stats", "torchvision", "recognition.training.session"),
+    *("recognition.training.episode_task", "recognition.features.extraction", "recognition.evaluation.one_run"),
+    *("recognition.evaluation.report", "recognition.episodes.drawing", "recognition.films.shots"),
+    *("backbones.classification_task", "backbones.pretraining_task", "backbones.loader"),
+)
+PR_SET_CHILD_SUBREAPER = 36  # of Linux's <sys/prctl.h>
+
+
+class Forked(subprocess.Popen):
+    """As subprocess.Popen, with the words of a script such as train.py, or of a command such as recognition.sweep."""
+
+    def _execute_child(self, args, *rest):  # the rest in the order that subprocess has had since Python 3.9
+        cwd, env, _, _, _, *pipes = rest[4:15]
+        streams = [own if own >= 0 else usual for usual, own in enumerate((pipes[0], pipes[3], pipes[5]))]
+        environment = dict(env or os.environ) | ({} if str(args[0]).endswith(".py") else {"PYTHONPATH": str(ROOT)})
+        request = {"words": [*map(str, args)], "cwd": str(cwd), "env": environment, "session": rest[20]}
+        libc, server = ctypes.CDLL(None), _server()
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # what the server's own child leaves behind becomes ours
+        try:
+            socket.send_fds(server, [json.dumps(request).encode()], streams)
+            self.pid = int(server.recv(32))
+        finally:
+            libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        self._child_created = True
+        self._close_pipe_fds(*pipes)
+
+
+@functools.cache
+def _server() -> socket.socket:
+    """What leads to the process that forks, which ends with this one."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    words, environment = [sys.executable, __file__, str(its.fileno())], {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.Popen(words, pass_fds=[its.fileno()], env=environment, stdin=subprocess.DEVNULL)
+    its.close()
+    return ours
+
+
+def _next_script(asked: socket.socket) -> dict:
+    """Answer requests; returns in each process that is forked, with what it is to do."""
+    while True:
+        message, streams, _, _ = socket.recv_fds(asked, 1 << 20, 3)
+        if not message:
+            os._exit(0)
+        read, write = os.pipe()
+        if (between := os.fork()) == 0:
+            if pid := os.fork():
+                os.write(write, str(pid).encode())
+                os._exit(0)
+            for number, stream in enumerate(streams):
+                os.dup2(stream, number)
+            os.closerange(3, max(read, write, asked.fileno(), *streams) + 1)
+            return json.loads(message)
+        os.waitpid(between, 0)
+        asked.send(os.read(read, 32))
+        for file in (read, write, *streams):
+            os.close(file)
+
+
+def _be(script: dict) -> None:
+    """Do what `python script.py` or `python -m room.command` does."""
+    if script["session"]:
+        os.setsid()
+    os.chdir(script["cwd"])
+    os.environ.clear()
+    os.environ.update(script["env"])
+    sys.stdin = open(0, closefd=False)  # Python's own know what sort of files they were for the server
+    sys.stdout = open(1, "w", closefd=False)
+    sys.stdout.reconfigure(write_through=bool(os.environ.get("PYTHONUNBUFFERED")))
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    name, *sys.argv[1:] = script["words"]
+    if name.endswith(".py"):
+        sys.argv[0], sys.path[0] = str(ROOT / name), str((ROOT / name).parent)
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    else:
+        sys.path[0] = script["cwd"]
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    for module in IMPORTED:
+        importlib.import_module(module)
+    _be(_next_script(socket.socket(fileno=int(sys.argv[1]))))
