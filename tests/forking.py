@@ -30,7 +30,7 @@ class Forked(subprocess.Popen):
         streams = [own if own >= 0 else usual for usual, own in enumerate((pipes[0], pipes[3], pipes[5]))]
         environment = dict(env or os.environ) | ({} if str(args[0]).endswith(".py") else {"PYTHONPATH": str(ROOT)})
         request = {"words": [*map(str, args)], "cwd": str(cwd), "env": environment, "session": rest[20]}
-        libc, server = ctypes.CDLL(None), _server()
+        libc, (server, _) = ctypes.CDLL(None), _server()
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # what the server's own child leaves behind becomes ours
         try:
             socket.send_fds(server, [json.dumps(request).encode()], streams)
@@ -42,13 +42,13 @@ class Forked(subprocess.Popen):
 
 
 @functools.cache
-def _server() -> socket.socket:
-    """What leads to the process that forks, which ends with this one."""
+def _server() -> tuple[socket.socket, subprocess.Popen]:
+    """What leads to the process that forks, and that process, which ends with this one."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     words, environment = [sys.executable, __file__, str(its.fileno())], {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.Popen(words, pass_fds=[its.fileno()], env=environment, stdin=subprocess.DEVNULL)
+    server = subprocess.Popen(words, pass_fds=[its.fileno()], env=environment, stdin=subprocess.DEVNULL)
     its.close()
-    return ours
+    return ours, server
 
 
 def _next_script(asked: socket.socket) -> dict:
@@ -59,13 +59,16 @@ def _next_script(asked: socket.socket) -> dict:
             os._exit(0)
         read, write = os.pipe()
         if (between := os.fork()) == 0:
-            if pid := os.fork():
-                os.write(write, str(pid).encode())
+            if os.fork():
                 os._exit(0)
+            script = json.loads(message)
+            if script["session"]:
+                os.setsid()
+            os.write(write, str(os.getpid()).encode())
             for number, stream in enumerate(streams):
                 os.dup2(stream, number)
             os.closerange(3, max(read, write, asked.fileno(), *streams) + 1)
-            return json.loads(message)
+            return script
         os.waitpid(between, 0)
         asked.send(os.read(read, 32))
         for file in (read, write, *streams):
@@ -74,15 +77,13 @@ def _next_script(asked: socket.socket) -> dict:
 
 def _be(script: dict) -> None:
     """Do what `python script.py` or `python -m room.command` does."""
-    if script["session"]:
-        os.setsid()
     os.chdir(script["cwd"])
     os.environ.clear()
     os.environ.update(script["env"])
-    sys.stdin = open(0, closefd=False)  # Python's own know what sort of files they were for the server
-    sys.stdout = open(1, "w", closefd=False)
+    sys.stdin = os.fdopen(0, "r", closefd=False)  # Python's own know what sort of files they were for the server
+    sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.stdout.reconfigure(write_through=bool(os.environ.get("PYTHONUNBUFFERED")))
-    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     name, *sys.argv[1:] = script["words"]
     if name.endswith(".py"):
         sys.argv[0], sys.path[0] = str(ROOT / name), str((ROOT / name).parent)
