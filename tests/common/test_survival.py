@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import assert_same_run, run_anew, run_script
+from conftest import assert_same_run, run_here, run_script
 from forking import Forked
 
 from recognition.films.synthetic import write_films
@@ -42,7 +42,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "small.yaml").write_text(YAML)
     for stage in KILLS:
         script, *words = stage.split()
-        result = run_anew(script, *words, cwd=folder)
+        result = run_here(script, *words, *(["--workers=0"] if stage == PREPROCESS else []), cwd=folder)
         assert result.returncode == 0, result.stderr
     return folder
 
