@@ -40,8 +40,8 @@ settings.load_profile("stable")
 def run_script(
     script: str, *words: object, cwd: Path, env: Mapping[str, str] | None = None, timeout: float | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script of the project, such as train.py, or a command, such as recognition.sweep, in folder `cwd`, in a
-    process of its own that is forked; returns what it printed and its status."""
+    """Run a script of the project, such as train.py, or a command, such as recognition.sweep, or `-c` and code, in
+    folder `cwd`, in a process of its own that is forked; returns what it printed and its status."""
     with Forked([script, *words], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ran:
         try:
             out, err = ran.communicate(timeout=timeout)

@@ -23,7 +23,8 @@ PR_SET_CHILD_SUBREAPER = 36  # of Linux's <sys/prctl.h>
 
 
 class Forked(subprocess.Popen):
-    """As subprocess.Popen, with the words of a script such as train.py, or of a command such as recognition.sweep."""
+    """As subprocess.Popen, with the words of a script such as train.py, of a command such as recognition.sweep, or
+    of `-c` and some code."""
 
     def _execute_child(self, args, *rest):  # the rest in the order that subprocess has had since Python 3.9
         cwd, env, _, _, _, *pipes = rest[4:15]
@@ -85,7 +86,10 @@ def _be(script: dict) -> None:
     sys.stdout.reconfigure(write_through=bool(os.environ.get("PYTHONUNBUFFERED")))
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     name, *sys.argv[1:] = script["words"]
-    if name.endswith(".py"):
+    if name == "-c":
+        sys.path[0], code, sys.argv[:] = "", sys.argv[1], ["-c", *sys.argv[2:]]
+        exec(code, {"__name__": "__main__"})
+    elif name.endswith(".py"):
         sys.argv[0], sys.path[0] = str(ROOT / name), str((ROOT / name).parent)
         runpy.run_path(sys.argv[0], run_name="__main__")
     else:

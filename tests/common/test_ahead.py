@@ -1,14 +1,12 @@
 """What is made ahead in threads: its order, its errors, and that nothing waits for a thread that does not answer."""
 
-import subprocess
-import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run_script
 
 from recognition.common.ahead import made_ahead
 from recognition.common.stopping import Stopped
@@ -89,5 +87,5 @@ def test_process_ends_though_a_thread_never_does():
         "import time; from recognition.common import ahead; ahead.PATIENCE_S = 0.1\n"
         "things = ahead.made_ahead(lambda task: time.sleep(1000 * task), range(9), 2); next(things); things.close()"
     )
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    result = run_script("-c", code, cwd=ROOT, timeout=30)
     assert (result.returncode, result.stderr) == (0, "")

@@ -1,10 +1,9 @@
 """Memory that is kept rather than returned to the system."""
 
 import platform
-import subprocess
-import sys
 
 import pytest
+from conftest import ROOT, run_script
 
 # Makes 100 MB and frees them twenty times; prints how many pages the system had to clear for that, before and after.
 ALLOCATE = """
@@ -24,6 +23,7 @@ print(returned, cleared())
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library can be told to")
 def test_freed_memory_is_kept_for_the_next_tensors():
-    result = subprocess.run([sys.executable, "-c", ALLOCATE], capture_output=True, check=True)
+    result = run_script("-c", ALLOCATE, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
     returned, kept = map(int, result.stdout.split())
     assert kept < returned / 2

@@ -40,8 +40,9 @@ def send(number: signal.Signals) -> Callable[[], None]:
     return lambda: os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-@pytest.mark.parametrize("step", [0, 3, 5, 8, LAST_STEP])
+@pytest.mark.parametrize(
+    ("number", "step"), [*((signal.SIGTERM, step) for step in (0, 3, 5, 8, LAST_STEP)), (signal.SIGUSR1, 8)]
+)
 def test_stopped_run_goes_on_from_its_step_and_equals_an_uninterrupted_one(
     number: signal.Signals,
     step: int,
@@ -197,7 +198,7 @@ def test_stop_while_workers_are_started_does_not_wait_for_them():
         "def work(task): os.kill(os.getppid(), signal.SIGTERM); time.sleep(60); yield\n"
         "run(lambda: list(done_by_workers(work, list('abcdefgh'), 8, '', None)))"
     )
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    result = run_script("-c", code, cwd=ROOT, timeout=30)
     assert result.returncode == 75, result.stderr
     assert result.stderr == "-c: stopped by SIGTERM; the same command goes on\n"
 

@@ -31,7 +31,7 @@ GENERATE = (
 TRAIN = "train.py -f small.yaml resume=auto"
 EVALUATE = "evaluate.py runs/small"
 # Kills of each stage, and how long it takes at most until it is killed: about as long as it takes.
-KILLS = {PREPROCESS: (8, 8.0), GENERATE: (5, 1.5), TRAIN: (12, 9.0), EVALUATE: (5, 8.0)}
+KILLS = {PREPROCESS: (8, 4.0), GENERATE: (5, 0.5), TRAIN: (12, 3.0), EVALUATE: (5, 3.0)}
 
 
 @pytest.fixture(scope="module")

@@ -153,7 +153,7 @@ def test_workers_end_when_their_parent_is_killed():
         "    while True: yield os.getpid(); time.sleep(0.1)\n"
         "for worker in done_by_workers(work, 'abc', 3, '', None): print(worker, flush=True)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = Forked(["-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     workers: set[int] = set()
     while len(workers) < 3:
         workers.add(int(process.stdout.readline()))

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT, config_text, write_features
+from conftest import ROOT, config_text, run_script, write_features
 
 import benchmarks.made_up
 import evaluate
@@ -140,7 +139,7 @@ def test_another_process_makes_the_same_features():
 import sys; import numpy as np; from recognition.features.made_up import MadeUpFilms
 sys.stdout.write(MadeUpFilms({NAME!r}).film(2).numpy().tobytes().hex())
 """
-    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    told = run_script("-c", code, cwd=ROOT)
     assert told.stdout == MadeUpFilms(NAME).film(2).numpy().tobytes().hex()
 
 

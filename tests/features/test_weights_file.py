@@ -2,14 +2,12 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, run_script
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -102,7 +100,7 @@ def test_equal_weights_give_equal_bytes_in_another_process(written):
         "write_backbone(sys.argv[1], state(), EYE)"
     )
     other = written.with_name("other.safetensors")
-    subprocess.run([sys.executable, "-c", code, str(other)], cwd=ROOT, check=True, env={"PYTHONPATH": str(ROOT)})
+    assert run_script("-c", code, other, cwd=ROOT).returncode == 0
     assert other.read_bytes() == written.read_bytes()
 
 

@@ -61,8 +61,7 @@ def test_process_that_waits_in_a_library_ends_when_another_is_lost(other: str, s
         "companions.watch([Popen(['sh', '-c', sys.argv[1]]), Popen(['sleep', '60'])])\n"
         "ctypes.CDLL(None).sleep(60)"
     )
-    command = [sys.executable, "-c", code, other]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    result = run_script("-c", code, other, cwd=ROOT, timeout=50)
     assert result.returncode == status
     assert result.stderr.startswith(told)
     assert len(result.stderr.splitlines()) == bool(told)
@@ -89,5 +88,5 @@ def test_processes_end_in_silence_with_the_first():
         "import sys; from subprocess import Popen; from recognition.training import companions\n"
         "companions.watch([Popen(['sleep', '60'])]); sys.exit(75)"
     )
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=50)
+    result = run_script("-c", code, cwd=ROOT, timeout=50)
     assert (result.returncode, result.stderr) == (75, "")
