@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 IMPORTED = (  # by one script or another; nothing here starts a thread, which a fork would lose
-    *("av", "cv2", "matplotlib.pyplot", "scipy.stats", "models.vision", "recognition.training.session"),
+    *("av", "cv2", "yt_dlp", "matplotlib.pyplot", "scipy.stats", "models.vision", "recognition.training.session"),
     *("recognition.training.episode_task", "recognition.features.extraction", "recognition.evaluation.one_run"),
     *("recognition.evaluation.report", "recognition.episodes.drawing", "recognition.films.shots"),
     *("backbones.classification_task", "backbones.pretraining_task", "backbones.loader"),

@@ -18,7 +18,7 @@ import av
 import numpy as np
 import pytest
 import yt_dlp
-from conftest import ROOT
+from conftest import ROOT, run_script
 from yt_dlp.utils import DownloadError
 
 from recognition.common.files import sha256
@@ -100,7 +100,7 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=60)
+    return run_script("download_videos.py", *arguments, cwd=Path.cwd(), timeout=60)
 
 
 def films_of(num: int) -> list[Film]:
@@ -500,8 +500,7 @@ def test_wrong_argument_ends_in_one_line_and_status_2(tmp_path, option, value):
     (tmp_path / "list.csv").write_text(HEAD + FILM)
     (tmp_path / "LICENSE").write_text("a file where a folder should be")
     (tmp_path / "sfd.csv").write_text("no cookies here\n")
-    line = command("--list", "list.csv", option, value)
-    result = subprocess.run(line, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    result = run_script("download_videos.py", "--list", "list.csv", option, value, cwd=tmp_path, timeout=60)
     assert result.returncode == 2
     assert option in result.stderr or value in result.stderr
     assert result.stderr.count("\n") == 1
