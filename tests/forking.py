@@ -1,8 +1,11 @@
 """Scripts in processes of their own that need not import torch first, which takes seconds: a process that has
-imported all forks them. They are children of the process that asks, and end as any Python does."""
+imported all forks them. They are children of the process that asks, and end as Python does but for its modules."""
 
+import atexit
+import contextlib
 import ctypes
 import functools
+import gc
 import importlib
 import json
 import os
@@ -10,13 +13,14 @@ import runpy
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 IMPORTED = (  # by one script or another; nothing here starts a thread, which a fork would lose
-    *("av", "cv2", "yt_dlp", "matplotlib.pyplot", "scipy.stats", "models.vision", "recognition.training.session"),
-    *("recognition.training.episode_task", "recognition.features.extraction", "recognition.evaluation.one_run"),
-    *("recognition.evaluation.report", "recognition.episodes.drawing", "recognition.films.shots"),
+    *("av", "cv2", "yt_dlp", "matplotlib.pyplot", "scipy.stats", "models.vision", "recognition.films.shots"),
+    *("recognition.training.session", "recognition.training.provenance", "recognition.training.episode_task"),
+    *("recognition.features.extraction", "recognition.evaluation.one_run", "recognition.evaluation.report"),
     *("backbones.classification_task", "backbones.pretraining_task", "backbones.loader"),
 )
 PR_SET_CHILD_SUBREAPER = 36  # of Linux's <sys/prctl.h>
@@ -97,7 +101,25 @@ def _be(script: dict) -> None:
         runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 
+def _status_of(script: dict) -> int:
+    try:
+        _be(script)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else print(end, file=sys.stderr) or 1
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
     for module in IMPORTED:
         importlib.import_module(module)
-    _be(_next_script(socket.socket(fileno=int(sys.argv[1]))))
+    gc.freeze()  # a collection would write to every page, and so copy it for each process
+    script = _next_script(socket.socket(fileno=int(sys.argv[1])))
+    status = _status_of(script)
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError):  # nobody reads any more
+        sys.stdout.flush()
+    os._exit(status)  # taking every module apart would copy all pages too: seconds
