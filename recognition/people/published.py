@@ -93,7 +93,7 @@ def crowd_of(name: str, people: Sequence[Published]) -> Crowd:
     num_probes = max(len(person.answer) for person in people)
 
     def rows(field: str, missing: float, kind: type) -> np.ndarray:
-        array = np.full((len(people), num_probes), missing, kind)
+        array: np.ndarray = np.full((len(people), num_probes), missing, kind)
         for row, person in zip(array, people, strict=True):
             row[: len(person.answer)] = getattr(person, field)
         return array
