@@ -107,7 +107,7 @@ def render(
             if clip_kind is not None:
                 words += f", {CLIP_KINDS[clip_kind[clip]].replace('_', ' ')}"
             frames = np.arange(start, end, subsample)
-            durations = _seconds_shown(times[video], frames, subsample)
+            durations = seconds_shown(times[video], frames, subsample)
             for picture, duration_s in zip(films.pictures(video, frames), durations.tolist(), strict=True):
                 yield label(picture, words), duration_s
         for number, ((video, frame), code) in enumerate(zip(probes.tolist(), kind.tolist(), strict=True)):
@@ -170,7 +170,7 @@ def write_video(path: str | Path, pictures: Iterable[tuple[np.ndarray, float]]) 
     return clock_s
 
 
-def _seconds_shown(times: np.ndarray, frames: np.ndarray, subsample: int) -> np.ndarray:
+def seconds_shown(times: np.ndarray, frames: np.ndarray, subsample: int) -> np.ndarray:
     """How long frames of a film are seen if the next one is `subsample` frames later: times of all its frames
     (num_frames,), frames (n,) to (n,) seconds. Beyond its end the film goes on at its mean rate."""
     gap_s = (times[-1] - times[0]) / max(1, len(times) - 1) or 1 / 25

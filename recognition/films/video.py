@@ -123,7 +123,7 @@ def decode(path: str | Path, threads: int = 1, short_side: int | None = None) ->
         raise DecodeError(f"ends after {end_s:.1f} s of {declared_s:.1f} s")
 
 
-def read_frames(path: str | Path, times_s: Sequence[float]) -> list[np.ndarray]:
+def read_frames(path: str | Path, times_s: Sequence[float], short_side: int | None = None) -> list[np.ndarray]:
     """Read single frames by the times that `decode` gives them: its images (H, W, 3) uint8 RGB, in the order asked for.
 
     Times may come in any order and more than once. One pass decodes from the key frame before the earliest to the
@@ -133,10 +133,10 @@ def read_frames(path: str | Path, times_s: Sequence[float]) -> list[np.ndarray]:
     Raises DecodeError where the film has no frame at one of these times or cannot be read that far.
     """
     wanted = set(times_s)
-    images = _seek_frames(path, wanted) if wanted else {}
+    images = _seek_frames(path, wanted, short_side) if wanted else {}
     if len(images) < len(wanted):
         images = {}
-        for image, time_s in decode(path):
+        for image, time_s in decode(path, short_side=short_side):
             if time_s in wanted:
                 images[time_s] = image
                 if len(images) == len(wanted):
@@ -146,14 +146,14 @@ def read_frames(path: str | Path, times_s: Sequence[float]) -> list[np.ndarray]:
     return [images[time_s] for time_s in times_s]
 
 
-def _seek_frames(path: str | Path, wanted: set[float]) -> dict[float, np.ndarray]:
+def _seek_frames(path: str | Path, wanted: set[float], short_side: int | None) -> dict[float, np.ndarray]:
     """Images by their times in seconds; not all, or none, where seeking may find others than `decode` would."""
     images: dict[float, np.ndarray] = {}
     first_s, last_s, before_s = min(wanted), max(wanted), -math.inf
     try:
         with _open(path) as container:
             stream = picture_stream(container)
-            maker = PictureMaker(stream)
+            maker = PictureMaker(stream, short_side)
             stream.thread_type = "NONE"
             stream.codec_context.options = {"err_detect": "explode"}
             if (delay := _longest_delay(container, stream, last_s)) is None:
