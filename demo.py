@@ -100,7 +100,24 @@ def main() -> None:
     command("evaluate.py", *map(str, trained), "--audit", f"--videos={videos}", *episodes)
     index, episode = features / f"test_indices{suffix}.h5", folder / "episode.mp4"
     command("recognition.render", *(str(index), f"--run={trained[0]}", f"--videos={videos}", f"--output={episode}"))
+    experiment = export(index, videos, folder / "experiment")
     print("\n" + "\n".join(summary(trained, episode)))
+    if experiment:
+        print(f"{'the same episode for people':33}   {(experiment / 'index.html').resolve()}")
+
+
+def export(index: Path, videos: Path, experiment: Path) -> Path | None:
+    """Export the first test episode for people, unless that is done; None, and a line, where jsPsych cannot be had."""
+    from recognition.people.jspsych import can_install
+
+    if not experiment.is_dir():
+        if not can_install():
+            print("\nNo experiment for people is exported: npm, which installs jsPsych, is not on this machine.")
+            return None
+        words = "export", str(index), f"--videos={videos}", f"--output={experiment}", "--size=480x270"
+        if command("recognition.participants", *words, allow=1).returncode:  # npm may find no way to its registry
+            return None
+    return experiment
 
 
 def summary(runs: list[Path], episode: Path) -> list[str]:
