@@ -1,8 +1,9 @@
 """Synthetic films of actions, which frames without their order do not tell: tasks that a network learns on a CPU.
 
-"ten": actions that a mirror does not change, for learning without labels. A film is two takes of 32 frames; object,
-background, light, place and size are drawn anew for each, so that two clips of a film share the action more surely than
-the look. What decides whether a network learns in minutes is that backgrounds are plain, and darker than objects.
+"ten": actions that a mirror does not change, for learning without labels. A film is two takes of 32 frames. Object,
+background, light, place and size are drawn anew for each, but the object moves alike in both, so that two clips of a
+film share how something moves and not its look. What decides whether a network learns in minutes is that backgrounds
+are plain, and darker than objects, and that movements are fast.
 
 "eight": four pairs, each action the other one's reversal, for learning with labels. Place, size and angle in the middle
 of a film are drawn alike for all, so that the middle frame says nothing, and frames without order no more than which
@@ -13,9 +14,9 @@ Shapes: T frames, 64 x 64 pixels; coordinates are x to the right, y down.
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -34,6 +35,7 @@ SIDE, FPS = 64, 15
 NUM_FRAMES: dict[Kind, int] = {"ten": 64, "eight": 24}
 TAKE = 32  # frames of one take of "ten"
 SUBPIXEL = 4  # bits
+TINT = 0.3  # how far the channels of a colour of "ten" differ from its grey, as a share
 QUIET = 8.0  # deviation of the backgrounds of "eight"
 
 
@@ -66,23 +68,32 @@ def draw_action(kind: Kind, action: str, rng: np.random.Generator, num_frames: i
     num_frames = num_frames or NUM_FRAMES[kind]
     if kind == "eight":
         return _quiet_film(action, num_frames, rng)
-    return np.concatenate([_take(action, min(TAKE, num_frames - at), rng) for at in range(0, num_frames, TAKE)])
+    movement = Movement(rng.choice([-1, 1]), rng.uniform(1.5, 2.0), rng.uniform(0, 2 * math.pi))
+    lengths = [min(TAKE, num_frames - at) for at in range(0, num_frames, TAKE)]
+    return np.concatenate([_take(_motion_of_ten(action, length, movement), rng) for length in lengths])
 
 
-def _take(action: str, num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """One take of "ten"."""
+class Movement(NamedTuple):
+    """How an action is done in a film."""
+
+    side: int  # -1 or 1; what has a side has either, so that mirrored films are as likely as others
+    pace: float
+    phase: float  # radians
+
+
+def _take(motion: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """One take of "ten", of an object with that motion."""
     outline = list(OUTLINES.values())[rng.integers(len(OUTLINES))]
-    # Nearly grey: colours that differ from take to take would tell two clips of one by a look at any frame.
-    levels = rng.uniform(0.05, 0.35), *rng.permutation([rng.uniform(0.5, 0.6), rng.uniform(0.7, 1.0)])
-    background, body, mark = (255 * level * rng.uniform(0.9, 1.1, 3) for level in levels)
-    place, size, angle = rng.uniform(25, 39, 2), rng.uniform(8, 12), rng.uniform(0, 2 * math.pi)
+    levels = rng.uniform(0.05, 0.25), *rng.permutation([rng.uniform(0.5, 0.6), rng.uniform(0.7, 1.0)])
+    background, body, mark = (255 * level * rng.uniform(1 - TINT, 1 + TINT, 3) for level in levels)
+    place, size, angle = rng.uniform(22, 42, 2), rng.uniform(8, 16), rng.uniform(0, 2 * math.pi)
     slope = rng.uniform(-0.15, 0.15, 2)  # of the light, from one side of the picture to the other
     across = np.linspace(-0.5, 0.5, SIDE)
     light = 1 + slope[0] * across[None, :, None] + slope[1] * across[:, None, None]
     # Off its middle, so that turning shows whatever the outline is.
     spot = 0.35 * OUTLINES["disc"] + (0.5, 0)
     frames = []
-    for x, y, larger, turned in zip(*_motion_of_ten(action, num_frames, rng), strict=True):
+    for x, y, larger, turned in zip(*motion, strict=True):
         image = np.full((SIDE, SIDE, 3), background.round(), np.uint8)
         for shape, colour in ((outline, body), (spot, mark)):
             _fill(image, shape, colour, np.add(place, (x, y)), size * larger, angle + turned)
@@ -90,26 +101,23 @@ def _take(action: str, num_frames: int, rng: np.random.Generator) -> np.ndarray:
     return np.stack(frames).round().clip(0, 255).astype(np.uint8)
 
 
-def _motion_of_ten(action: str, num_frames: int, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-    """Where the object is in each frame, (T,) each: x and y from its place in pixels, times its size, radians.
-
-    What has a side has either, so that mirrored films are as likely as others.
-    """
+def _motion_of_ten(action: str, num_frames: int, movement: Movement) -> tuple[np.ndarray, ...]:
+    """Where the object is in each frame, (T,) each: x and y from its place in pixels, times its size, radians."""
     t = np.arange(num_frames) - (num_frames - 1) / 2
-    side, pace, phase = rng.choice([-1, 1]), rng.uniform(0.8, 1.25), rng.uniform(0, 2 * math.pi)
+    side, pace, phase = movement
     shift, turn = pace * t, 2 * math.pi * pace * t
     still, same = np.zeros(num_frames), np.ones(num_frames)
     motions = {
         "slide": (side * shift, still, same, still),
         "rise": (still, -shift, same, still),
         "fall": (still, shift, same, still),
-        "grow": (still, still, np.exp(0.035 * shift), still),
-        "shrink": (still, still, np.exp(-0.035 * shift), still),
+        "grow": (still, still, np.exp(0.025 * shift), still),
+        "shrink": (still, still, np.exp(-0.025 * shift), still),
         "spin": (still, still, same, side * turn / 36),
-        "shake": (4.5 * np.sin(turn / 7 + phase), still, same, still),
+        "shake": (4.5 * np.sin(turn / 11 + phase), still, same, still),
         "bounce": (still, 7 - 14 * np.abs(np.sin(turn / 24 + phase)), same, still),
         "circle": (10 * np.cos(side * turn / 24 + phase), 10 * np.sin(side * turn / 24 + phase), same, still),
-        "pulse": (still, still, 1 + 0.35 * np.sin(turn / 10 + phase), still),
+        "pulse": (still, still, 1 + 0.35 * np.sin(turn / 14 + phase), still),
     }
     return motions[action]
 
