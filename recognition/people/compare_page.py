@@ -16,6 +16,7 @@ from recognition.evaluation.scores import without_nan
 from recognition.people.agreement import NUM_SPLITS, Probes, agreement, mean_answers
 from recognition.people.compare_figure import FORMATS, KIND_LABELS, panel_figures, write_figure
 from recognition.people.crowd import Crowd
+from recognition.people.crowd_scores import cell
 from recognition.people.published_figures import published_figures
 from recognition.people.side_by_side import SCORES, Estimate, ScoredRun, Shown, model_rows, people_row
 from recognition.training.runs import Run
@@ -226,5 +227,5 @@ def _csv(lines: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({name: cell(value) for name, value in line.items()} for line in lines)
     return text.getvalue()

@@ -21,6 +21,7 @@ from recognition.people.crowd import GRADES, SCORES, Crowd
 EVALUATION_FILE = "evaluation.json"
 UNBOUNDED = ("d_prime", "criterion", "slope", "intercept", "median_rt_s")  # the others are shares
 LEAST_PROBES = 10  # of a person, for a d' of their own: of fewer it says more of its correction than of memory
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a text is a formula to spreadsheets
 TABLES = {  # of `retention`: what tells the rows apart, and the scores
     "by_lag": ("lag_frames_from", ("hit_rate", "d_prime")),
     "by_serial_position": ("position_from", ("hit_rate", "d_prime")),
@@ -63,7 +64,7 @@ def describe_crowd(crowd: Crowd, evaluations: Sequence[Mapping[str, Any]] = ()) 
         name: mean_rows([evaluation["retention"][name] for evaluation in evaluations], key, scores)
         for name, (key, scores) in TABLES.items()
     }
-    if not evaluations:
+    if not evaluations and crowd.index_sha256 is None:  # else its answers may be in another order than they were asked
         tables = [_by_probe_order(crowd.answer[k], crowd.is_old[k]) for k in np.flatnonzero(crowd.is_counted)]
         told["retention"]["by_probe_order"] = mean_rows(tables, *TABLES["by_probe_order"])
     return without_nan(told)
@@ -88,6 +89,11 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
     if not is_whole:
         raise InputError(f"{path}: not an evaluation of people; remove it, or read their sessions anew")
     return told
+
+
+def cell(value: Any) -> Any:
+    """A value for a table: no text that a spreadsheet would compute."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def mean_of(name: str, values: Iterable[float | None]) -> dict[str, Any]:

@@ -10,14 +10,11 @@ Practice is taken from an episode that is not exported. Copyright of the films a
 are yours to see to. jsPsych is installed by npm into a cache folder, once, or taken from the folder of --jspsych.
 """
 
-import json
-import os
 import re
 import shutil
 import sys
 import time
 from argparse import ArgumentTypeError, Namespace
-from contextlib import closing
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
@@ -35,10 +32,6 @@ from recognition.common.command_line import (
 if TYPE_CHECKING:
     from recognition.episodes.index_file import EpisodeIndex
     from recognition.people.experiment import Planned, Planner
-    from recognition.people.key import Key
-
-NO_PAGE = ("package.json", "package-lock.json", "text.json")  # of the folder browser/
-STARTED_S = 1_000_000_000  # the time of all files: when each was made would tell something
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -102,6 +95,7 @@ def main(args: Namespace) -> None:
     from recognition.episodes.index_file import read_index
     from recognition.episodes.rendering import Films
     from recognition.people.experiment import Planner
+    from recognition.people.experiment_files import key_of, make_all, write_page
     from recognition.people.jspsych import copy_library
     from recognition.people.key import write_key
     from recognition.people.words import read_words
@@ -124,6 +118,7 @@ def main(args: Namespace) -> None:
     planner = Planner(index, films, subsample if args.frames == "studied" else 1, args.probe_format)
     planned = plan(planner, index, args)
     tell_colours(planned, films)
+    tell_unseen(planned, subsample if args.frames == "studied" else 1)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     part = Path(mkdtemp(dir=args.output.parent, prefix=f".{args.output.name}.", suffix=".part"))
     try:
@@ -133,14 +128,19 @@ def main(args: Namespace) -> None:
         key = key_of(planned, part, args)
         write_page(part, key, words, args)
         write_key(key_file, key)
-        part.rename(args.output)
+        try:
+            part.rename(args.output)
+        except BaseException:
+            key_file.unlink()
+            raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
     size = sum(path.stat().st_size for path in args.output.rglob("*") if path.is_file())
     clips, probes = (sum(len(one.episode[name]) for one in planned.values()) for name in ("clips", "probes"))
     print(
-        f"{args.output}: {len(args.episodes)} episodes with practice {'' if 'practice' in planned else 'left out '}"
-        f"({clips} clips, {probes} pictures), {size / 1e6:.0f} MB, in {time.perf_counter() - began:.0f} s"
+        f"{args.output}: {counted(len(args.episodes), 'episode')}{' and practice' if 'practice' in planned else ''} "
+        f"({counted(clips, 'clip')}, {counted(probes, 'picture')}), {size / 1e6:.0f} MB, "
+        f"in {time.perf_counter() - began:.0f} s"
     )
     print(f"{key_file}: the key to its answers; keep it where no participant can read it")
 
@@ -149,7 +149,8 @@ def plan(planner: "Planner", index: "EpisodeIndex", args: Namespace) -> dict[str
     """All episodes by name, the practice among them unless it is left out."""
     import numpy as np
 
-    from recognition.people.experiment import draw_checks, read_questions
+    from recognition.people.experiment import draw_checks
+    from recognition.people.questions import read_questions
 
     planned = {}
     if not args.no_practice:
@@ -199,92 +200,25 @@ def tell_colours(planned: dict[str, "Planned"], films: Any) -> None:
             print(f"{films.path(video)} {what}", file=sys.stderr)
 
 
-def make_all(planned: dict[str, "Planned"], part: Path, films: Any, args: Namespace) -> None:
-    """Write all clips and pictures below a folder."""
-    from tqdm import tqdm
-
-    from recognition.common.workers import done_by_workers
-    from recognition.people.stimuli import Studio
-
-    items = [item for one in planned.values() for item in one.items]
-    for folder in {part / item.file.parent for item in items}:
-        folder.mkdir(parents=True, exist_ok=True)
-    studio = Studio(films, args.size)
-
-    def work(task: int) -> Any:
-        try:
-            studio.make(items[task], part)
-        except (InputError, OSError) as error:
-            yield f"{items[task].file}: {error}" if isinstance(error, OSError) else str(error)
-        else:
-            yield None
-
-    num_workers = (os.cpu_count() or 1) if args.workers is None else args.workers
-    made = done_by_workers(
-        work,
-        [item.file.as_posix() for item in items],
-        min(num_workers, len(items)),
-        f"lower --workers ({num_workers})",
-        lambda task, how: f"{items[task].file}: {how}",
-    )
-    with closing(made), tqdm(made, total=len(items), unit="file", leave=False) as bar:
-        for reason in bar:
-            if reason is not None:
-                raise InputError(reason)
+def tell_unseen(planned: dict[str, "Planned"], step: int) -> None:
+    """Say how many old probes are frames that no clip shows, where clips show every `step`-th frame."""
+    episodes = [one.episode for name, one in planned.items() if name != "practice"]
+    old = [(episode, probe) for episode in episodes for probe in episode["probes"] if probe["is_old"]]
+    unseen = 0
+    for episode, probe in old:
+        rows = episode["clips"][probe["clip"]]["rows"]
+        unseen += not any(
+            video == probe["video_id"] and start <= probe["frame"] < end and (probe["frame"] - start) % step == 0
+            for video, start, end in rows
+        )
+    if unseen:
+        print(f"{unseen} of {counted(len(old), 'old probe')} lie between the frames that models study, and are never "
+              "shown in a clip; --frames all shows them", file=sys.stderr)  # fmt: skip
 
 
-def key_of(planned: dict[str, "Planned"], part: Path, args: Namespace) -> "Key":
-    """The key of what was made."""
-    from recognition.common.files import sha256
-    from recognition.people.key import Key
-
-    for one in planned.values():
-        for row in (*one.episode["clips"], *one.episode["probes"]):
-            row["sha256"] = sha256(part / row["file"])
-    empty: dict[str, Any] = {"clips": [], "probes": [], "pairs": [], "checks": [], "questions": []}
-    practice = planned["practice"].episode if "practice" in planned else empty
-    episodes = {name: one.episode for name, one in planned.items() if name != "practice"}
-    settings = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(args).items()
-        if name not in ("command", "output", "workers")
-    }
-    return Key(str(args.index), sha256(args.index), json.loads(json.dumps(settings)), practice, episodes)
-
-
-def write_page(part: Path, key: "Key", words: dict[str, Any], args: Namespace) -> None:
-    """Write the page and what it is told, and let all files be of one time."""
-    import numpy as np
-
-    from recognition.people.experiment import draw_orders, page_episode
-    from recognition.people.jspsych import BROWSER
-    from recognition.people.key import FORMAT_VERSION
-
-    for path in sorted(BROWSER.iterdir()):
-        if path.is_file() and path.name not in NO_PAGE and not path.name.startswith("."):
-            shutil.copyfile(path, part / path.name)
-    names = ("cross_s", "probe_cross_s", "picture_s", "pair_s", "answer_s", "check_s", "break_every", "input", "scale")
-    settings = {name: getattr(args, name) for name in (*names, "frames", "save", "end_url")}
-    settings |= {"width": args.size[0], "height": args.size[1]}
-    settings |= {"attention_checks": not args.no_checks, "order_task": args.order_task, "orders": args.orders}
-    episodes = {}
-    for name, episode in key.episodes.items():
-        rng = np.random.default_rng((args.seed, int(name), 1))
-        orders = draw_orders(len(episode["probes"]), args.orders, rng) if args.orders > 1 else None
-        episodes[name] = page_episode(episode, orders)
-    told = {
-        "format_version": FORMAT_VERSION,
-        "experiment": key.experiment,
-        "settings": settings,
-        "text": words,
-        "practice": page_episode(key.practice, None, tells=True),
-        "episodes": episodes,
-    }
-    script = f"const EXPERIMENT = {json.dumps(told, allow_nan=False)};\n"  # in ASCII: all else is escaped
-    (part / "timeline.js").write_text(script, encoding="ascii")
-    for path in part.rglob("*"):
-        os.utime(path, (STARTED_S, STARTED_S))
-    part.chmod(0o755)  # mkdtemp's are for its user alone, and web servers are others
+def counted(number: int, what: str) -> str:
+    """A number of things, in words."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def episode_numbers(text: str) -> list[int]:

@@ -15,7 +15,7 @@ from recognition.common.command_line import InputError
 from recognition.common.files import is_there, written_whole
 from recognition.evaluation.scores import describe_answers, without_nan
 from recognition.people.crowd import ANSWERS_FILE, PEOPLE_FILE, SCORES, TYPES, Crowd, is_crowd, write_crowd
-from recognition.people.crowd_scores import EVALUATION_FILE, describe_crowd, write_evaluation
+from recognition.people.crowd_scores import EVALUATION_FILE, cell, describe_crowd, write_evaluation
 from recognition.people.key import Key
 from recognition.people.key_episodes import key_dataset, subsample_of
 from recognition.people.people_page import REPORT_FILE, write_page
@@ -24,7 +24,6 @@ from recognition.people.sessions import Session
 
 TABLE_FILE = "participants.csv"
 OURS = (PEOPLE_FILE, ANSWERS_FILE, EVALUATION_FILE, TABLE_FILE, REPORT_FILE)
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a text is a formula to spreadsheets
 
 
 def import_sessions(
@@ -60,13 +59,13 @@ def import_sessions(
 
 def evaluate_session(path: Path, key: Key, session: Session, subsample: int) -> dict[str, Any] | None:
     """All that evaluation.json tells of a model, of a person; None without answers to old and to new probes."""
-    dataset = key_dataset(path, key.episodes[str(session.episode)], subsample)
-    is_old, is_known = dataset.episodes.is_old[0] == 1, ~np.isnan(session.answer)
+    episode, order = key.episodes[str(session.episode)], np.argsort(session.place)  # tables tell of the order of asking
+    asked = {**episode, "probes": [episode["probes"][probe] for probe in order]}
+    dataset, answer, lag_s = key_dataset(path, asked, subsample), session.answer[order], session.lag_s[order]
+    is_old, is_known = dataset.episodes.is_old[0] == 1, ~np.isnan(answer)
     if not (is_old & is_known).any() or not (~is_old & is_known).any():
         return None
-    return without_nan(
-        describe_answers(dataset, session.answer[None], Path(), lag_s=session.lag_s[None], is_rated=True)
-    )
+    return without_nan(describe_answers(dataset, answer[None], Path(), lag_s=lag_s[None], is_rated=True))
 
 
 def crowd_of(name: str, path: Path, key: Key, sessions: Sequence[Session], persons: Sequence[dict[str, Any]]) -> Crowd:
@@ -137,10 +136,10 @@ def write_table(path: Path, crowd: Crowd, sessions: Sequence[Session]) -> None:
 
 
 def _cell(value: Any) -> Any:
-    """A value as a table takes it: whole numbers without a point, no text that a spreadsheet would compute."""
+    """A value as this table has it: whole numbers without a point."""
     if isinstance(value, float):
         return int(value) if value.is_integer() else round(value, 6)
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    return cell(value)
 
 
 def check_output(folder: Path) -> None:
