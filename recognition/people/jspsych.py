@@ -62,7 +62,7 @@ def installed() -> Path:
     with TemporaryDirectory(dir=modules.parent, prefix=".install.") as part:
         for name in MANIFESTS:
             shutil.copyfile(BROWSER / name, Path(part) / name)
-        words = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        words = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"]
         try:
             result = subprocess.run(words, cwd=part, capture_output=True, text=True, timeout=LONGEST_S)
         except subprocess.TimeoutExpired:

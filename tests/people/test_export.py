@@ -3,82 +3,32 @@
 import json
 import shutil
 import sys
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
-from colour_films import write_times
 from conftest import refusal, run_here
+from numbered_films import COLOURS, NUM_FRAMES, RATES, SUBSAMPLE, number_in, ticks, write_episodes, write_films
 
 from recognition.common.command_line import InputError
-from recognition.episodes.drawing import Episodes
-from recognition.episodes.episode_spec import PROBE_KINDS, EpisodeSpec
-from recognition.episodes.index_file import EpisodeIndex, write_index
 from recognition.films.video import decode
 from recognition.people import jspsych
 from recognition.people.key import read_key
 
-NUM_FRAMES, BITS, SUBSAMPLE = 48, 8, 3
-RATES = {"film_at_25": Fraction(25), "film_at_ntsc": Fraction(30000, 1001), "film_at_any": None}
 KINDS = ("old", "far", "mirrored", "old", "far", "brightened", "old", "other_film")
-
-
-def ticks(name: str) -> list[int]:
-    """Times of a film's frames, in 1/30000 s."""
-    if rate := RATES[name]:
-        return [round(k * 30000 / rate) for k in range(NUM_FRAMES)]
-    return np.cumsum(np.random.default_rng(3).integers(600, 3000, NUM_FRAMES)).tolist()
-
-
-def numbered(number: int, film: int) -> np.ndarray:
-    """A picture (90, 160, 3) with its frame's number in white and black fields above, its film's colour below."""
-    picture = np.zeros((90, 160, 3), np.uint8)
-    for bit in range(BITS):
-        picture[:45, 20 * bit : 20 * bit + 20] = 235 if number >> bit & 1 else 20
-    picture[45:] = COLOURS[film]
-    return picture
-
-
-COLOURS = np.array([(200, 40, 60), (40, 160, 90), (60, 70, 210)])
-
-
-def number_in(picture: np.ndarray) -> int:
-    """The number that a shown picture bears."""
-    height, width = picture.shape[:2]
-    row = picture[height // 4].astype(int).mean(-1)
-    return sum((row[round((bit + 0.5) * width / BITS)] > 128) << bit for bit in range(BITS))
 
 
 @pytest.fixture(scope="session")
 def numbered_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Films with a number in each frame, their feature files and an index of two episodes."""
     folder = tmp_path_factory.mktemp("numbered")
-    for film, name in enumerate(RATES):
-        with av.open(str(folder / f"{name}.mkv" if film == 2 else folder / f"{name}.mp4"), "w") as container:
-            stream = container.add_stream("libx264", rate=30, options={"g": "11", "crf": "8"})
-            stream.width, stream.height, stream.pix_fmt = 160, 90, "yuv444p"
-            stream.codec_context.time_base = Fraction(1, 30000)
-            for number, tick in enumerate(ticks(name)):
-                frame = av.VideoFrame.from_ndarray(numbered(number, film))
-                frame.pts, frame.time_base = tick, Fraction(1, 30000)
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-        [path] = folder.glob(f"{name}.m*")
-        write_times(folder, path)
-    study = np.array(
-        [[[0, 0, 12], [1, 36, 48], [2, 3, 15], [2, 36, 48]], [[0, 14, 26], [1, 2, 14], [2, 18, 30], [0, 28, 40]]]
-    )
+    write_films(folder)
+    study = [[[0, 0, 12], [1, 36, 48], [2, 3, 15], [2, 36, 48]], [[0, 14, 26], [1, 2, 14], [2, 18, 30], [0, 28, 40]]]
     probes = [[0, 3], [0, 44], [1, 38], [2, 14], [1, 30], [2, 5], [1, 47], [2, 33]]
     practice = [[0, 15], [0, 46], [1, 9], [2, 20], [1, 34], [2, 25], [0, 31], [2, 1]]
-    kind = np.array([[PROBE_KINDS.index(name) for name in KINDS]] * 2, np.uint8)
-    episodes = Episodes(
-        study.astype(np.int32), np.array([probes, practice], np.int32), (kind == 0).astype(np.uint8), kind
-    )
-    spec = EpisodeSpec(4, 12, 1, 4, SUBSAMPLE)
-    write_index(EpisodeIndex(folder / "test_indices.h5", episodes, list(RATES), np.full(3, NUM_FRAMES), spec), {})
+    write_episodes(folder, study, [probes, practice], KINDS)
     return folder
 
 
