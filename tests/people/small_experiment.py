@@ -1,97 +1,90 @@
-"""A small experiment folder as the export writes it, made of real clips and pictures: 3 clips, 12 probes, 2 pairs."""
+"""A small experiment as `participants export` writes it: 3 clips, 12 probes in two orders, 2 pairs."""
 
 import json
 import shutil
-import subprocess
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
-import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
+from numbered_films import write_episodes, write_films
 
-BROWSER = ROOT / "recognition/people/browser"
-PLUGINS = (
-    *("browser-check", "fullscreen", "html-button-response", "html-keyboard-response", "image-keyboard-response"),
-    *("instructions", "preload", "survey-html-form", "video-keyboard-response"),
+from recognition.common.command_line import ArgumentParser, Failure, InputError
+from recognition.people import experiment, export
+from recognition.people.experiment import page_episode
+from recognition.people.key import Key, read_key, write_key
+
+STUDY = [[[0, 0, 12], [1, 4, 16], [2, 20, 32]], [[0, 30, 42], [1, 0, 12], [2, 22, 34]]]
+KINDS = ("old", "far", "far", "old", "old", "far", "old", "far", "far", "old", "far", "old")
+PROBES = [
+    [[0, 2], [0, 20], [1, 30], [1, 5], [2, 21], [2, 40], [0, 9], [0, 25], [1, 43], [1, 14], [2, 8], [2, 30]],
+    [[0, 33], [1, 44], [0, 20], [0, 35], [1, 2], [1, 30], [1, 10], [2, 40], [0, 25], [2, 23], [1, 43], [2, 33]],
+]  # of the second episode one clip and two pictures are left to practise with
+OPTIONS = (
+    *("--cross_s=0.1", "--probe_cross_s=0.1", "--picture_s=0.3", "--pair_s=0.3", "--answer_s=1.2", "--check_s=1.2"),
+    *("--break_every=2", "--size=320x180", "--order_task=2", "--orders=2", "--scale=old_first", "--seed=1"),
 )
-FPS, CLIP_S, WIDTH, HEIGHT = 20, 0.6, 320, 180
-QUICK = {
-    **{"cross_s": 0.1, "probe_cross_s": 0.05, "picture_s": 0.3, "answer_s": 1.2, "check_s": 1.2, "pair_s": 0.3},
-    **{"feedback_s": 0.2, "break_every": 2, "input": "keys", "scale": "old_first", "frames": "all", "retry_s": 0.05},
-    **{"width": WIDTH, "height": HEIGHT},
-}
-EPISODE: dict[str, Any] = {
-    "clips": [
-        {"file": f"stimuli/0/clips/{k:03d}.mp4", "seconds": CLIP_S, "frames_total": int(FPS * CLIP_S)} for k in range(3)
-    ],
-    "probes": [{"file": f"stimuli/0/probes/{k:03d}.jpg"} for k in range(12)],
-    "checks": [{"after_clip": 1, "key": "k"}, {"after_clip": 3, "key": "m"}],
-    "questions": [{"after_clip": 2, "text": "Was <b>somebody</b> there?", "keys": ["j", "n"]}],
-    "pairs": [{"left": f"stimuli/0/pairs/{k}l.jpg", "right": f"stimuli/0/pairs/{k}r.jpg"} for k in range(2)],
-}
-PRACTICE: dict[str, Any] = {
-    "clips": [{"file": "stimuli/practice/clips/000.mp4", "seconds": CLIP_S}],
-    "probes": [{"file": f"stimuli/practice/probes/{k:03d}.jpg", "is_old": k == 0} for k in range(2)],
-}
+QUICK = {"feedback_s": 0.2, "retry_s": 0.05}  # what the page takes its time for
+QUESTION = "Was <b>somebody</b> there?"
 
 
-def write_experiment(folder: Path, library: Path, text: dict | None = None, **settings: Any) -> Path:
-    """Write the experiment; `library` is what `lib` of another is, or a folder that npm filled."""
-    shutil.copytree(BROWSER, folder, ignore=shutil.ignore_patterns("*.json"))
-    shutil.copytree(library, folder / "lib")
-    rng = np.random.default_rng(0)
-    for episode in (EPISODE, PRACTICE):
-        for clip in episode["clips"]:
-            write_clip(folder / clip["file"], rng)
-        files = [probe["file"] for probe in episode["probes"]]
-        for file in files + [pair[side] for pair in episode.get("pairs", []) for side in ("left", "right")]:
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(folder / file), blocks(rng))
-    words = json.loads((BROWSER / "text.json").read_text(encoding="utf-8")) | (text or {})
-    experiment = {
-        **{"format_version": 1, "experiment": "0123456789abcdef", "settings": QUICK | settings, "text": words},
-        **{"practice": PRACTICE, "episodes": {"0": EPISODE}},
-    }
-    (folder / "timeline.js").write_text(f"const EXPERIMENT = {json.dumps(experiment)};\n", encoding="utf-8")
+def export_small(folder: Path) -> Path:
+    """Export it; skips the test where jsPsych cannot be had."""
+    folder.mkdir()
+    write_films(folder)
+    write_episodes(folder, STUDY, PROBES, KINDS)
+    (folder / "questions.csv").write_text(f"episode,after_clip,text,answer\n0,2,{QUESTION},y\n")
+    parser = ArgumentParser()
+    export.add_arguments(parser)
+    given = ("--videos", folder, "--output", folder / "experiment", "--questions", folder / "questions.csv")
+    args = parser.parse_args([str(folder / "test_indices.h5"), *map(str, given), "--workers=0", *OPTIONS])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "CHECK_GAPS", (1, 2))  # clips from check to check
+        try:
+            export.main(args)
+        except (Failure, InputError) as error:
+            if "npm" in str(error):
+                pytest.skip(str(error))
+            raise
+    return folder / "experiment"
+
+
+def told(folder: Path) -> dict[str, Any]:
+    """What the page is told."""
+    return json.loads((folder / "timeline.js").read_text().removeprefix("const EXPERIMENT = ").removesuffix(";\n"))
+
+
+def changed_copy(source: Path, folder: Path, text: dict[str, str] | None = None, **settings: Any) -> Path:
+    """A copy with other settings and words, whose key is the same."""
+    shutil.copytree(source, folder)
+    with open(folder / "timeline.js", "a") as file:
+        for name, values in (("settings", QUICK | settings), ("text", text or {})):
+            file.write(f"Object.assign(EXPERIMENT.{name}, {json.dumps(values)});\n")
     return folder
 
 
-def blocks(rng: np.random.Generator) -> np.ndarray:
-    """A picture that differs from all others, (HEIGHT, WIDTH, 3) uint8."""
-    return rng.integers(0, 256, (9, 16, 3), np.uint8).repeat(20, 0).repeat(20, 1)
+def enlarged_copy(source: Path, folder: Path) -> Key:
+    """A copy with 90 clips and 180 probes, of files that are not there; returns its key."""
+    key = read_key(source.with_name("experiment.key.json"))
+    small, big = key.episodes["0"], {"clips": [], "probes": [], "pairs": [], "checks": [], "questions": []}
+    for k in range(30):
+        big["clips"] += [clip | {"file": clip["file"].replace("0/", f"{k}-0/")} for clip in small["clips"]]
+    for k in range(15):
+        for probe in small["probes"]:
+            clip = None if probe["clip"] is None else 3 * k + probe["clip"]
+            big["probes"].append(probe | {"file": probe["file"].replace("0/", f"{k}-0/"), "clip": clip})
+    key = Key(key.index_file, key.index_sha256, key.settings, key.practice, {"0": big})
+    shutil.copytree(source, folder)
+    page = told(source) | {"experiment": key.experiment, "episodes": {"0": page_episode(big, None)}}
+    page["settings"] |= QUICK | {"cross_s": 1, "picture_s": 1.5, "answer_s": 10, "break_every": 30}
+    (folder / "timeline.js").write_text(f"const EXPERIMENT = {json.dumps(page)};\n")
+    write_key(folder.with_name(f"{folder.name}.key.json"), key)
+    return key
 
 
-def write_clip(path: Path, rng: np.random.Generator) -> None:
-    """A clip of moving blocks."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", options={"movflags": "faststart"}) as file:
-        stream = file.add_stream("libx264", rate=FPS, options={"bf": "0", "crf": "18"})
-        stream.width, stream.height, stream.pix_fmt, stream.time_base = WIDTH, HEIGHT, "yuv420p", Fraction(1, FPS)
-        picture = blocks(rng)
-        for k in range(int(FPS * CLIP_S)):
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.roll(picture, 8 * k, 1), format="rgb24")))
-        file.mux(stream.encode())
+def place_in_study(picture: np.ndarray) -> int:
+    """The place of the clip and frame that a picture shows, among all that are studied."""
+    from numbered_films import COLOURS, number_in
 
-
-def write_library(folder: Path) -> Path:
-    """The files of jsPsych that a page needs, by npm; skips the test where there is no npm or nobody to ask."""
-    modules = folder / "node_modules"
-    packages = ["jspsych@8.3.0", *(f"@jspsych/plugin-{name}" for name in PLUGINS)]
-    if not shutil.which("npm"):
-        pytest.skip("needs npm: apt-get install npm")
-    words = ("npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", folder, *packages)
-    result = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
-    if result.returncode:
-        pytest.skip(f"npm: {result.stderr[-300:]}")
-    library = folder / "lib"
-    library.mkdir()
-    shutil.copy(modules / "jspsych/css/jspsych.css", library)
-    names = {"jspsych": "jspsych"} | {f"plugin-{name}": f"@jspsych/plugin-{name}" for name in PLUGINS}
-    for name, package in names.items():
-        text = (modules / package / "dist/index.browser.min.js").read_text(encoding="utf-8")
-        (library / f"{name}.js").write_text(text.partition("\n//# sourceMappingURL")[0], encoding="utf-8")
-    return library
+    film = int(np.abs(COLOURS - picture[-10, picture.shape[1] // 2]).sum(1).argmin())
+    return [(clip[0], frame) for clip in STUDY[0] for frame in range(*clip[1:])].index((film, number_in(picture)))
