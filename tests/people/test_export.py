@@ -1,15 +1,19 @@
 """Exported experiments: exactly the frames of the episode, in exactly their times and colours, and no answers."""
 
 import json
+import re
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
-from conftest import refusal, run_here
+from conftest import command, refusal, run_here
 from numbered_films import COLOURS, NUM_FRAMES, RATES, SUBSAMPLE, number_in, ticks, write_episodes, write_films
 
 from recognition.common.command_line import InputError
@@ -163,6 +167,43 @@ def test_missing_library_is_told_in_one_line_and_nothing_is_left(numbered_films,
     with pytest.raises(InputError, match=r"npm, which installs jsPsych, .*--jspsych"):
         jspsych.installed()
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+@pytest.mark.skipif(not shutil.which("npm"), reason="needs npm: apt-get install npm")
+def test_npm_without_a_network_is_told_in_one_line_and_nothing_is_left(numbered_films, tmp_path, monkeypatch):
+    for name, value in {"registry": "http://127.0.0.1:9", "fetch_retry_mintimeout": "10", "cache": tmp_path}.items():
+        monkeypatch.setenv(f"npm_config_{name}", str(value))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    words = ("export", "test_indices.h5", "--videos=.", f"--output={tmp_path / 'made/out'}", "--workers=0")
+    result = run_here("recognition.participants", *words, cwd=numbered_films)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert re.search(
+        r"npm could not install jsPsych \(.*ECONNREFUSED\); name a folder of it with --jspsych", result.stderr
+    )
+    assert list((tmp_path / "made").iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the part of a folder")
+def test_export_that_is_stopped_leaves_nothing(numbered_films, library, tmp_path):
+    words, environment = command("recognition.participants")
+    given = ("export", "test_indices.h5", "--videos=.", f"--jspsych={library}", f"--output={tmp_path / 'made/out'}")
+    options = {"cwd": numbered_films, "env": environment, "text": True, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*words, *given, "--workers=2", "--size=1920x1080"], **options) as process:
+        end = time.monotonic() + 60
+        while not list(tmp_path.glob("made/.out.*/stimuli/*/clips/*.mp4")):
+            assert time.monotonic() < end
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        error = process.communicate(timeout=60)[1]
+    assert "stopped by SIGTERM" in error.splitlines()[-1]
+    assert list((tmp_path / "made").iterdir()) == []
+
+
+def test_old_probes_that_no_clip_shows_are_told(numbered_films, library, tmp_path):
+    result = export(numbered_films, library, tmp_path / "out", "--frames=studied", "--no_practice")
+    assert "2 of 3 old probes lie between the frames that models study, and are never shown in a clip" in result.stderr
+    assert "1 episode (4 clips, 8 pictures)" in result.stdout
 
 
 def test_hostile_words_are_told_as_they_are(numbered_films, library, tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import uuid
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from made_up_people import as_csv, made_key, made_rows, right_grades
 
 from recognition.common.command_line import InputError
 from recognition.people.crowd import read_crowd
+from recognition.people.importing import evaluate_session
 from recognition.people.key import Key, write_key
 from recognition.people.sessions import Session, read_sessions
 
@@ -47,6 +49,44 @@ def test_what_was_pressed_is_what_is_read(tmp_path: Path, key: Key, grades: list
     np.testing.assert_array_equal(session.order_answer, [3, -3, NAN])
     assert (session.participant, session.episode, session.facts["scale"]) == ("anna", 0, scale)
     assert session.facts["browser"] == "chrome"
+
+
+def test_probes_in_another_order_are_told_apart_by_their_files(tmp_path: Path, key: Key, grades: list[float]):
+    order = [5, 2, 7, 0, 1, 6, 3, 4]
+    (tmp_path / "plain").mkdir()
+    rows = made_rows(key, "anna", [grades[probe] for probe in order])
+    for row in rows:
+        if row["part"] == "test":
+            row["file"] = key.episodes["0"]["probes"][order[row["number"]]]["file"]
+    [session] = read(tmp_path, key, json.dumps(rows))
+    np.testing.assert_array_equal(session.answer, np.array(grades, np.float32))
+    np.testing.assert_array_equal(session.place, np.argsort(order))
+    onset = [row["onset"] for row in rows if row["part"] == "test"]
+    old = [place for place, probe in enumerate(order) if key.episodes["0"]["probes"][probe]["is_old"]]
+    steps = session.lag_s[[order[place] for place in old]] + [_seen_s(key, rows, order[place]) for place in old]
+    np.testing.assert_allclose(steps, [onset[place] / 1000 for place in old], atol=1e-4)
+    told = evaluate_session(tmp_path, key, session, 2)
+    assert told is not None
+    by_order = [row["num_probes"] for row in told["retention"]["by_probe_order"]]
+    answered = ~np.isnan(np.array(grades)[order])
+    assert by_order == [int(answered[place]) for place in range(8) if answered[place]]
+    [cut] = read(tmp_path / "plain", key, json.dumps(rows[:-3]))
+    assert cut.place[order[:5]].tolist() == [0, 1, 2, 3, 4]
+    assert np.isnan(cut.answer[order[5:]]).all()
+
+
+def _seen_s(key: Key, rows: Rows, probe: int) -> float:
+    """When the clip of a probe showed its frame."""
+    told = key.episodes["0"]["probes"][probe]
+    [onset] = [row["onset"] for row in rows if (row["part"], row.get("number")) == ("study", told["clip"])]
+    return onset / 1000 + told["at_s"]
+
+
+def test_a_person_of_several_sessions_is_told(tmp_path: Path, key: Key):
+    names = {name: uuid.uuid4() for name in ("one", "two", "three")}
+    texts = [json.dumps(made_rows(key, "anna", right_grades(key), session=str(names[name]))) for name in ("one", "two")]
+    texts.append(json.dumps(made_rows(key, "ben", right_grades(key), session=str(names["three"]))))
+    assert [session.flags for session in read(tmp_path, key, *texts)] == [["one of 2 sessions of anna"]] * 2 + [[]]
 
 
 def test_lags_are_measured_from_the_frame_in_its_clip(tmp_path: Path, key: Key, grades: list[float]):
@@ -175,6 +215,15 @@ BAD = {
     "with an answer without its time": (lambda rows: changed(rows, "test", 1, rt=None), "without its time"),
     "with times that run back": (lambda rows: changed(rows, "test", 1, onset=7), "begins before the one before"),
     "with frames beyond count": (lambda rows: changed(rows, "study", 0, frames_total=1e12), "frames_total"),
+    "with a picture twice": (
+        lambda rows: changed(rows, "test", 1, file=next(row["file"] for row in rows if row["part"] == "test")),
+        r"test row 1 shows stimuli/0/probes/000.jpg again",
+    ),
+    "with a picture of another episode": (
+        lambda rows: changed(rows, "test", 1, file="stimuli/1/probes/001.jpg"),
+        "which the key does not have in episode 0",
+    ),
+    "without its pictures": (lambda rows: changed(rows, "test", 1, file=None), "test row 1 shows None"),
     "with other pictures": (lambda rows: changed(rows, "test", 1, file="stimuli/x.jpg"), "shows 'stimuli/x.jpg'"),
     "with another check": (lambda rows: changed(rows, "check", 1, expected="a"), "a check wants 'a'"),
     "of an unknown episode": (lambda rows: [row | {"episode": 7} for row in rows], "episode 7 is not in the key"),
@@ -204,6 +253,10 @@ def test_two_versions_that_contradict_each_other_are_refused(tmp_path: Path, key
         read(tmp_path, key, json.dumps(rows), json.dumps(edited))
 
 
+def edited(text: str, bad: tuple) -> str:
+    return json.dumps(bad[0](json.loads(text)))
+
+
 def archive_of(name: str, text: str) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
@@ -216,6 +269,10 @@ def archive_of(name: str, text: str) -> bytes:
     [
         ("a.json", lambda text: text[: len(text) // 2], "cut off, or not JSON"),
         ("a.json", lambda text: "", "is empty"),
+        ("a.json", lambda text: edited(text, BAD["of another experiment"]), "another experiment"),
+        ("a.json", lambda text: edited(text, BAD["with a row twice"]), "is there twice"),
+        ("a.json", lambda text: edited(text, BAD["with a script as an answer"]), "none of the keys 1 to 6"),
+        ("a.json", lambda text: edited(text, BAD["with a picture twice"]), "again: it was edited"),
         ("a.json", lambda text: "{}", "an array of rows"),
         ("a.json", lambda text: "[1]", "an array of rows"),
         ("a.json", lambda text: "[" * 100_000, "cut off, or not JSON"),
