@@ -1,4 +1,4 @@
-"""People do the same task: experiments in a browser, sessions read back, people beside models.
+"""People do the same task: experiments in a browser, sessions read, people beside models.
 
   python -m recognition.participants export video-features/test_indices.h5 --episodes 0-3 --output experiment
   python -m recognition.participants export --help      what one of them does, with all its options

@@ -40,7 +40,8 @@ def describe_crowd(crowd: Crowd, evaluations: Sequence[Mapping[str, Any]] = ()) 
     persons = crowd.counted
     if not persons:
         raise InputError(
-            f"{crowd.name}: all {len(crowd.persons)} persons are left out; see participants.csv, --keep_all"
+            f"{crowd.name}: all {len(crowd.persons)} persons are left out, {crowd.persons[0]['id']} as "
+            f"{crowd.persons[0]['left_out']}; --keep_all keeps those who can be scored"
         )
     told: dict[str, Any] = {
         "model": "people",

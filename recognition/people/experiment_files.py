@@ -6,6 +6,7 @@ import shutil
 from argparse import Namespace
 from contextlib import closing
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,38 @@ from recognition.common.files import sha256
 from recognition.common.workers import done_by_workers
 from recognition.episodes.rendering import Films
 from recognition.people.experiment import Planned, draw_orders, page_episode
-from recognition.people.jspsych import BROWSER
-from recognition.people.key import FORMAT_VERSION, Key
+from recognition.people.jspsych import BROWSER, copy_library
+from recognition.people.key import FORMAT_VERSION, Key, write_key
 from recognition.people.stimuli import Studio
 
 NO_PAGE = ("package.json", "package-lock.json", "text.json")  # of the folder browser/
 STARTED_S = 1_000_000_000  # the time of all files: when each was made would tell something
+
+
+def key_file_of(experiment: Path) -> Path:
+    """Where the key of an experiment lies: beside its folder."""
+    return experiment.with_name(f"{experiment.name}.key.json")
+
+
+def write_experiment(planned: dict[str, Planned], films: Films, words: dict[str, Any], args: Namespace) -> None:
+    """Write the folder --output and its key, both or none."""
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    part, key_file = Path(mkdtemp(dir=args.output.parent, prefix=f".{args.output.name}.", suffix=".part")), None
+    try:
+        (part / "lib").mkdir()
+        copy_library(part / "lib", args.jspsych)
+        make_all(planned, part, films, args)
+        key = key_of(planned, part, args)
+        write_page(part, key, words, args)
+        key_file = key_file_of(args.output)
+        write_key(key_file, key)
+        part.rename(args.output)
+    except BaseException:
+        if key_file is not None:
+            key_file.unlink(missing_ok=True)
+        raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def make_all(planned: dict[str, Planned], part: Path, films: Films, args: Namespace) -> None:

@@ -11,12 +11,10 @@ are yours to see to. jsPsych is installed by npm into a cache folder, once, or t
 """
 
 import re
-import shutil
 import sys
 import time
 from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -32,6 +30,15 @@ from recognition.common.command_line import (
 if TYPE_CHECKING:
     from recognition.episodes.index_file import EpisodeIndex
     from recognition.people.experiment import Planned, Planner
+
+TIMES = (  # options in seconds
+    ("cross_s", 1.0, "cross before a clip"),
+    ("probe_cross_s", 0.5, "cross before a picture"),
+    ("picture_s", 1.5, "a picture is shown"),
+    ("pair_s", 2.0, "a pair of pictures is shown"),
+    ("answer_s", 10.0, "to answer, from the picture's onset"),
+    ("check_s", 5.0, "to press the key of a check"),
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -69,14 +76,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--scale", choices=["drawn", "old_first", "new_first"], default="drawn", help="what the key 1 means"
     )
-    for name, default, text in (
-        ("cross_s", 1.0, "cross before a clip"),
-        ("probe_cross_s", 0.5, "cross before a picture"),
-        ("picture_s", 1.5, "a picture is shown"),
-        ("pair_s", 2.0, "a pair of pictures is shown"),
-        ("answer_s", 10.0, "to answer, from the picture's onset"),
-        ("check_s", 5.0, "to press the key of a check"),
-    ):
+    for name, default, text in TIMES:
         parser.add_argument(
             f"--{name}", type=number_between(0.1, 600), default=default, metavar="S", help=f"seconds: {text}"
         )
@@ -95,20 +95,20 @@ def main(args: Namespace) -> None:
     from recognition.episodes.index_file import read_index
     from recognition.episodes.rendering import Films
     from recognition.people.experiment import Planner
-    from recognition.people.experiment_files import key_of, make_all, write_page
-    from recognition.people.jspsych import copy_library
-    from recognition.people.key import write_key
+    from recognition.people.experiment_files import key_file_of, write_experiment
     from recognition.people.words import read_words
 
     began = time.perf_counter()
-    key_file = args.output.with_name(f"{args.output.name}.key.json")
+    key_file = key_file_of(args.output)
     as_folder(args.output.parent)
     for path in (args.output, key_file):
         if is_there(path):
             raise InputError(f"{path} is there; name another --output, or remove it if nobody's answers need it")
     index = read_index(args.index)
     if max(args.episodes) >= len(index):
-        raise InputError(f"--episodes {max(args.episodes)}: {args.index} has {len(index)} episodes, counted from 0")
+        raise InputError(
+            f"--episodes {max(args.episodes)}: {args.index} has {counted(len(index), 'episode')}, counted from 0"
+        )
     words = read_words(args.text, args.consent)
     subsample = args.subsample or (index.spec.subsample if index.spec else None)
     if subsample is None:
@@ -119,22 +119,7 @@ def main(args: Namespace) -> None:
     planned = plan(planner, index, args)
     tell_colours(planned, films)
     tell_unseen(planned, subsample if args.frames == "studied" else 1)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(mkdtemp(dir=args.output.parent, prefix=f".{args.output.name}.", suffix=".part"))
-    try:
-        (part / "lib").mkdir()
-        copy_library(part / "lib", args.jspsych)
-        make_all(planned, part, films, args)
-        key = key_of(planned, part, args)
-        write_page(part, key, words, args)
-        write_key(key_file, key)
-        try:
-            part.rename(args.output)
-        except BaseException:
-            key_file.unlink()
-            raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    write_experiment(planned, films, words, args)
     size = sum(path.stat().st_size for path in args.output.rglob("*") if path.is_file())
     clips, probes = (sum(len(one.episode[name]) for one in planned.values()) for name in ("clips", "probes"))
     print(

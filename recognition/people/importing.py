@@ -138,7 +138,7 @@ def write_table(path: Path, crowd: Crowd, sessions: Sequence[Session]) -> None:
 def _cell(value: Any) -> Any:
     """A value as this table has it: whole numbers without a point."""
     if isinstance(value, float):
-        return int(value) if value.is_integer() else round(value, 6)
+        return int(value) if value.is_integer() else round(value, 6) + 0.0  # no -0.0
     return cell(value)
 
 
