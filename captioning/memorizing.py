@@ -122,7 +122,7 @@ class MemorizingMapper(nn.Module):
         waiting = list(memories)
         for layer in self.layers:
             if isinstance(layer, KNNMemory):
-                x = layer.step(x, waiting.pop(0))
+                x = layer.step_of_segment(x, waiting.pop(0))
             elif waiting or is_read:
                 x = layer(x, bias)
         return x[:, -num_constants:]

@@ -62,12 +62,12 @@ class Bloom(Mixer):
         """One segment; the state is each unit's largest margin so far, (B, N)."""
         margins = self._margins(x)
         unread, margins = margins.split([x.shape[1] - num_last, num_last], 1)
-        state = _largest(self._nothing(x) if state is None else state, unread)
+        state = _largest(self.start(len(x)) if state is None else state, unread)
         passed = torch.cat([state[:, None], margins], 1).cummax(1).values  # (B, 1 + R, N)
         return self._tell(margins, passed[:, :-1]), passed[:, -1].clone()  # a view would keep all of them
 
     def study(self, x: Tensor, ends: Sequence[int], is_read: bool = True) -> tuple[Tensor | None, list[Tensor]]:
-        state, states, start = self._nothing(x), [], 0
+        state, states, start = self.start(len(x)), [], 0
         for end in ends:
             for segment in x[:, start:end].split(self.segment, 1):
                 if torch.is_grad_enabled() and x.shape[1] > self.segment:  # keeps the frames, not all units of each
@@ -81,6 +81,14 @@ class Bloom(Mixer):
     def read(self, queries: Tensor, state: Tensor) -> Tensor:
         return self._tell(self._margins(queries), state[:, None])
 
+    def start(self, num_rows: int) -> Tensor:
+        return self.drive.weight.new_full((num_rows, self.drive.out_features), -torch.inf)
+
+    def step(self, x: Tensor, state: Tensor, is_read: bool = True) -> tuple[Tensor | None, Tensor]:
+        num_read, ends = x.shape[1] if is_read else 0, [x.shape[1]]
+        y, [state] = in_segments(at_least_float32, self._step, x, num_read, self.segment, ends, state)
+        return y if is_read else None, state
+
     def state_size(self, num_frames: int) -> int:
         """Floats kept from study to probe: one a unit."""
         return self.drive.out_features
@@ -88,11 +96,6 @@ class Bloom(Mixer):
     def _take_in(self, state: Tensor, x: Tensor) -> Tensor:
         """The state after these frames: (B, N) and (B, T, M) to (B, N)."""
         return _largest(state, self._margins(x))
-
-    def _nothing(self, x: Tensor) -> Tensor:
-        """The state before any frame."""
-        weight = self.drive.weight
-        return torch.full((len(x), len(weight)), -torch.inf, dtype=weight.dtype, device=x.device)
 
     def _margins(self, x: Tensor) -> Tensor:
         """How far each unit is above where winning begins, a constant to autograd: (B, T, M) to (B, T, N)."""

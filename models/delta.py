@@ -94,6 +94,14 @@ class Delta(Mixer):
         with torch.autocast(queries.device.type, enabled=False):
             return self._tell(q @ state, v)
 
+    def start(self, num_rows: int) -> Tensor:
+        widths = (linear.out_features // self.num_heads for linear in (self.key, self.value))
+        return self.key.weight.new_zeros(num_rows, self.num_heads, *widths)
+
+    def step(self, x: Tensor, state: Tensor, is_read: bool = True) -> tuple[Tensor | None, Tensor]:
+        y, [state] = self._take_in(x, [x.shape[1]], is_read, state)
+        return y, state
+
     def state_size(self, num_frames: int) -> int:
         """Floats kept from study to probe: a K x V matrix per head."""
         return self.key.out_features * self.value.out_features // self.num_heads

@@ -109,6 +109,11 @@ class ExternalMemory(nn.Module):
         keys, values = (take(self._chosen_part(table), slots).to(q) for table in (self.keys, self.values))
         return Retrieved(keys, values, ids >= 0, ids)
 
+    def held(self) -> tuple[Tensor, Tensor]:
+        """The keys and values in it, (B, G, at most C, D) each, in no order. All rows must have as many."""
+        num_used = min(self.capacity, int(self.count.max()))
+        return self.keys[:, :, :num_used], self.values[:, :, :num_used]
+
     def clear(self, rows: Rows | None = None) -> None:
         """Forget everything in some rows, all if None; their ids start again at 0."""
         chosen = self._select(rows)

@@ -56,12 +56,12 @@ class Hebbian(Mixer):
 
     def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
         """x (B, T, M) to (B, T, M), or to the last `num_last` frames alone."""
-        h, _ = self._take_in(x, [])
+        h, _ = self._take_in(x, [], self.start(len(x)))
         return self.output(h if num_last is None else h[:, x.shape[1] - num_last :])
 
     def study(self, x: Tensor, ends: Sequence[int], is_read: bool = True) -> tuple[Tensor | None, list[Tensor]]:
         """As `Mixer` says; a state is (B, N, K)."""
-        h, states = self._take_in(x, ends)
+        h, states = self._take_in(x, ends, self.start(len(x)))
         return self.output(h) if is_read else None, states
 
     def read(self, queries: Tensor, state: Tensor) -> Tensor:
@@ -71,6 +71,13 @@ class Hebbian(Mixer):
             h = torch.sigmoid(self.fixed(x) + x @ state.mT)
         return self.output(h)
 
+    def start(self, num_rows: int) -> Tensor:
+        return self.fixed.weight.new_zeros(num_rows, *self.fixed.weight.shape)
+
+    def step(self, x: Tensor, state: Tensor, is_read: bool = True) -> tuple[Tensor | None, Tensor]:
+        h, [state] = self._take_in(x, [x.shape[1]], state)
+        return self.output(h) if is_read else None, state
+
     def state_size(self, num_frames: int) -> int:
         """Floats kept from study to probe: the plastic weights."""
         return self.fixed.weight.numel()
@@ -78,12 +85,11 @@ class Hebbian(Mixer):
     def _keys(self, x: Tensor) -> Tensor:
         return F.normalize(at_least_float32(self.key(x)), dim=2)
 
-    def _take_in(self, x: Tensor, ends: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-        """h of all frames, (B, T, N), and A after each number of frames of `ends`."""
+    def _take_in(self, x: Tensor, ends: Sequence[int], state: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """h of all frames, (B, T, N), and A after each number of frames of `ends`; `state` is A before them."""
         x = self._keys(x)
         num_frames, hidden = x.shape[1], []
         marks = sorted({*range(0, num_frames, self.chunk), *ends, num_frames})
-        state = x.new_zeros(x.shape[0], *self.fixed.weight.shape)
         after = {0: state}
         with torch.autocast(x.device.type, enabled=False):
             for start, end in pairwise(marks):

@@ -82,6 +82,12 @@ class KeyValueMixer(Mixer):
     def read(self, queries: Tensor, state: None) -> Tensor:
         return self(queries)
 
+    def start(self, num_rows: int) -> None:
+        return None
+
+    def step(self, x: Tensor, state: None, is_read: bool = True) -> tuple[Tensor | None, None]:
+        return self(x) if is_read else None, None
+
     def state_size(self, num_frames: int) -> int:
         return 0
 

@@ -53,6 +53,8 @@ class KNNMemory(Mixer):
     """
 
     is_causal = True  # in what the probes are answered; study frames see all of their segment unless told not to
+    stores_probes = False
+    limit = "capacity"
     page = "retrieval"
 
     class Config(MixerConfig):
@@ -161,12 +163,31 @@ class KNNMemory(Mixer):
     def study(self, x: Tensor, ends: Sequence[int], is_read: bool = True) -> tuple[Tensor | None, list[Tensor]]:
         return self(x) if is_read else None, [x[:, :end] for end in ends]
 
-    def read(self, queries: Tensor, state: Tensor) -> Tensor:
+    def read(self, queries: Tensor, state: Tensor | ExternalMemory) -> Tensor:
+        if isinstance(state, ExternalMemory):
+            return self.probe(queries, state)
         memory = self.build_memory(len(state), state.shape[1], state.device)
         graph = self._keys_values(state) if self._trains_memory else None
         with torch.no_grad():
             memory.add(*(graph or self._keys_values(state)))
         return self.probe(queries, memory, graph)
+
+    def start(self, num_rows: int) -> ExternalMemory:
+        return self.build_memory(num_rows, self.config.capacity, self.key.weight.device)
+
+    def step(self, x: Tensor, state: ExternalMemory, is_read: bool = True) -> tuple[Tensor | None, ExternalMemory]:
+        y = []
+        for frame in x.split(1 if is_read else x.shape[1], 1):
+            if is_read:
+                y.append(self.probe(frame, state))
+            self.write(frame, state)
+        return torch.cat(y, 1) if is_read else None, state
+
+    def cannot_stream(self, is_last: bool) -> str | None:
+        config = self.config
+        if is_last or (config.causal and config.segment == 1 and not config.xl):
+            return None
+        return "below other layers its segments look ahead; it would need causal true, segment 1 and xl 0"
 
     def state_size(self, num_frames: int) -> int:
         """Floats kept from study to probe: keys and values of the frames in the store."""
@@ -214,7 +235,7 @@ class KNNMemory(Mixer):
             self.retrieved, self.weights = self._in_order(x, found)
         return self._read(x, 1, self._keys_values(x), found, graph)
 
-    def step(self, x: Tensor, memory: ExternalMemory) -> Tensor:
+    def step_of_segment(self, x: Tensor, memory: ExternalMemory) -> Tensor:
         """`forward`, one segment a call: read x (B, any number, M) against what is stored, then store it, untrained.
 
         In evaluation mode `retrieved` is what its frames found. Raises ValueError with `xl`: there is no cache.

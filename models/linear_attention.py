@@ -26,19 +26,25 @@ State = tuple[Tensor, Tensor]  # the memory divided by exp(scale), (B, H, K, V),
 
 
 def in_segments(
-    project: Callable, step: Callable, x: Tensor, num_last: int | None, size: int, ends: Sequence[int] = ()
+    project: Callable,
+    step: Callable,
+    x: Tensor,
+    num_last: int | None,
+    size: int,
+    ends: Sequence[int] = (),
+    state: Any = None,
 ) -> tuple[Tensor, list[Any]]:
     """Run a causal layer over up to `size` frames at a time: x (B, T, M) to (B, num_last, M), and its states after the
     first n frames for each n of `ends`, ascending.
 
-    `step(project(x), num_last, state) -> (y, state)` does one segment; the first gets None for a state. Gradients keep
-    the projected inputs of each segment alone and compute the step again, which is cheap beside the projection: so
-    memory grows little with T, and caches serve better.
+    `step(project(x), num_last, state) -> (y, state)` does one segment; the first gets `state`, None for nothing.
+    Gradients keep the projected inputs of each segment alone and compute the step again, which is cheap beside the
+    projection: so memory grows little with T, and caches serve better.
     """
     num_frames = x.shape[1]
     num_unread = 0 if num_last is None else num_frames - num_last
     marks = sorted({*range(size, num_frames, size), *ends, num_frames})
-    outputs, states, state = [], {}, None
+    outputs, states = [], {}
     for first, stop in itertools.pairwise([0, *marks]):
         num_read = min(max(stop - num_unread, 0), stop - first)
         projected = project(x[:, first:stop])
@@ -153,6 +159,8 @@ def gated_linear_attention(
         state = _advance(*state, after[..., 0], gain, peak, is_stabilised)
     if num_last == 0:
         return v, log_decay, state
+    if num_last == 1:
+        return _read_one(q[:, :, sizes[0] :], k, v, log_decay, log_input, state, is_stabilised, is_written)
     args = q[:, :, sizes[0] :], k, v, log_decay, log_input, *state, chunk_size, is_stabilised, is_written
     y, m, memory, log_scale = _path(_read_compiled, _read, args)
     return y, m, (memory, log_scale)
@@ -169,6 +177,24 @@ def read_next(
     m = torch.maximum(before, log_input).detach()
     own = torch.exp(log_input - m) * torch.linalg.vecdot(q, k)
     return torch.exp(before - m)[..., None] * (q @ memory) + own[..., None] * v, m
+
+
+def _read_one(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor,
+    log_input: Tensor,
+    state: State,
+    is_stabilised: bool,
+    is_written: bool,
+) -> tuple[Tensor, Tensor, State]:
+    """The recurrence itself, for a frame that comes alone: a chunk would be filled up with frames that are none."""
+    y, m = read_next(q, k, v, log_decay, log_input, state, is_written)
+    if not is_stabilised:
+        y, m = torch.exp(m)[..., None] * y, torch.zeros_like(m)
+    state = _advance(*state, log_decay[..., 0], *_gain(k, v, log_input, is_stabilised), is_stabilised)
+    return y, m, state
 
 
 def _read(

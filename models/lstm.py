@@ -77,6 +77,15 @@ class LSTM(Mixer):
             return y
         return y + self.familiarity(c.expand_as(added)[:, None], added[:, None])
 
+    def start(self, num_rows: int) -> tuple[Tensor, Tensor]:
+        hidden = self.lstm.all_weights[0][1].new_zeros(1, num_rows, self.lstm.hidden_size)
+        return hidden, torch.zeros_like(hidden)
+
+    def step(
+        self, x: Tensor, state: tuple[Tensor, Tensor], is_read: bool = True
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        return self.lstm(x, state)
+
     def state_size(self, num_frames: int) -> int:
         """Floats kept from study to probe: hidden and cell."""
         return 2 * self.lstm.hidden_size

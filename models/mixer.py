@@ -23,11 +23,16 @@ class Mixer(nn.Module, ABC):
     Where probes write, they are frames like others, and `forward` has all. Where they do not, `study` takes in the
     study frames and `read` answers probes from the state that is left after some of them.
 
+    In a stream `start` gives the state before the first frame and `step` takes in the next ones; `read` answers from
+    such states too, what `step` would say of the frame.
+
     Attributes:
         is_causal: whether what it says of a probe depends on earlier frames alone.
         looks_ahead: whether what it says of a study frame depends on later ones, so that a layer above it can only
             answer at the end of study.
         only_reads: whether it is of use only where probes do not write.
+        stores_probes: whether a probe that is shown where probes write changes its state.
+        limit: where it keeps frames themselves, the setting that says how many, which `change` takes.
         page: the module of recognition/evaluation/pages/ that tells of this layer.
     """
 
@@ -36,6 +41,8 @@ class Mixer(nn.Module, ABC):
     is_causal = True
     looks_ahead = False
     only_reads = False
+    stores_probes = True
+    limit: str | None = None
     page: str | None = None
 
     @abstractmethod
@@ -58,6 +65,22 @@ class Mixer(nn.Module, ABC):
         """What each probe gets to know, by itself, from a state that it leaves as it is: (B, Q, M) to (B, Q, M)."""
         seen = state.repeat_interleave(queries.shape[1], 0)
         return self(torch.cat([seen, queries.flatten(0, 1)[:, None]], 1), 1).view_as(queries)
+
+    def start(self, num_rows: int) -> Any:
+        """The state of `num_rows` streams before their first frame: tensors, memories, and tuples of them."""
+        raise NotImplementedError(f"{type(self).__name__} goes over whole sequences")
+
+    def step(self, x: Tensor, state: Any, is_read: bool = True) -> tuple[Tensor | None, Any]:
+        """Take in the next frames of a stream: x (B, any number, M) to what `forward` says of them where all frames
+        write, (B, the same number, M), and the state after them, which may be the same memory, written to.
+
+        Without `is_read` nothing is said, which may be cheaper.
+        """
+        raise NotImplementedError(f"{type(self).__name__} goes over whole sequences")
+
+    def cannot_stream(self, is_last: bool) -> str | None:
+        """Why it cannot go step by step, None if it can. `is_last`: no layer hears what it says of study frames."""
+        return "it goes over whole sequences" if type(self).step is Mixer.step else None
 
     def place(self, num_probes: int, clip_frames: int | None) -> None:
         """Hear once where it stands: the last `num_probes` frames are probes, `clip_frames` study frames are a clip.

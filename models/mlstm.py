@@ -102,6 +102,16 @@ class MLSTM(Mixer):
         y, states = in_segments(self.proj_up, self._step, x, None if is_read else 0, self.segment, ends)
         return y if is_read else None, states
 
+    def start(self, num_rows: int) -> tuple:
+        head, zeros = self.d_inner // self.num_heads, self.conv1d.weight.new_zeros
+        memory = zeros(num_rows, self.num_heads, head, head + 1), zeros(num_rows, self.num_heads)
+        return zeros(num_rows, self.conv1d.kernel_size[0] - 1, self.d_inner), memory
+
+    def step(self, x: Tensor, state: tuple, is_read: bool = True) -> tuple[Tensor | None, tuple]:
+        num_read, ends = x.shape[1] if is_read else 0, [x.shape[1]]
+        y, [state] = in_segments(self.proj_up, self._step, x, num_read, self.segment, ends, state)
+        return y if is_read else None, state
+
     def read(self, queries: Tensor, state: tuple) -> Tensor:
         past, memory = state
         assert self.conv1d.bias is not None

@@ -5,6 +5,7 @@ Shapes: B episodes, T frames, Q frames read, L frames a chunk, H heads, K key wi
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from models.mixer import Mixer
 
 LEAST_RIDGE = 0.03  # with less, float32 cannot tell 9,000 equal frames and a ridge from a singular matrix
 
-State = tuple[Tensor, int]  # the sum of products of keys, (B, H, K, K), and the number of frames
+State = tuple[Tensor, Tensor]  # the sum of products of keys, (B, H, K, K), and the number of frames
 
 
 class NoveltyFilter(Mixer):
@@ -59,37 +60,51 @@ class NoveltyFilter(Mixer):
     def forward(self, x: Tensor, num_last: int | None = None) -> Tensor:
         """x (B, T, M) to (B, T, M), or to the last `num_last` frames alone. A frame is read before it is added."""
         num_seen = 0 if num_last is None else x.shape[1] - num_last
-        with torch.autocast(x.device.type, enabled=False):
-            keys = self._unit(x, self.key)  # (B, H, T, K)
-            seen, keys = keys[:, :, :num_seen], keys[:, :, num_seen:]
-            queries = keys if self.query is None else self._unit(x[:, num_seen:], self.query)
-            gram, energies = seen.mT @ seen, []
-            for k, q in zip(keys.split(self.chunk, 2), queries.split(self.chunk, 2), strict=True):
-                energies.append(_energy_in_turn(q, k, self._with_ridge(gram)))
-                gram = gram + k.mT @ k
-            return self._tell(torch.cat(energies, 2), torch.arange(num_seen, x.shape[1], device=x.device))
+        seen, x = x.split([num_seen, x.shape[1] - num_seen], 1)
+        return self._in_turn(x, self._add(seen, self.start(len(x))))[0]
 
     def study(self, x: Tensor, ends: Sequence[int], is_read: bool = True) -> tuple[Tensor | None, list[State]]:
-        states, start = [], 0
-        with torch.autocast(x.device.type, enabled=False):
-            keys = self._unit(x, self.key)
-            gram = keys.new_zeros(*keys.shape[:2], self.d_key, self.d_key)
-            for end in ends:
-                new = keys[:, :, start:end]
-                gram, start = gram + new.mT @ new, end
-                states.append((gram, end))
-        return self(x) if is_read else None, states
+        states = [self.start(len(x))]
+        for first, end in pairwise([0, *ends]):
+            states.append(self._add(x[:, first:end], states[-1]))
+        return self(x) if is_read else None, states[1:]
 
     def read(self, queries: Tensor, state: State) -> Tensor:
         gram, num_frames = state
         with torch.autocast(queries.device.type, enabled=False):
             q = self._unit(queries, self.query or self.key)  # (B, H, Q, K)
             energy = _whiten(self._with_ridge(gram), q).square().sum(2)  # (B, H, Q)
-            return self._tell(energy, torch.full((q.shape[2],), num_frames, device=q.device))
+            return self._tell(energy, num_frames + torch.zeros(q.shape[2], dtype=torch.int64, device=q.device))
+
+    def start(self, num_rows: int) -> State:
+        gram = self.key.weight.new_zeros(num_rows, self.num_heads, self.d_key, self.d_key)
+        return gram, torch.zeros((), dtype=torch.int64, device=gram.device)
+
+    def step(self, x: Tensor, state: State, is_read: bool = True) -> tuple[Tensor | None, State]:
+        return self._in_turn(x, state) if is_read else (None, self._add(x, state))
 
     def state_size(self, num_frames: int) -> int:
         """Floats kept from study to probe: a symmetric K x K matrix a head, and the number of frames."""
         return self.num_heads * self.d_key * (self.d_key + 1) // 2 + 1
+
+    def _add(self, x: Tensor, state: State) -> State:
+        """The state after frames (B, T, M) that are not read."""
+        with torch.autocast(x.device.type, enabled=False):
+            keys = self._unit(x, self.key)
+            return state[0] + keys.mT @ keys, state[1] + x.shape[1]
+
+    def _in_turn(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Each frame read, then added: (B, T, M) to (B, T, M), and the state after them."""
+        gram, num_frames = state
+        with torch.autocast(x.device.type, enabled=False):
+            keys = self._unit(x, self.key)  # (B, H, T, K)
+            queries = keys if self.query is None else self._unit(x, self.query)
+            energies = []
+            for k, q in zip(keys.split(self.chunk, 2), queries.split(self.chunk, 2), strict=True):
+                energies.append(_energy_in_turn(q, k, self._with_ridge(gram)))
+                gram = gram + k.mT @ k
+            y = self._tell(torch.cat(energies, 2), num_frames + torch.arange(x.shape[1], device=x.device))
+        return y, (gram, num_frames + x.shape[1])
 
     def _ridge(self) -> Tensor:
         return LEAST_RIDGE + torch.exp(self.log_ridge)[:, None]  # (H, 1)

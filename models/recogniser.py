@@ -106,15 +106,23 @@ class Recogniser(nn.Module):
                 together, in order. All after all study frames if not given.
             signs: (B, T, W), 1 or -1, by which whitened features are multiplied.
         """
-        x = self.embed(self._prepare(features.to(self.embed.weight.dtype), signs))
+        x = self.enter(features, signs)
         if not self.probes_write:
             x = self._ask(x, asked or [(x.shape[1] - self.num_probes, self.num_probes)])
-            return self.read_out(self.norm(x)).squeeze(2)
+            return self.answer(x)
         for block in self.blocks[:-1]:
             x = block(x)
         # Only the probes are read, so the last layer need not compute anything else.
         x = self.blocks[-1](x, self.num_probes * self.repeat_test)
-        return self.read_out(self.norm(x)).squeeze(2)[:, self.repeat_test - 1 :: self.repeat_test]
+        return self.answer(x)[:, self.repeat_test - 1 :: self.repeat_test]
+
+    def enter(self, features: Tensor, signs: Tensor | None = None) -> Tensor:
+        """What the first layer gets: features (B, T, D) of any floating type to (B, T, M)."""
+        return self.embed(self._prepare(features.to(self.embed.weight.dtype), signs))
+
+    def answer(self, x: Tensor) -> Tensor:
+        """What the last layer says of frames, (B, T, M), to logits (B, T)."""
+        return self.read_out(self.norm(x)).squeeze(2)
 
     def state_size(self, num_frames: int) -> int:
         """Floats that all layers together carry from `num_frames` study frames to the probes."""
@@ -160,3 +168,7 @@ class ResidualBlock(nn.Module):
 
     def read(self, queries: Tensor, state: Any) -> Tensor:
         return queries + self.mixer.read(self.norm(queries), state)
+
+    def step(self, x: Tensor, state: Any, is_read: bool = True) -> tuple[Tensor | None, Any]:
+        y, state = self.mixer.step(self.norm(x), state, is_read)
+        return None if y is None else x + y, state

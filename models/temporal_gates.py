@@ -214,6 +214,9 @@ class TemporalGate(Mixer):
     def read(self, queries: Tensor, state: None) -> Tensor:
         return self._each(queries, 1, has_gate=False)
 
+    def cannot_stream(self, is_last: bool) -> str:
+        return "its gates look at whole clips"
+
     def state_size(self, num_frames: int) -> int:
         return 0
 

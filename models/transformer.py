@@ -5,6 +5,7 @@ Shapes: B episodes, T frames, R of them read, Q probes, M model width, H heads, 
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from models import flex_attention
 from models.config import Count, MixerConfig
+from models.external_memory import ExternalMemory
 from models.familiarity import Familiarity, match
 from models.mixer import Mixer
 from models.norm import LayerNorm
@@ -24,11 +26,14 @@ TEMPERATURE = 20.0  # of the softmax of cosines that match_init starts with
 class Transformer(Mixer):
     """Post-norm encoder layer as `torch.nn.TransformerEncoderLayer` with ReLU, plus the masks this task needs.
 
-    Holds on to the keys and values of all frames: state_size grows with their number.
+    Holds on to the keys and values of all frames: state_size grows with their number, up to the `window` if there is
+    one.
 
     With `familiarity` the cosine of what each head reads with the frame's own value is told. `match_init` starts
     queries, keys and values as the frame itself, compared at a temperature so high that the nearest frame is read.
     """
+
+    limit = "window"
 
     class Config(MixerConfig):
         d_embed: Count = 64
@@ -39,19 +44,22 @@ class Transformer(Mixer):
         dropout: float = Field(0.0, ge=0, lt=1)
         no_self: bool = True  # hide each frame from itself, so that a probe finds only its earlier showing
         causal: bool = False  # hide later frames
+        window: Count | None = None  # of causal ones: hide what is more than so many frames back
         familiarity: bool = False
 
         @model_validator(mode="after")
         def _check_heads(self) -> "Transformer.Config":
             if self.d_embed % self.n_heads:
                 raise ValueError(f"d_embed {self.d_embed} cannot be shared among n_heads {self.n_heads}")
+            if self.window and not self.causal:
+                raise ValueError(f"window {self.window} needs causal: true")
             return self
 
     def __init__(self, config: Config):
         super().__init__()
         width, inner = config.d_embed, config.d_feedforward or 2 * config.d_embed
         self.n_heads, self.no_self, self.is_causal = config.n_heads, config.no_self, config.causal
-        self.looks_ahead = not config.causal
+        self.looks_ahead, self.window = not config.causal, config.window
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
         self.expand, self.contract = nn.Linear(width, inner), nn.Linear(inner, width)
@@ -75,9 +83,9 @@ class Transformer(Mixer):
         keys, values = self._keys_values(x)
         x = x[:, x.shape[1] - num_read :]
         queries = self._queries(x)
-        if num_read > ROWS and (self.no_self or self.is_causal):
+        if num_read > ROWS and (self.no_self or self.is_causal) and self.window is None:
             mixed = flex_attention.attend(self._attend, queries, keys, values, self.no_self, self.is_causal)
-        else:  # one mask, of which there is little
+        else:  # one mask, of which there is little, or one that FlexAttention does not know
             mixed = self._attend(queries, keys, values)
         return self._finish(x, mixed, values[:, :, values.shape[2] - num_read :])
 
@@ -85,13 +93,52 @@ class Transformer(Mixer):
         self, x: Tensor, ends: Sequence[int], is_read: bool = True
     ) -> tuple[Tensor | None, list[tuple[Tensor, Tensor]]]:
         keys, values = self._keys_values(x)
-        return self(x) if is_read else None, [(keys[:, :, :end], values[:, :, :end]) for end in ends]
+        seen = [slice(0 if self.window is None else max(0, end - self.window), end) for end in ends]
+        return self(x) if is_read else None, [(keys[:, :, frames], values[:, :, frames]) for frames in seen]
 
-    def read(self, queries: Tensor, state: tuple[Tensor, Tensor]) -> Tensor:
-        keys, values = state
-        own_keys, own_values = self._keys_values(queries)
+    def read(self, queries: Tensor, state: tuple[Tensor, Tensor] | ExternalMemory) -> Tensor:
+        return self._answer(queries, self._keys_values(queries), state)
+
+    def start(self, num_rows: int) -> ExternalMemory:
+        assert self.window is not None
+        weight, heads = self.output.weight, self.n_heads
+        width = len(weight) // heads
+        return ExternalMemory(num_rows, self.window, width, heads, dtype=weight.dtype, device=weight.device)
+
+    def step(self, x: Tensor, state: ExternalMemory, is_read: bool = True) -> tuple[Tensor | None, ExternalMemory]:
+        keys, values = self._keys_values(x)
+        if not is_read:
+            state.add(keys, values)
+            return None, state
+        y = []
+        for frame, *own in zip(x.split(1, 1), keys.split(1, 2), values.split(1, 2), strict=True):
+            y.append(self._answer(frame, (own[0], own[1]), state))
+            state.add(*own)
+        return torch.cat(y, 1), state
+
+    def cannot_stream(self, is_last: bool) -> str | None:
+        if not self.is_causal:
+            return "it attends to later frames too; it would need causal true"
+        return None if self.window else "it keeps every frame, without end; give it a capacity"
+
+    def change(self, **settings: Any) -> None:
+        """window: what was learned serves with any, though not equally well."""
+        if others := settings.keys() - {"window"}:
+            raise ValueError(f"a transformer that has learned cannot change {', '.join(sorted(others))}")
+        if not self.is_causal:
+            raise ValueError(f"window {settings['window']} needs causal: true")
+        self.window = settings["window"]
+
+    def _answer(
+        self, queries: Tensor, own: tuple[Tensor, Tensor], state: tuple[Tensor, Tensor] | ExternalMemory
+    ) -> Tensor:
+        """What each query gets to know, by itself: (B, Q, M), their keys and values, and those of the frames seen."""
+        keys, values = state.held() if isinstance(state, ExternalMemory) else state
+        own_keys, own_values = own
         asked = self._queries(queries)
-        if self.no_self:
+        if self.no_self and keys.shape[2] == 0:  # the first frame, which sees itself
+            mixed = own_values
+        elif self.no_self:
             mixed = F.scaled_dot_product_attention(asked, keys, values)
         else:  # a probe sees itself too, and no other one
             scores = torch.cat([asked @ keys.mT, torch.linalg.vecdot(asked, own_keys)[..., None]], 3)
@@ -123,8 +170,9 @@ class Transformer(Mixer):
         return self.norm_feedforward(x + self.dropout(self.contract(inner)))
 
     def state_size(self, num_frames: int) -> int:
-        """Floats kept from study to probe: keys and values of every frame."""
-        return 2 * num_frames * self.output.in_features
+        """Floats kept from study to probe: keys and values of every frame in the window."""
+        num_kept = num_frames if self.window is None else min(num_frames, self.window)
+        return 2 * num_kept * self.output.in_features
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, rows: int = ROWS) -> Tensor:
         """Masked attention of the last R of T frames: (B, H, R, D) and twice (B, H, T, D) to (B, H, R, D).
@@ -156,6 +204,8 @@ class Transformer(Mixer):
         for row in torch.arange(first, first + queries.shape[1], device=queries.device).split(rows * beside):
             row = row.unflatten(0, (beside, -1)).flip(0)[None, ..., None]
             visible = column <= row if self.is_causal else torch.ones_like(column == row)
+            if self.window is not None:
+                visible = visible & (column >= row - self.window)
             if self.no_self:
                 # The first of a causal sequence would see nothing at all: it alone may see itself.
                 visible = visible & ((column != row) | (self.is_causal & (row == 0)))
@@ -171,7 +221,10 @@ class Transformer(Mixer):
         diagonal = num_keys + num_rows - num_read
         mask = queries.new_zeros(min(rows, num_rows // beside), num_keys + num_rows)
         if self.is_causal:
-            mask = mask.fill_(-torch.inf).triu(diagonal + (not self.no_self))
+            hidden = mask.fill_(-torch.inf)
+            mask = hidden.triu(diagonal + (not self.no_self))
+            if self.window is not None:
+                mask += hidden.tril(diagonal - self.window - 1)
         else:
             mask.diagonal(diagonal).fill_(-torch.inf)
         for stop in range(num_rows, 0, -rows * beside):

@@ -77,6 +77,15 @@ class URLSTMMixer(Mixer):
         remembered, written = (part.view_as(queries)[:, None] for part in (c, torch.tanh(update)))
         return y + self.familiarity(remembered, written)
 
+    def start(self, num_rows: int) -> tuple[Tensor, Tensor]:
+        hidden = self._cell.weight_hh.new_zeros(1, num_rows, self.ur_lstm.hidden_size)
+        return hidden, torch.zeros_like(hidden)
+
+    def step(
+        self, x: Tensor, state: tuple[Tensor, Tensor], is_read: bool = True
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        return self.ur_lstm(x, state)
+
     @property
     def _cell(self) -> URLSTMCell:
         cell = self.ur_lstm.layers[0]

@@ -214,7 +214,7 @@ def test_stream_in_parts_is_read_as_the_same_frames_at_once():
 def test_steps_of_a_segment_each_equal_the_frames_at_once(settings):
     layer, x = build_exact(**settings, memory_grad="none").eval(), draw(B, S, M).double().requires_grad_()
     memory = layer.build_memory(B, S, x.device)
-    y = torch.cat([layer.step(part, memory) for part in x.split(7, 1)], 1)
+    y = torch.cat([layer.step_of_segment(part, memory) for part in x.split(7, 1)], 1)
     gradients = torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])
     torch.testing.assert_close(y, layer(x), rtol=1e-12, atol=1e-12)
     expected = torch.autograd.grad(layer(x).square().sum(), [x, *layer.parameters()])
@@ -242,7 +242,7 @@ def test_short_episodes_read_at_once_equal_those_read_segment_by_segment(setting
 def test_step_with_a_cache_is_refused():
     layer = build(xl=3)
     with pytest.raises(ValueError, match="no cache, set it to 0"):
-        layer.step(draw(B, 7, M), layer.build_memory(B, S, torch.device("cpu")))
+        layer.step_of_segment(draw(B, 7, M), layer.build_memory(B, S, torch.device("cpu")))
 
 
 @torch.no_grad()
