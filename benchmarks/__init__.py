@@ -9,6 +9,7 @@ CASES = {
     "ur_lstm": "ur_lstm",
     "mlstm": "mlstm",
     "mamba2": "mamba2",
+    "steps": "steps",
     "batch": "data",
     "generate": "data",
     "epoch": "data",

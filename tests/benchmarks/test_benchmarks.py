@@ -21,6 +21,7 @@ def tiny_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "num_rows"),
     {
         "ur_lstm": 3,
+        "steps": 10,
         "batch": 2,
         "generate": 2,
         "epoch": 1,

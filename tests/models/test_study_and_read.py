@@ -19,6 +19,8 @@ VARIANTS = [
     ("mamba2", {"headdim": 8, "d_state": 8, "d_conv": 3, "familiarity": True, "match_init": True}),
     ("transformer", {"n_heads": 2, "no_self": False, "familiarity": True}),
     ("transformer", {"n_heads": 2, "causal": True, "familiarity": True, "match_init": True}),
+    ("transformer", {"causal": True, "window": 7}),
+    ("transformer", {"causal": True, "window": 7, "no_self": False}),
 ]
 over_variants = pytest.mark.parametrize(("name", "settings"), VARIANTS, ids=str)
 

@@ -46,11 +46,12 @@ def draw(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
-def hidden(no_self: bool, causal: bool) -> Tensor:
+def hidden(no_self: bool, causal: bool, window: int | None = None) -> Tensor:
     """True where a frame (row) must not see another (column)."""
     mask = torch.zeros(T, T, dtype=torch.bool)
     mask |= torch.eye(T, dtype=torch.bool) if no_self else False
     mask |= torch.ones(T, T, dtype=torch.bool).triu(1) if causal else False
+    mask |= torch.ones(T, T, dtype=torch.bool).tril(-window - 1) if window else False
     mask[0, 0] = False if causal else mask[0, 0]  # the first frame has no past to see
     return mask
 
@@ -124,11 +125,42 @@ def test_pieces_of_rows_do_not_change_the_result(monkeypatch, num_read, no_self,
 @pytest.mark.parametrize("rows", [1, 7, 1000])
 @pytest.mark.parametrize("beside", [1, 2, 3])
 def test_shifted_masks_hide_what_the_plain_ones_hide(beside, rows, num_read, no_self, causal):
-    layer, queries = build(no_self=no_self, causal=causal), draw(1, num_read + -num_read % beside, M)
-    plain, shifted = (list(make(queries, num_read, T, rows, beside)) for make in (layer._masks, layer._shifted_masks))
-    assert len(plain) == len(shifted)
-    for visible, added in zip(plain, shifted, strict=True):
-        assert torch.equal(torch.zeros(visible.shape).masked_fill(~visible, -torch.inf), added)
+    queries = draw(1, num_read + -num_read % beside, M)
+    for window in (None, 1, 20) if causal else (None,):
+        layer = build(no_self=no_self, causal=causal, window=window)
+        makers = layer._masks, layer._shifted_masks
+        plain, shifted = (list(make(queries, num_read, T, rows, beside)) for make in makers)
+        assert len(plain) == len(shifted)
+        for visible, added in zip(plain, shifted, strict=True):
+            assert torch.equal(torch.zeros(visible.shape).masked_fill(~visible, -torch.inf), added)
+
+
+@pytest.mark.parametrize("no_self", [True, False])
+@pytest.mark.parametrize("window", [1, 7, T])
+def test_a_window_hides_what_is_further_back(no_self, window):
+    layer, x = build(no_self=no_self, causal=True, window=window), draw(B, T, M).requires_grad_()
+    before = layer(x)
+    torch.testing.assert_close(layer(x, 10), before[:, -10:])
+    for frame in (0, 30, T - 1):
+        [reached] = torch.autograd.grad((before[:, frame] * draw(M)).sum(), x, retain_graph=True)
+        seen = ~hidden(no_self, True, window)[frame]
+        seen[frame] = True  # by its residual connection
+        assert torch.equal(reached.abs().amax((0, 2)) > 0, seen)
+    with torch.no_grad():
+        ours, unlimited = build(causal=True, window=T), build(causal=True)
+        torch.testing.assert_close(ours(x), unlimited(x))
+    assert layer.state_size(10 * T) == 2 * M * window
+    layer.change(window=window + 1)
+    assert layer.state_size(10 * T) == 2 * M * (window + 1)
+
+
+def test_a_window_of_a_layer_that_looks_ahead_is_refused():
+    with pytest.raises(ValueError, match="window 5 needs causal: true"):
+        build(window=5)
+    with pytest.raises(ValueError, match="window 5 needs causal: true"):
+        build().change(window=5)
+    with pytest.raises(ValueError, match="that has learned cannot change n_heads"):
+        build(causal=True).change(n_heads=2)
 
 
 @pytest.mark.parametrize(("no_self", "causal"), MASKS[:3])
