@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Backend = Literal["exact", "faiss"]
@@ -141,32 +142,32 @@ class ExternalMemory(nn.Module):
         """What the rows of the context hold; without one the table itself, which may be large, is not copied."""
         return table if self._chosen is None else table[self._chosen]
 
-    def _ids_of_slots(self, chosen: Tensor) -> Tensor:
-        """The id of what each slot holds, (B, C); negative where it holds nothing yet."""
-        slot = torch.arange(self.capacity, device=self.count.device)
-        return slot + self.capacity * ((self.count[chosen, None] - 1 - slot) // self.capacity)
-
     def _find_exactly(self, q: Tensor, k: int, chosen: Tensor) -> Tensor:
         """Ids (B, H, N, K) by comparing with all keys, some queries and some keys at a time."""
         counts = self.count[chosen].tolist()
         num_used = min(self.capacity, max(counts, default=0))
         has_gaps = min(counts, default=0) < num_used  # as where rows are not equally long
-        slot_ids = self._ids_of_slots(chosen)[:, None, None].to(q.device)  # (B, 1, 1, C)
+        last = self.count[chosen, None, None, None].to(q.device) - 1  # (B, 1, 1, 1)
         found = []
         for queries in q.split(QUERIES_AT_ONCE, 2):
-            best = queries.new_full((*queries.shape[:3], k), -torch.inf)
-            ids = torch.full(best.shape, -1, device=q.device)
+            best = queries.new_empty(*queries.shape[:3], 0)
+            ids = torch.empty(best.shape, dtype=torch.int64, device=q.device)
             at_once = max(MIN_KEYS_AT_ONCE, self.tile // max(1, queries[..., 0].numel()))
             for first in range(0, num_used, at_once):
                 piece = slice(first, min(first + at_once, num_used))
                 similarity = inner_products(queries, self._chosen_part(self.keys)[:, :, piece].to(q))  # (B, H, N, keys)
                 if has_gaps:
-                    similarity = similarity.masked_fill(slot_ids[..., piece] < 0, -torch.inf)
+                    is_empty = torch.arange(piece.start, piece.stop, device=q.device) > last
+                    similarity = similarity.masked_fill(is_empty, -torch.inf)
                 near, place = similarity.topk(min(k, similarity.shape[3]), dim=3)
-                near_ids = slot_ids[..., piece].expand_as(similarity).gather(3, place)
-                best, order = torch.cat([best, near], 3).topk(k, dim=3)
-                ids = torch.cat([ids, near_ids], 3).gather(3, order)
-            found.append(ids.masked_fill(best == -torch.inf, -1))
+                slots = place + first
+                near_ids = slots + self.capacity * ((last - slots) // self.capacity)
+                if first:
+                    near, near_ids = torch.cat([best, near], 3), torch.cat([ids, near_ids], 3)
+                    near, order = near.topk(min(k, near.shape[3]), dim=3)
+                    near_ids = near_ids.gather(3, order)
+                best, ids = near, near_ids
+            found.append(F.pad(ids.masked_fill(best == -torch.inf, -1), (0, k - ids.shape[3]), value=-1))
         return torch.cat(found, 2)
 
     def _find_in_indexes(self, q: Tensor, k: int, chosen: Tensor) -> Tensor:
@@ -246,6 +247,8 @@ def inner_products(queries: Tensor, keys: Tensor) -> Tensor:
     torch.set_float32_matmul_precision("highest")
     try:
         with torch.autocast(queries.device.type, enabled=False):
+            if queries.shape[1] == keys.shape[1]:
+                return queries @ keys.mT
             # Queries that share a head of keys are rows of one matrix: broadcast, its keys would be copied for each.
             shared = queries.unflatten(1, (keys.shape[1], -1))  # (B, G, H / G, N, D)
             return (shared.flatten(2, 3) @ keys.mT).unflatten(2, shared.shape[2:4]).flatten(1, 2)

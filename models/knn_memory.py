@@ -176,12 +176,15 @@ class KNNMemory(Mixer):
         return self.build_memory(num_rows, self.config.capacity, self.key.weight.device)
 
     def step(self, x: Tensor, state: ExternalMemory, is_read: bool = True) -> tuple[Tensor | None, ExternalMemory]:
+        if not is_read:
+            self.write(x, state)
+            return None, state
         y = []
-        for frame in x.split(1 if is_read else x.shape[1], 1):
-            if is_read:
-                y.append(self.probe(frame, state))
-            self.write(frame, state)
-        return torch.cat(y, 1) if is_read else None, state
+        for frame in x.split(1, 1):
+            own = self._keys_values(frame)
+            y.append(self._probe(frame, own, state))
+            state.add(*own)
+        return torch.cat(y, 1), state
 
     def cannot_stream(self, is_last: bool) -> str | None:
         config = self.config
@@ -230,10 +233,15 @@ class KNNMemory(Mixer):
 
     def probe(self, x: Tensor, memory: ExternalMemory, graph: KeysValues | None = None) -> Tensor:
         """Read probes x (B, P, M) to (B, P, M), each alone; `graph` is all that was stored, where that is trained."""
-        found = self._search(x, memory)
+        return self._probe(x, self._keys_values(x), memory, graph)
+
+    def _probe(self, x: Tensor, own: KeysValues, memory: ExternalMemory, graph: KeysValues | None = None) -> Tensor:
+        with torch.no_grad():
+            queries = own[0] if self.query is None else self._queries(x)
+            found = memory.search(queries, self.config.k)
         if not self.training:
-            self.retrieved, self.weights = self._in_order(x, found)
-        return self._read(x, 1, self._keys_values(x), found, graph)
+            self.retrieved, self.weights = self._in_order(queries, found)
+        return self._read(x, 1, own, found, graph)
 
     def step_of_segment(self, x: Tensor, memory: ExternalMemory) -> Tensor:
         """`forward`, one segment a call: read x (B, any number, M) against what is stored, then store it, untrained.
@@ -244,7 +252,7 @@ class KNNMemory(Mixer):
             raise ValueError(f"xl {self.config.xl}: a kNN memory that goes on step by step has no cache, set it to 0")
         found = self._search(x, memory)
         if not self.training:
-            self.retrieved, self.weights = self._in_order(x, found)
+            self.retrieved, self.weights = self._in_order(self._queries(x), found)
         local = self._keys_values(x)
         y = self._read(x, x.shape[1], local, found, None)
         memory.add(*local)
@@ -274,29 +282,33 @@ class KNNMemory(Mixer):
     def _trains_memory(self) -> bool:
         return self.config.memory_grad == "selected" and torch.is_grad_enabled()
 
-    def _project(self, x: Tensor, linear: nn.Linear) -> Tensor:
-        """The norm of x + c (B, T, M) through a projection, in full precision: (B, H or G, T, D)."""
+    def _project(self, x: Tensor, *linears: nn.Linear) -> list[Tensor]:
+        """The norm of x + c (B, T, M) through each projection, in full precision: (B, H or G, T, D)."""
         with torch.autocast(x.device.type, enabled=False):
-            x = F.linear(self.norm_attention(x.to(linear.weight.dtype) + self.offset), linear.weight)
-        return x.unflatten(2, (-1, self.d_head)).transpose(1, 2)
+            x = self.norm_attention(x.to(self.key.weight.dtype) + self.offset)
+            return [F.linear(x, y.weight).unflatten(2, (-1, self.d_head)).transpose(1, 2) for y in linears]
 
     def _queries(self, x: Tensor) -> Tensor:
-        return F.normalize(self._project(x, self.query or self.key), dim=3)
+        [queries] = self._project(x, self.query or self.key)
+        return F.normalize(queries, dim=3)
 
     def _keys_values(self, x: Tensor) -> KeysValues:
-        return F.normalize(self._project(x, self.key), dim=3), self._project(x, self.value)
+        keys, values = self._project(x, self.key, self.value)
+        return F.normalize(keys, dim=3), values
 
     @torch.no_grad()
     def _search(self, x: Tensor, memory: ExternalMemory) -> Retrieved:
         return memory.search(self._queries(x), self.config.k)
 
     @torch.no_grad()
-    def _in_order(self, x: Tensor, found: Retrieved) -> tuple[Tensor, Tensor]:
+    def _in_order(self, queries: Tensor, found: Retrieved) -> tuple[Tensor, Tensor]:
         """Ids found by all heads together, the most similar first, and their weights: (B, P, H K) each."""
-        similarity = torch.einsum("bhpd,bhpkd->bhpk", self._queries(x), found.keys)
+        similarity = torch.einsum("bhpd,bhpkd->bhpk", queries, found.keys)
         logits = self.log_temperature.exp()[:, None, None] * similarity
         logits = logits.masked_fill(~found.mask, torch.finfo(logits.dtype).min)  # finite: there may be nothing else
         weights = logits.softmax(3) * found.mask / len(self.log_temperature)
+        if len(self.log_temperature) == 1:  # already in order
+            return found.ids[:, 0], weights[:, 0]
         similarity = similarity.masked_fill(~found.mask, -torch.inf)
         similarity, ids, weights = (x.transpose(1, 2).flatten(2) for x in (similarity, found.ids, weights))
         order = similarity.argsort(dim=2, descending=True, stable=True)
@@ -323,8 +335,9 @@ class KNNMemory(Mixer):
 
     def _block(self, x: Tensor, size: int, seen: KeysValues, entries: "_Entries", mask: Tensor) -> Tensor:
         stored = entries.taken()
+        queries = seen[0][:, :, -x.shape[1] :] if self.query is None else self._queries(x)
         with torch.autocast(x.device.type, enabled=False):
-            mixed, familiarity = self._attend(self._queries(x), size, seen, stored, mask)
+            mixed, familiarity = self._attend(queries, size, seen, stored, mask)
         y = self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))
         if self.familiarity is not None:
             y = y + self.familiarity(familiarity.transpose(1, 2))

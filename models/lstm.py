@@ -84,7 +84,11 @@ class LSTM(Mixer):
     def step(
         self, x: Tensor, state: tuple[Tensor, Tensor], is_read: bool = True
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        return self.lstm(x, state)
+        if x.shape[1] != 1:
+            return self.lstm(x, state)
+        # torch's kernel for sequences orders all weights anew at every call, which takes longer than a frame.
+        h, c = torch.lstm_cell(x[:, 0], tuple(part[0] for part in state), *self.lstm.all_weights[0])
+        return h[:, None], (h[None], c[None])
 
     def state_size(self, num_frames: int) -> int:
         """Floats kept from study to probe: hidden and cell."""

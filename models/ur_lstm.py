@@ -84,7 +84,10 @@ class URLSTMMixer(Mixer):
     def step(
         self, x: Tensor, state: tuple[Tensor, Tensor], is_read: bool = True
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        return self.ur_lstm(x, state)
+        if x.shape[1] != 1:
+            return self.ur_lstm(x, state)
+        h, c = self._cell(x[:, 0], (state[0][0], state[1][0]))  # what is made for sequences orders its weights first
+        return h[:, None], (h[None], c[None])
 
     @property
     def _cell(self) -> URLSTMCell:

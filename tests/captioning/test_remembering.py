@@ -79,7 +79,7 @@ def test_upper_layer_tells_what_it_found_in_the_midst_of_the_film(monkeypatch):
     layer = memory.mixers[-1]
 
     def watched(y: Tensor, store: object) -> object:
-        found.append(layer._in_order(y, searched := search(y, store))[0])
+        found.append(layer._in_order(layer._queries(y), searched := search(y, store))[0])
         return searched
 
     search = layer._search
