@@ -33,7 +33,7 @@ def steps(device: str) -> Iterator[Row]:
         step, batch = prepare(device, name, changes)
         [batch_s] = take_turns([batch], repeats=1, warm_up=False)
         step_s, network_s = take_turns([step, network], REPEATS)
-        what = f"{name.partition('-')[0]}, a frame asked about and studied"
+        what = f"{name.partition('-')[0]}, asked and studied"
         note = f"{1 / step_s:.0f} steps/s; a batch of {NUM_FRAMES:,} frames: {NUM_FRAMES / batch_s:.0f} frames/s"
         yield Row(what, "ResNet18 of that frame", step_s, network_s, 10, note=note)
 
