@@ -28,7 +28,12 @@ def test_films_become_scores(tmp_path: Path):
     assert (features / "failed.csv").read_text().splitlines()[1].startswith("film_008.mp4,")
     run = tmp_path / "demo-run/films/runs/transformer"
     scores = json.loads((run / "evaluation.json").read_text())
-    *_, head, row, _, report, episode = result.stdout.splitlines()
+    lines = result.stdout.splitlines()
+    experiment = tmp_path / "demo-run/films/experiment"
+    assert experiment.is_dir() == experiment.with_name("experiment.key.json").is_file()
+    if experiment.is_dir():  # jsPsych was to be had
+        assert lines.pop().endswith(str(experiment / "index.html"))
+    *_, head, row, _, report, episode = lines
     assert head.split()[:3] == ["run", "test", "accuracy"]
     assert row.split()[:2] == ["transformer", f"{scores['accuracy']:.3f}"]
     assert f"{scores['d_prime']:.2f}" in row
