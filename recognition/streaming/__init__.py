@@ -1,0 +1,1 @@
+"""A memory that goes on: sources, answers and events of a stream."""
