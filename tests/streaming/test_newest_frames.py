@@ -175,6 +175,28 @@ def test_pipe_that_falls_silent_is_not_waited_for_without_end(piped: Callable, m
         is_over.set()
 
 
+def test_closing_a_pipe_that_has_fallen_silent_ends_the_thread(piped: Callable, monkeypatch: pytest.MonkeyPatch):
+    is_over = threading.Event()
+
+    def write(number: int) -> None:
+        with os.fdopen(number, "wb") as file:
+            for k in range(40):
+                file.write(cv2.imencode(".jpg", np.full((48, 64, 3), grey_of(k), np.uint8))[1].tobytes())
+            file.flush()
+            is_over.wait(30)
+
+    piped(write)
+    monkeypatch.setattr(pipe, "SILENT_S", 2 * SHORT_S)
+    try:
+        with open_source("-") as source:
+            while number_of(next(source).picture) < 38:  # the last waits for what would follow it
+                pass
+        assert not source._thread.is_alive()
+        assert list(source) == []
+    finally:
+        is_over.set()
+
+
 def test_terminal_is_no_source(monkeypatch: pytest.MonkeyPatch):
     leader, follower = os.openpty()
     with os.fdopen(leader), os.fdopen(follower) as terminal:
