@@ -1,0 +1,264 @@
+"""Answers of a stream, one at a time, to events: when something was there again, and since when it was known.
+
+Times are seconds of the stream. Two that differ by less than a microsecond are equal, whatever fractions of a second
+do to the last digits of a sum.
+"""
+
+import bisect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+MOST_KEPT = 4096  # frames of an event whose times are kept; of a longer one every other, then every fourth
+NEAR_S = 1.0  # what agrees with what, both for times and for how long ago they are
+EPSILON_S = 1e-6
+KINDS = ("replay", "return", "resemblance")
+
+
+@dataclass(frozen=True)
+class EventRules:
+    """What makes an event.
+
+    The seconds are meant for several answers a second. A slower stream wants longer ones, as an answer that comes
+    `join_s` or more after the one before begins the stream anew.
+
+    Attributes:
+        threshold: an event opens when `num_opening` of the last `num_recent` answers exceed it, and starts with the
+            first of those.
+        closing: an open one closes when no answer of the last `close_s` exceeds this, and ends with the last that did;
+            the threshold itself if not given.
+        join_s: two that are less than this apart are one.
+        shortest_s: what is shorter, after joining, is none.
+    """
+
+    threshold: float = 0.0
+    closing: float | None = None
+    num_opening: int = 3
+    num_recent: int = 5
+    close_s: float = 1.0
+    join_s: float = 2.0
+    shortest_s: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.threshold) and math.isfinite(self.closing_level)):
+            raise ValueError("threshold and closing must be finite")
+        if self.closing_level > self.threshold:
+            raise ValueError(f"closing must not be above the threshold {self.threshold:g}, found {self.closing:g}")
+        if not 1 <= self.num_opening <= self.num_recent:
+            raise ValueError(f"num_opening must be from 1 to {self.num_recent}, found {self.num_opening}")
+        if not 0 < self.close_s <= self.join_s:
+            raise ValueError(f"close_s must be above 0 and at most join_s {self.join_s:g}, found {self.close_s:g}")
+
+    @property
+    def closing_level(self) -> float:
+        """What an answer must exceed to keep an event open."""
+        return self.threshold if self.closing is None else self.closing
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that was there again. The fields are the columns of events.csv.
+
+    Attributes:
+        kind: "replay" if half or more of its frames were seen equally long ago, "return" if half or more were seen at
+            one time while the stream went on, else "resemblance".
+        seen_start_s, seen_end_s: the times at which those frames that agree were seen; None for a resemblance.
+        offset_s: how long ago that was, the median of those frames.
+        peak, mean: largest and mean logit.
+        num_frames: answers that kept the event open.
+    """
+
+    start_s: float
+    end_s: float
+    kind: str
+    seen_start_s: float | None
+    seen_end_s: float | None
+    offset_s: float | None
+    peak: float
+    mean: float
+    num_frames: int
+    source: str = ""
+
+
+@dataclass
+class _Running:
+    """An event whose end is not known yet, in memory that does not grow beyond MOST_KEPT frames."""
+
+    start_s: float
+    end_s: float
+    num_frames: int = 0
+    sum_logit: float = 0.0
+    peak: float = -math.inf
+    every: int = 1
+    num_kept: int = 0
+    times_s: list[float] = field(default_factory=list)  # of every n-th frame, if it is known when it was seen
+    seen_s: list[float] = field(default_factory=list)
+
+    def add(self, time_s: float, logit: float, seen_s: float | None) -> None:
+        self.end_s = time_s
+        if self.num_frames % self.every == 0:
+            self.num_kept += 1
+            if seen_s is not None:
+                self.times_s.append(time_s)
+                self.seen_s.append(seen_s)
+        self.num_frames += 1
+        self.sum_logit += logit
+        self.peak = max(self.peak, logit)
+        if self.num_kept >= MOST_KEPT:
+            self.every *= 2
+            self.num_kept = (self.num_kept + 1) // 2
+            self.times_s, self.seen_s = self.times_s[::2], self.seen_s[::2]
+
+    def ended(self, source: str) -> Event:
+        kind, chosen = _kind(self.times_s, self.seen_s, self.num_kept, self.end_s - self.start_s)
+        seen = [self.seen_s[number] for number in chosen]
+        offsets = sorted(self.times_s[number] - self.seen_s[number] for number in chosen)
+        return Event(
+            self.start_s,
+            self.end_s,
+            kind,
+            min(seen, default=None),
+            max(seen, default=None),
+            offsets[len(offsets) // 2] if offsets else None,
+            self.peak,
+            self.sum_logit / self.num_frames,
+            self.num_frames,
+            source,
+        )
+
+
+class Events:
+    """Finds the events of a stream as its answers come. One is given once it is certain that nothing joins it."""
+
+    def __init__(self, rules: EventRules, source: str = ""):
+        self.rules, self.source = rules, source
+        self._running: _Running | None = None
+        self._is_open = False
+        self._recent: list[tuple[float, float, float | None]] = []  # answers since the last event closed
+        self.last_s: float | None = None  # the time of the last answer
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an event is going on."""
+        return self._is_open
+
+    @property
+    def current(self) -> Event | None:
+        """The event that goes on, or that another may still join, as it is known so far."""
+        return self._running.ended(self.source) if self._running else None
+
+    @property
+    def next_start_s(self) -> float:
+        """No event that is still to be given starts before this, and all that were given did."""
+        if self._running:
+            return self._running.start_s
+        hot = self._exceeding()
+        return hot[0][0] if hot else -math.inf if self.last_s is None else self.last_s
+
+    def add(self, time_s: float, logit: float, seen_s: float | None = None) -> Event | None:
+        """Take the next answer; the event that has become certain with it, if any.
+
+        Args:
+            time_s: not before that of the last answer.
+            logit: positive for old.
+            seen_s: when the frame was seen before, if that is known.
+
+        Raises ValueError for times that run back, and for numbers that are none.
+        """
+        known = (time_s, logit) if seen_s is None else (time_s, logit, seen_s)
+        if not all(map(math.isfinite, known)):
+            raise ValueError(f"answers must be finite numbers, found {known}")
+        if self.last_s is not None and time_s < self.last_s:
+            raise ValueError(f"answers must come in order, found one of {time_s:g} s after one of {self.last_s:g} s")
+        done = None
+        if self.last_s is not None and _has_passed(self.rules.join_s, self.last_s, time_s):
+            done = self.finish()
+        self.last_s = time_s
+        if not self._is_open:
+            return self._wait(time_s, logit, seen_s) or done
+        assert self._running
+        if logit > self.rules.closing_level:
+            self._running.add(time_s, logit, seen_s)
+        elif _has_passed(self.rules.close_s, self._running.end_s, time_s):
+            self._is_open = False
+        return done
+
+    def finish(self) -> Event | None:
+        """The stream ends, or is interrupted: the event that was not given yet, if any."""
+        running, self._running, self._is_open, self._recent = self._running, None, False, []
+        if running and _has_passed(self.rules.shortest_s, running.start_s, running.end_s):
+            return running.ended(self.source)
+        return None
+
+    def state(self) -> dict[str, Any]:
+        """All that going on needs, as JSON can say it. Events that were given are not in it."""
+        running = asdict(self._running) if self._running else None
+        recent = [list(answer) for answer in self._recent]
+        return {"running": running, "is_open": self._is_open, "recent": recent, "last_s": self.last_s}
+
+    def go_on(self, state: Mapping[str, Any]) -> None:
+        """Take over a state. Raises ValueError if it is none."""
+        try:
+            running = _Running(**state["running"]) if state["running"] is not None else None
+            recent = [(float(time_s), float(logit), seen_s) for time_s, logit, seen_s in state["recent"]]
+            is_open, last_s = bool(state["is_open"]), state["last_s"]
+            if (is_open and not running) or (last_s is not None and not math.isfinite(last_s)):
+                raise ValueError("it contradicts itself")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"this is no state of a stream's events ({error})") from None
+        self._running, self._recent, self._is_open, self.last_s = running, recent, is_open, last_s
+
+    def _wait(self, time_s: float, logit: float, seen_s: float | None) -> Event | None:
+        """An answer while no event is open: it may open one, or join the last, or make that certain."""
+        self._recent = [*self._recent, (time_s, logit, seen_s)][-self.rules.num_recent :]
+        hot, done = self._exceeding(), None
+        opens = len(hot) >= self.rules.num_opening
+        # What exceeds the threshold may yet be the start of one that joins, though it opens later.
+        next_s = hot[0][0] if hot else time_s
+        if self._running and _has_passed(self.rules.join_s, self._running.end_s, next_s):
+            recent = self._recent
+            done = self.finish()
+            self._recent = recent
+        if opens:
+            self._running = self._running or _Running(next_s, next_s)
+            for answer in hot:
+                self._running.add(*answer)
+            self._is_open, self._recent = True, []
+        return done
+
+    def _exceeding(self) -> list[tuple[float, float, float | None]]:
+        return [answer for answer in self._recent if answer[1] > self.rules.threshold]
+
+
+def _has_passed(duration_s: float, start_s: float, now_s: float) -> bool:
+    return now_s - start_s >= duration_s - EPSILON_S
+
+
+def _kind(times_s: Sequence[float], seen_s: Sequence[float], num_frames: int, length_s: float) -> tuple[str, list[int]]:
+    """The kind of an event, and which of its frames bear it out.
+
+    In an event of a second or two both the offsets and the times may lie close together: then the kind is that with
+    which more frames agree. Once it is no replay, a place that was in view as long as it is now may have been seen at
+    any moment of that stay.
+    """
+    offsets = [time_s - seen for time_s, seen in zip(times_s, seen_s, strict=True)]
+    together = most_within(offsets, NEAR_S)
+    if 2 * len(together) >= num_frames and len(together) >= len(most_within(seen_s, NEAR_S)):
+        return KINDS[0], together
+    together = most_within(seen_s, max(NEAR_S, length_s))
+    if 2 * len(together) >= num_frames:
+        return KINDS[1], together
+    return KINDS[2], []
+
+
+def most_within(values: Sequence[float], width: float) -> list[int]:
+    """The places of the most values that lie no further apart than `width`, the lowest such values of several."""
+    order = sorted(range(len(values)), key=values.__getitem__)
+    ranked = [values[place] for place in order]
+    best: list[int] = []
+    for first, value in enumerate(ranked):
+        end = bisect.bisect_right(ranked, value + width + EPSILON_S)
+        if end - first > len(best):
+            best = order[first:end]
+    return best
