@@ -4,9 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from recognition.streaming.events import EPSILON_S, NEAR_S
 
 NUM_VOTERS = 8
+Numbers = Sequence[float] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Answer:
     dropped_before: int = 0
 
 
-def seen_time(times_s: Sequence[float], similarities: Sequence[float] | None = None) -> float | None:
+def seen_time(times_s: Numbers, similarities: Numbers | None = None) -> float | None:
     """When a frame was seen, by the times of the frames that a look-up has found for it, the most similar first.
 
     The first NUM_VOTERS have a say, each with the weight of its similarity, all alike if there is none. It is the time

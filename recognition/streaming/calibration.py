@@ -6,7 +6,7 @@ Each window has a level, the lowest threshold with which it holds no event. Thei
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from recognition.common.command_line import InputError
 from recognition.common.files import is_there, read_whole, written_whole
+from recognition.streaming.answers import Numbers
 from recognition.streaming.events import EventRules, Events
 
 HOUR_S = 3600
@@ -21,7 +22,6 @@ HYSTERESIS = 0.1  # of the spread between the threshold and the height
 HEIGHT = 0.999  # the quantile of all logits that is called so
 MARGIN = 1e-9  # more than rounding does to a level
 
-Numbers = Sequence[float] | np.ndarray
 Window = tuple[Numbers, Numbers]  # times in seconds and logits of a piece, frame by frame
 
 

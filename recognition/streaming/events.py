@@ -110,6 +110,13 @@ class _Running:
             self.num_kept = (self.num_kept + 1) // 2
             self.times_s, self.seen_s = self.times_s[::2], self.seen_s[::2]
 
+    def numbers(self) -> list[float]:
+        """All that is known. Raises ValueError where it contradicts itself."""
+        if not (len(self.times_s) == len(self.seen_s) <= self.num_kept <= self.num_frames and self.every >= 1):
+            raise ValueError("it contradicts itself")
+        times = [self.start_s, self.end_s, self.sum_logit, self.peak, *self.times_s, *self.seen_s]
+        return [*times, self.num_frames, self.every, self.num_kept]
+
     def ended(self, source: str) -> Event:
         kind, chosen = _kind(self.times_s, self.seen_s, self.num_kept, self.end_s - self.start_s)
         seen = [self.seen_s[number] for number in chosen]
@@ -201,9 +208,12 @@ class Events:
         """Take over a state. Raises ValueError if it is none."""
         try:
             running = _Running(**state["running"]) if state["running"] is not None else None
-            recent = [(float(time_s), float(logit), seen_s) for time_s, logit, seen_s in state["recent"]]
+            recent = [(time_s, logit, seen_s) for time_s, logit, seen_s in state["recent"]]
             is_open, last_s = bool(state["is_open"]), state["last_s"]
-            if (is_open and not running) or (last_s is not None and not math.isfinite(last_s)):
+            numbers = [number for answer in [*recent, (last_s,)] for number in answer if number is not None]
+            if running:
+                numbers += running.numbers()
+            if (is_open and not running) or not all(map(math.isfinite, numbers)):
                 raise ValueError("it contradicts itself")
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"this is no state of a stream's events ({error})") from None

@@ -264,11 +264,27 @@ def test_no_event_to_come_starts_before_what_is_said(script: str):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{}, {"running": 3}, {"running": None, "is_open": True, "recent": [], "last_s": 1.0}, {"running": {"a": 1}}],
+    [
+        {"running": 3},
+        {"running": None},
+        {"running": {"a": 1}},
+        {"recent": [[1.0, 2.0]]},
+        {"recent": [[1.0, "x", None]]},
+        {"last_s": "x"},
+        {"last_s": float("nan")},
+        {"running": {"start_s": 0.0, "end_s": "x", "num_frames": 3}},
+        {"running": {"start_s": 0.0, "end_s": 1.0, "num_frames": 3, "times_s": [1.0]}},
+    ],
 )
 def test_what_is_no_state_is_refused(wrong: dict):
-    with pytest.raises(ValueError, match="no state of a stream's events"):
-        Events(RULES).go_on(wrong)
+    events = Events(RULES)
+    for answer in answers("HHHH"):
+        events.add(*answer)
+    before = events.state()
+    for state in (before | wrong, {}):
+        with pytest.raises(ValueError, match="no state of a stream's events"):
+            events.go_on(state)
+    assert events.state() == before
 
 
 def test_an_event_without_end_takes_no_more_memory():
