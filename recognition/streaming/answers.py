@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recognition.streaming.events import EPSILON_S, NEAR_S
+from recognition.streaming.event import EPSILON_S, NEAR_S
 
 NUM_VOTERS = 8
 Numbers = Sequence[float] | np.ndarray

@@ -16,7 +16,7 @@ import numpy as np
 from recognition.common.command_line import InputError
 from recognition.common.files import naming
 from recognition.streaming.answers import Answer
-from recognition.streaming.events import Event
+from recognition.streaming.event import Event
 
 DECIMALS = 4  # of seconds, milliseconds, logits and cosines
 Row = TypeVar("Row", Event, Answer)

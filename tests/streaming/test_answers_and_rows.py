@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from recognition.common.command_line import InputError
 from recognition.streaming.answers import Answer, seen_time
-from recognition.streaming.events import Event, EventRules, Events
+from recognition.streaming.event import Event
+from recognition.streaming.events import EventRules, Events
 from recognition.streaming.rows import RowsFile, answers_file, events_file, read_rows
 
 NAN = math.nan
