@@ -61,6 +61,7 @@ def watch(starting: list[subprocess.Popen]) -> None:
             advice = "lower training.batch_size or training.num_devices, or ask for more"
             is_killed = -status == signal.SIGKILL
             reason = f"most likely for want of memory; {advice}" if is_killed else "what it printed before says why"
+            print(file=sys.stderr)  # a bar may stand in its line
             say_error(f"process {rank + 1} of {len(others) + 1} was killed by signal {-status}, {reason}")
         kill()
         with suppress(Exception):

@@ -63,7 +63,7 @@ def test_process_that_waits_in_a_library_ends_when_another_is_lost(other: str, s
     )
     result = run_script("-c", code, other, cwd=ROOT, timeout=50)
     assert result.returncode == status
-    assert result.stderr.startswith(told)
+    assert result.stderr.lstrip().startswith(told)
     assert len(result.stderr.splitlines()) == bool(told)
 
 
