@@ -63,8 +63,8 @@ def test_process_that_waits_in_a_library_ends_when_another_is_lost(other: str, s
     )
     result = run_script("-c", code, other, cwd=ROOT, timeout=50)
     assert result.returncode == status
-    assert result.stderr.lstrip().startswith(told)
-    assert len(result.stderr.splitlines()) == bool(told)
+    assert result.stderr.lstrip().startswith(told)  # after a break, as a bar may stand there
+    assert len(result.stderr.strip().splitlines()) == bool(told)
 
 
 def test_process_that_waits_in_a_library_ends_when_the_first_is_killed():
