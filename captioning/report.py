@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from captioning.bootstrap import RESAMPLES
 from captioning.config import CaptionSettings
-from captioning.page import TEMPLATES, worst_films
+from captioning.page import SCORES, TEMPLATES, worst_films
 from captioning.retention import MOST_PLACES
 from captioning.said import Said
 from recognition.common.files import written_whole
@@ -18,15 +18,7 @@ from recognition.common.pages import render
 from recognition.common.plotting import band, finished, looks, panel, score_bars
 from recognition.training.config import dump_config
 
-HEADS = {
-    "bleu_1": "BLEU-1",
-    "bleu_2": "BLEU-2",
-    "bleu_3": "BLEU-3",
-    "bleu_4": "BLEU-4",
-    "rouge_l": "ROUGE-L",
-    "cider_d": "CIDEr-D",
-    "meteor": "METEOR",
-}
+HEADS = SCORES | {"meteor": "METEOR"}
 MIN_CLIPS = 20  # of a point of a curve
 Told = Mapping[str, Any]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import browser  # noqa: F401, a fixture for all
 from forking import ROOT, Forked
 from hypothesis import HealthCheck, settings
 

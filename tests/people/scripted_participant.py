@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +14,6 @@ from numbered_films import COLOURS
 
 from recognition.people.server import Server
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-FLAGS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--disable-sync"),
-    *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--window-size=1000,760"),
-)
 PATIENCE_S = 30
 GRADES = ["1", "6", "2", "5", "3", "4", None, "1", "6", "3", "2", "5"]
 ORDER = ["2", "6"]

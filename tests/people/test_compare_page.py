@@ -4,22 +4,13 @@ Needs Chromium and its driver from the system's packages and selenium from the e
 """
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chromium import DESK, PHONE, open_page
 from conftest import run_here
 from made_up_crowds import crowd_of, make_crowd, model_of, write_people, write_scored_run
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-FLAGS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--disable-sync"),
-    *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
-)
-PHONE, DESK = 390, 1000  # pixels
 HOSTILE = "<img src=http:x onerror=alert(1)>"
 FOLDER = "<b onclick=alert(2)>"
 FIGURES = ("accuracy", "d_prime", "criterion", "zroc_slope", "rates", "retention", "clip_kinds", "order")
@@ -44,35 +35,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out/compare.html"
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
-    if not BROWSER or not DRIVER:
-        pytest.skip("needs Chromium and chromedriver: apt-get install chromium chromium-driver")
-    selenium = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install -e '.[dev]'")
-    options = selenium.ChromeOptions()
-    options.binary_location = BROWSER
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = selenium.Chrome(options, selenium.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
 @pytest.fixture(scope="module", params=[PHONE, DESK])
 def opened(request: pytest.FixtureRequest, browser, page: Path):
     """The browser with the page opened at a width."""
-    size = {"width": request.param, "height": 844, "deviceScaleFactor": 1, "mobile": request.param == PHONE}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    for kind in ("browser", "performance"):
-        browser.get_log(kind)  # forget what earlier pages left
-    browser.get(page.as_uri())
-    assert browser.execute_script("return window.innerWidth") == request.param
-    if folder := os.environ.get("SCREENSHOTS"):  # to look at them
-        height = browser.execute_script("return document.documentElement.scrollHeight")
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {**size, "height": height})
-        browser.save_screenshot(str(Path(folder) / f"compare-{request.param}.png"))
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    open_page(browser, page, request.param)
     return browser
 
 

@@ -6,18 +6,15 @@ not. With SCREENSHOTS=folder every kind of page is saved there as a picture, to 
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from chromium import BROWSER, DRIVER
 from conftest import run_here
 from scripted_participant import (
-    BROWSER,
-    DRIVER,
-    FLAGS,
     GRADES,
     NAN,
     ORDER,
@@ -47,20 +44,6 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def key(experiment: Path) -> Key:
     """Its key."""
     return read_key(experiment.with_name("experiment.key.json"))
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Chromium, without a window."""
-    selenium = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install -e '.[dev]'")
-    options = selenium.ChromeOptions()
-    options.binary_location = BROWSER
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = selenium.Chrome(options, selenium.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture

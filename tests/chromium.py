@@ -1,0 +1,48 @@
+"""Chromium without a window, for tests that open pages in it."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--disable-sync"),
+    *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--window-size=1000,760"),
+)
+PHONE, DESK = 390, 1000  # pixels
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A driver of Chromium that logs what pages say and ask for; skips where there is none."""
+    if not BROWSER or not DRIVER:
+        pytest.skip("needs Chromium and chromedriver: apt-get install chromium chromium-driver")
+    selenium = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install -e '.[dev]'")
+    options = selenium.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = selenium.Chrome(options, selenium.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def open_page(browser: Any, page: Path, width: int) -> None:
+    """Open a page, its window so many pixels wide; SCREENSHOTS names a folder for pictures, to look at."""
+    size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width == PHONE}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    for kind in ("browser", "performance"):
+        browser.get_log(kind)  # forget what earlier pages left
+    browser.get(page.as_uri())
+    assert browser.execute_script("return window.innerWidth") == width
+    if folder := os.environ.get("SCREENSHOTS"):
+        height = browser.execute_script("return document.documentElement.scrollHeight")
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {**size, "height": height})
+        browser.save_screenshot(str(Path(folder) / f"{page.stem}-{width}.png"))
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
