@@ -27,7 +27,7 @@ from recognition.common.commands import command, side_by_side
 
 NUM_FILMS = (600, 60, 100)  # to train on, for validation, to test on
 CONFIG = "config-files/captioning/demo.yaml"
-FEWER = "training.n_epochs=24"  # those without memory are at their best before that
+FEWER = "training.n_epochs=20"  # those without memory are at their best before that
 RUNS: dict[str, tuple[str, ...]] = {
     "memory": (),
     "cleared": ("memory.scope=clip", FEWER),
