@@ -116,18 +116,18 @@ def pieces_of(file: Path, args: Namespace, table: "Sequence[Caption] | None") ->
 def features_of(film: Path, folder: Path, args: Namespace) -> Path:
     """Make a film's feature file in a folder as those of the run were made. Raises InputError."""
     from captioning.eyes import read_features
-    from recognition.features.backbone import Backbone, choose_device
+    from recognition.features.backbone import choose_device
     from recognition.features.extraction import Outcome, Storage, extract
+    from recognition.features.same_backbone import Network, same_backbone
 
     eye = read_features(args.trained)
-    name, _, told = eye["backbone"].partition(", ")
-    rate = told.removesuffix(" frames a second")
-    frame_fps = float(rate) if rate != told and rate.replace(".", "").isdecimal() else None
-    advice = f"make its features by preprocess_videos.py as those of {args.trained.path} were made, and give that file"
+    told = Network(eye["backbone"], eye["weights"], eye["weights_sha256"])
     device = choose_device(args.config.training.device)
-    backbone = Backbone(name, eye["weights"], device, fast=eye["dtype"] == "float16", frame_fps=frame_fps)
-    if (backbone.name, backbone.weights_sha256) != (eye["backbone"], eye["weights_sha256"]):
-        raise InputError(f"{film}: {eye['backbone']} ({eye['weights']}) is not at hand as it was; {advice}")
+    try:
+        backbone = same_backbone(told, device, fast=eye["dtype"] == "float16")
+    except InputError as error:
+        advice = f"make its features by preprocess_videos.py as those of {args.trained.path}, and give that file"
+        raise InputError(f"{film}: {error}; {advice}") from None
     for outcome in extract([film], folder, backbone, Storage(eye["dtype"]), 16, workers=0):
         if isinstance(outcome, Outcome) and outcome.failure:
             raise InputError(f"{film}: {outcome.failure}")

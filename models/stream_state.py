@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 NUMBERS = ("num_rows", "num_studied", "num_forgotten")
+BESIDE = "beside."  # what names of tensors begin with that are kept in a state's file
 
 
 @dataclass(eq=False)
@@ -51,12 +52,13 @@ class State:
         _fill(self.layers, tensors, "layers")
 
 
-def write(path: Path, state: State, about: Mapping[str, str]) -> None:
-    """Write a state and what is said about it as a safetensors file, whole or not at all."""
+def write(path: Path, state: State, about: Mapping[str, str], beside: Mapping[str, Tensor]) -> None:
+    """Write a state, what is said about it and tensors beside it as a safetensors file, whole or not at all."""
     numbers = {name: str(getattr(state, name)) for name in NUMBERS}
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file({name: x.contiguous() for name, x in state.tensors().items()}, unfinished, {**about, **numbers})
+        tensors = state.tensors() | {BESIDE + name: x for name, x in beside.items()}
+        save_file({name: x.contiguous() for name, x in tensors.items()}, unfinished, {**about, **numbers})
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -70,13 +72,25 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, int], dict[str, str]]
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+            names = [name for name in file.keys() if not name.startswith(BESIDE)]  # noqa: SIM118, it is no mapping
+            tensors = {name: file.get_tensor(name) for name in names}
         numbers = {name: int(about[name]) for name in NUMBERS}
     except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{path} holds no state of a stream ({' '.join(str(error).split())})") from None
     if numbers["num_rows"] < 1 or min(numbers.values()) < 0:
         raise ValueError(f"{path} holds no state of a stream ({numbers})")
     return tensors, numbers, about
+
+
+def read_beside(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors and the notes that were kept beside a state; raises like `read`."""
+    try:
+        with safe_open(path, "pt") as file:
+            names = [name for name in file.keys() if name.startswith(BESIDE)]  # noqa: SIM118, it is no mapping
+            tensors = {name.removeprefix(BESIDE): file.get_tensor(name) for name in names}
+            return tensors, (file.metadata() or {}).get("notes", "")
+    except SafetensorError as error:
+        raise ValueError(f"{path} holds no state of a stream ({' '.join(str(error).split())})") from None
 
 
 def _tensors(state: Any, name: str) -> Iterator[tuple[str, Tensor]]:

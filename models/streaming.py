@@ -10,6 +10,7 @@ import contextlib
 import copy
 import functools
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,11 @@ class Stream:
         look-up."""
         return state.found
 
-    def save(self, path: Path, state: State) -> None:
-        """Write a state, whole or not at all, as a safetensors file."""
-        stream_state.write(path, state, {"weights": self.digest, "origin": self.origin})
+    def save(self, path: Path, state: State, beside: Mapping[str, Tensor] | None = None, notes: str = "") -> None:
+        """Write a state, whole or not at all, as a safetensors file. Tensors `beside` it and notes go into the same
+        file, from which `stream_state.read_beside` gives them again."""
+        about = {"weights": self.digest, "origin": self.origin, "notes": notes}
+        stream_state.write(path, state, about, beside or {})
 
     def load(self, path: Path) -> State:
         """A state that `save` wrote. Raises ValueError, in one line, for any other file and for states of other
