@@ -18,6 +18,7 @@ import pytest
 from chromium import browser  # noqa: F401, a fixture for all
 from forking import ROOT, Forked
 from hypothesis import HealthCheck, settings
+from live_run import live_run  # noqa: F401, so is this
 
 import train
 from recognition.common import command_line

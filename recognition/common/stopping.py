@@ -70,14 +70,14 @@ def leave_when_asked_again(status: int) -> None:
 
 
 @contextmanager
-def stopping_later() -> Iterator[Callable[[], bool]]:
-    """Within the block a signal is only noted; yields a function that tells whether one has come.
+def stopping_later(signals: Iterable[signal.Signals] = SIGNALS) -> Iterator[Callable[[], bool]]:
+    """Within the block each of these signals is only noted; yields a function that tells whether one has come.
 
     If the block ends all the same, as if none had, the signal is sent again. If it fails with a RuntimeError, as
     one does that waits for another process that was stopped at once, Stopped is raised instead.
     """
     noted: list[int] = []
-    with _handling(lambda number, _: noted.append(number), SIGNALS):
+    with _handling(lambda number, _: noted.append(number), signals):
         try:
             yield lambda: bool(noted)
         except RuntimeError as error:

@@ -36,19 +36,22 @@ class Answer:
     dropped_before: int = 0
 
 
-def seen_time(times_s: Numbers, similarities: Numbers | None = None) -> float | None:
+def seen_time(times_s: Numbers, similarities: Numbers) -> float | None:
     """When a frame was seen, by the times of the frames that a look-up has found for it, the most similar first.
 
-    The first NUM_VOTERS have a say, each with the weight of its similarity, all alike if there is none. It is the time
-    of the most similar one that more than half of the weight lies within NEAR_S of, itself included. If there is none,
-    because something was seen more than once or its neighbours do not resemble it, it is that of the one with the most
-    weight. Times that are nan, of frames no longer kept, count as not found; None if nothing was.
+    The first NUM_VOTERS have a say, each with the weight by which its similarity exceeds the least one; all alike, if
+    there is nothing between them. Frames of networks all resemble each other, so that what counts is how much more some
+    do. It is the time of the most similar one that more than half of the weight lies within NEAR_S of, itself included.
+    If there is none, because something was seen more than once or its neighbours do not resemble it, it is that of the
+    one with the most weight. Times that are nan, of frames no longer kept, count as not found; None if nothing was.
     """
-    weights = [1.0] * len(times_s) if similarities is None else [max(float(weight), 0.0) for weight in similarities]
-    pairs = zip(list(times_s)[:NUM_VOTERS], weights[:NUM_VOTERS], strict=True)
-    found = [(float(time_s), weight) for time_s, weight in pairs if not math.isnan(time_s)]
-    if not found:
+    pairs = list(zip(list(times_s)[:NUM_VOTERS], list(similarities)[:NUM_VOTERS], strict=True))
+    pairs = [(float(time_s), float(similarity)) for time_s, similarity in pairs if not math.isnan(time_s)]
+    if not pairs:
         return None
+    least = min(similarity for _, similarity in pairs)
+    is_alike = max(similarity for _, similarity in pairs) == least
+    found = [(time_s, 1.0 if is_alike else similarity - least) for time_s, similarity in pairs]
     support = [
         sum(weight for other_s, weight in found if abs(other_s - time_s) <= NEAR_S + EPSILON_S) for time_s, _ in found
     ]

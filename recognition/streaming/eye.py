@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,21 +27,27 @@ class Eye:
         self.backbone, self.dtype, self.num_features = backbone, np.dtype(dtype), backbone.num_features
         self.window = backbone.preprocessing.window
         self._recent: deque[tuple[Frame, torch.Tensor]] = deque(maxlen=self.window)
-        self._num_seen = 0
+        self._num_taken = self._num_dropped = 0
 
     def reads_at(self, fps: float) -> float | None:
         """Pictures a second that the eye wants for `fps` features a second; None for all that come."""
         return fps if self.window == 1 else self.backbone.preprocessing.fps
 
-    def look(self, frame: Frame) -> tuple[Frame, np.ndarray] | None:
-        """Take the next frame of a stream; features (D,) float32 that are known with it, and the frame that they stand
-        for: itself or, of a window, the one in its middle. None where no window ends with this frame."""
+    def take(self, frame: Frame) -> Frame | None:
+        """Take the next frame of a stream. Returns the frame that `now` has features of from here on: this one or, of a
+        window that ends with it, the one in the middle. None where no window does."""
         self._recent.append((frame, self._cropped(frame.picture)))
-        self._num_seen += 1
-        if self._num_seen < self.window or (self._num_seen - self.window) % self._stride:
+        self._num_taken += 1
+        self._num_dropped += frame.dropped_before
+        if self._num_taken < self.window or (self._num_taken - self.window) % self._stride:
             return None
-        [features] = self._features([picture for _, picture in self._recent])
-        return self._recent[self.window // 2][0], features
+        taken = replace(self._recent[self.window // 2][0], dropped_before=self._num_dropped)
+        self._num_dropped = 0
+        return taken
+
+    def now(self) -> np.ndarray:
+        """Features (D,) float32 of the frame that `take` has returned last."""
+        return self._features([picture for _, picture in self._recent])[0]
 
     def features(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         """Features (N, D) float32 of pictures (H, W, 3) uint8 RGB or, of a network for clips, of windows of so many
@@ -49,9 +56,9 @@ class Eye:
 
     @property
     def _stride(self) -> int:
-        """Pictures from one window to the next: those between them that the network does not read do not come."""
+        """Pictures from one window to the next. Those of a film that no window has do not come."""
         preprocessing = self.backbone.preprocessing
-        if self.window == 1 or preprocessing.stride is None:
+        if preprocessing.stride is None or self.window == 1:
             return self.window
         return max(1, round(preprocessing.stride / preprocessing.windows(30.0).step))
 

@@ -35,6 +35,9 @@ class Source(Iterator[Frame]):
     name: str  # fit to be shown: on one line, and without a password
     is_live: bool
 
+    def end_when(self, is_stop_asked: Callable[[], bool]) -> None:
+        """Stop waiting for a live source's next frame as soon as this says so; other sources do not let wait."""
+
     @abstractmethod
     def close(self) -> None:
         """Let go of files, devices and connections; no frame comes any more."""

@@ -111,7 +111,7 @@ class LiveMemory:
         """Ask about a frame (D,), and leave everything as it is."""
         logit = float(self.stream.ask(self.state, self._tensor(features)))
         found = self.stream.when(self.state)
-        seen_s = None if found is None else self._time_of(found[0].cpu().numpy())
+        seen_s = None if found is None else self._time_of(features, found[0].cpu().numpy())
         similarities, places = self.ring.ask(features)
         if not len(places):
             return Told(logit, seen_s, None, None)
@@ -160,8 +160,10 @@ class LiveMemory:
             raise InputError(f"--memory {path}: {' '.join(str(error).split())}") from None
         return notes
 
-    def _time_of(self, places: np.ndarray) -> float | None:
-        return seen_time(self.ring.times_of(places[places >= 0]))
+    def _time_of(self, features: np.ndarray, places: np.ndarray) -> float | None:
+        """When a frame was seen, by the places of those that the model has found for it."""
+        places = places[places >= 0]
+        return seen_time(self.ring.times_of(places), self.ring.similarities_of(features, places))
 
     def _stands_still(self, features: np.ndarray) -> bool:
         if self._studied_last is None:

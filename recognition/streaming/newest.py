@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from recognition.streaming.frames import Beat, Frame, Source
 
 AGAIN_S = 10.0  # so long a camera that went away is looked for
 PAUSE_S = 0.5  # between two tries
+LOOK_S = 0.2  # between two looks whether to go on waiting
 LONGEST_WAIT_S = 30.0  # for a frame or for the end, should a device never return from a read
 
 
@@ -34,20 +36,28 @@ class Live(Source):
         self._changed, self._closing = threading.Condition(), threading.Event()
         self._newest: Frame | None = None
         self._has_ended = False
+        self._is_stop_asked: Callable[[], bool] = lambda: False
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._keep_newest, name=f"newest frame of {self.name}", daemon=True)
         self._thread.start()
 
     def __next__(self) -> Frame:
+        end_s = time.monotonic() + LONGEST_WAIT_S
         with self._changed:
-            if not self._changed.wait_for(lambda: self._newest or self._has_ended, LONGEST_WAIT_S):
-                raise Failure(f"{self.name}: has given no picture for {LONGEST_WAIT_S:.0f} s")
+            while not self._changed.wait_for(lambda: self._newest or self._has_ended, LOOK_S):
+                if self._is_stop_asked():
+                    raise StopIteration
+                if time.monotonic() > end_s:
+                    raise Failure(f"{self.name}: has given no picture for {LONGEST_WAIT_S:.0f} s")
             frame, self._newest = self._newest, None
         if self._closing.is_set():
             raise StopIteration
         if frame is not None:
             return frame
         raise self._error or StopIteration
+
+    def end_when(self, is_stop_asked: Callable[[], bool]) -> None:
+        self._is_stop_asked = is_stop_asked
 
     def close(self) -> None:
         """End the thread, as soon as its read returns: at once, or within the time-outs of what it reads from."""

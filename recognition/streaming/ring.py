@@ -52,6 +52,12 @@ class FeatureRing:
         best = np.lexsort((places, -similar[rows]))[:num_finds]
         return similar[rows[best]], places[best].astype(np.int64)
 
+    def similarities_of(self, features: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Cosine similarities of a frame (D,) with others by their places in the stream, nan for those that are not
+        kept: like `places`, float32."""
+        rows = self.features[np.asarray(places, np.int64) % len(self.features)].astype(np.float32)
+        return np.where(np.isnan(self.times_of(places)), np.float32(np.nan), rows @ self._unit(features))
+
     def times_of(self, places: np.ndarray) -> np.ndarray:
         """The times of frames by their places in the stream, nan for those that are not kept: like `places`."""
         places = np.asarray(places, np.int64)

@@ -75,6 +75,10 @@ class TrainedRun:
             raise InputError(f"{self.run.path}: {error}; say where its weights are with --weights PATH") from None
         return Eye(backbone, self._header.dtype)
 
+    def live_digests(self, delay_s: float, fps: float) -> dict[str, str]:
+        """All that a calibration depends on."""
+        return self.digests | {"delay": f"{delay_s:g}", "fps": f"{fps:g}"}
+
     def _ring_threshold(self) -> float | None:
         if not self.run.evaluation_file.is_file():
             return None

@@ -23,17 +23,18 @@ ANSWER = Answer(1.5, -0.25, False, None, 0.75, 0.5, 12.5, 3)
 @pytest.mark.parametrize(
     ("times_s", "similarities", "expected"),
     [
-        ([], None, None),
+        ([], [], None),
         ([NAN, NAN], [1, 1], None),
         ([5.0], [0.4], 5.0),
-        ([50.0, 7.0, 7.5, 8.0], [0.9, 0.8, 0.8, 0.8], 7.0),  # the best has no company
-        ([7.0, 8.0], None, 7.0),  # 1 s is within
-        ([9.0, 7.0, 7.9, 8.3], None, 7.9),
+        ([50.0, 7.0, 7.5, 8.0, 90.0], [0.9, 0.85, 0.85, 0.85, 0.8], 7.0),  # the best has no company
+        ([7.0, 8.0], [0.9, 0.9], 7.0),  # 1 s is within
+        ([9.0, 7.0, 7.9, 8.3], [0.9] * 4, 7.9),
         ([50.0, 7.0, 8.1, 20.0], [0.9, 0.8, 0.7, 0.6], 50.0),  # nobody agrees: the most similar
-        ([1.0, 20.0, 20.1, 40.0, 60.0], None, 20.0),  # no majority: most weight
-        ([50.0, 7.0, 7.1], [0.9, 0.3, 0.3], 50.0),  # weights, not heads
+        ([1.0, 20.0, 20.1, 40.0, 60.0], [0.9] * 5, 20.0),  # no majority: most weight
+        ([50.0, 7.0, 7.1], [0.9, 0.3, 0.2], 50.0),  # weights, not heads
+        ([50.0, 7.0, 7.5, 8.0], [1.0, 0.984, 0.983, 0.982], 50.0),  # all frames resemble each other
         ([NAN, 7.0], [0.9, 0.3], 7.0),
-        ([1.0] * 4 + [9.0] * 4 + [9.0] * 20, None, 1.0),  # only the first 8 have a say
+        ([1.0] * 4 + [9.0] * 4 + [9.0] * 20, [0.9] * 28, 1.0),  # only the first 8 have a say
         ([3.0, 4.0], [-0.2, -0.3], 3.0),
     ],
 )
