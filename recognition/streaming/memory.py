@@ -72,7 +72,8 @@ class LiveMemory:
         self.stream, self.rules = stream, rules
         self.ring = FeatureRing(rules.num_ring, num_features)
         self.state: State = stream.start()
-        self.num_still, self.last_s = 0, None
+        self.num_still = 0
+        self.last_s: float | None = None
         self._device = next(stream.model.parameters()).device
         self._waiting: deque[tuple[float, np.ndarray]] = deque()
         self._studied_last: np.ndarray | None = None
@@ -150,7 +151,7 @@ class LiveMemory:
             tensors, text = read_beside(path)
             notes = json.loads(text)
             arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-            self.ring.go_on({name: arrays.get(f"ring.{name}") for name in ("features", "times_s", "num_studied")})
+            self.ring.go_on({name.removeprefix("ring."): array for name, array in arrays.items()})
             times_s, features = arrays.get("waiting.times_s", ()), arrays.get("waiting.features", ())
             self._waiting = deque((float(time_s), row) for time_s, row in zip(times_s, features, strict=True))
             self._studied_last = arrays.get("studied_last")
