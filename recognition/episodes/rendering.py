@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
@@ -151,22 +152,42 @@ def label(picture: np.ndarray, words: str, answer: str = "", colour: tuple[int, 
     return canvas
 
 
-def write_video(path: str | Path, pictures: Iterable[tuple[np.ndarray, float]]) -> float:
-    """Write pictures of `render`, each shown for its seconds, as H.264 in mp4. Returns the whole video's seconds.
+class VideoFile:
+    """A video of `label`'s pictures, H.264 in mp4, that is being written; to be closed.
 
-    Times are kept to a millisecond.
+    Times are kept to a millisecond. A picture that does not come after the one before it is shown a millisecond later.
     """
+
+    def __init__(self, path: str | Path):
+        self._container = av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
+        self._stream = self._container.add_stream("libx264", rate=25, options={"crf": "23", "preset": "veryfast"})
+        self._stream.width, self._stream.height, self._stream.pix_fmt = WIDTH, HEIGHT + BAR, "yuv420p"
+        self._stream.codec_context.time_base = Fraction(1, 1000)
+        self._container.start_encoding()  # so that a file that cannot be written is told now
+        self._last_ms = -1
+
+    def write(self, picture: np.ndarray, time_s: float) -> None:
+        """Add a picture that is shown from `time_s`, at least 0, until the next one."""
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        self._last_ms = max(round(1000 * time_s), self._last_ms + 1)
+        frame.pts, frame.time_base = self._last_ms, Fraction(1, 1000)
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """End the video, which can be played then."""
+        try:
+            self._container.mux(self._stream.encode())
+        finally:
+            self._container.close()
+
+
+def write_video(path: str | Path, pictures: Iterable[tuple[np.ndarray, float]]) -> float:
+    """Write pictures of `render`, each shown for its seconds, to a `VideoFile`. Returns the whole video's seconds."""
     clock_s = 0.0
-    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": "23", "preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT + BAR, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 1000)
+    with closing(VideoFile(path)) as video:
         for picture, duration_s in pictures:
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = round(1000 * clock_s), Fraction(1, 1000)
-            container.mux(stream.encode(frame))
+            video.write(picture, clock_s)
             clock_s += duration_s
-        container.mux(stream.encode())
     return clock_s
 
 
