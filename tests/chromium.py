@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,25 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     driver.quit()
 
 
-def open_page(browser: Any, page: Path, width: int) -> None:
-    """Open a page, its window so many pixels wide; SCREENSHOTS names a folder for pictures, to look at."""
+def open_page(browser: Any, page: Path | str, width: int) -> None:
+    """Open a file or an address in a window of so many pixels' width; SCREENSHOTS names a folder for pictures."""
     size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width == PHONE}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     for kind in ("browser", "performance"):
         browser.get_log(kind)  # forget what earlier pages left
-    browser.get(page.as_uri())
+    browser.get(page if isinstance(page, str) else page.as_uri())
     assert browser.execute_script("return window.innerWidth") == width
     if folder := os.environ.get("SCREENSHOTS"):
         height = browser.execute_script("return document.documentElement.scrollHeight")
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {**size, "height": height})
-        browser.save_screenshot(str(Path(folder) / f"{page.stem}-{width}.png"))
+        browser.save_screenshot(str(Path(folder) / f"{Path(page).stem}-{width}.png"))
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+def wait_for(look: Callable[[], Any], seconds: float = 10) -> Any:
+    """What `look` finds, once it finds something."""
+    end = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < end, "nothing came"
+        time.sleep(0.02)
+    return found

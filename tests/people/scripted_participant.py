@@ -4,12 +4,13 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from chromium import wait_for
 from numbered_films import COLOURS
 
 from recognition.people.server import Server
@@ -119,15 +120,6 @@ class Participant:
             key = self.answers[kind].pop(0)
             if key is not None:
                 self.press(key)
-
-
-def wait_for(look: Callable[[], Any], seconds: float = 10) -> Any:
-    """What `look` finds, once it finds something."""
-    end = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < end, "nothing came"
-        time.sleep(0.02)
-    return found
 
 
 def responses(rows: list[dict[str, Any]], part: str) -> list[str | None]:
