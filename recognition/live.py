@@ -1,0 +1,65 @@
+"""Have I seen this before, and when? A trained memory at work on a camera or a film.
+
+  python -m recognition.live runs/knn_memory 0                       camera 0, shown in a browser on this machine
+  python -m recognition.live runs/knn_memory test:                   a try without a camera
+  python -m recognition.live runs/knn_memory film.mp4 --events events.csv --video out.mp4
+  python -m recognition.live runs/mlstm film.mp4 --memory film.memory          keep the memory; the next call goes on
+
+A source is a camera's number, a film, a folder of pictures, an rtsp or http address, - for standard input, or test:. A
+frame is asked about when it comes and studied only a while later, for it always resembles the one before it. Events
+are replays (the same pictures again), returns (the same place again) and resemblances. Nothing leaves this machine, and
+nothing is kept but features, unless you ask for it.
+
+SIGTERM and SIGUSR1 end it after the frame under way with exit status 75, Ctrl-C with 130; with --memory the same
+command goes on with the film. Settings such as dataset.video_path=elsewhere say where a run's data are by now.
+"""
+
+from argparse import Namespace
+
+from recognition.common.command_line import ArgumentParser, number_between, path_or_word, run, whole_number
+from recognition.streaming import watch
+
+
+def main() -> None:
+    args = parse_arguments()
+    watch.main(args)
+
+
+def parse_arguments() -> Namespace:
+    usage = (
+        "python -m recognition.live RUN SOURCE | RUN --study ... --ask ... | RUN... --calibrate | RUN... --check ..."
+    )
+    parser = ArgumentParser(description=__doc__, usage=usage)
+    parser.add_argument("words", nargs="+", metavar="RUN", help="folder of a trained run, then SOURCE; key=value")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--weights",
+        type=path_or_word,
+        help="where the backbone's weights are, if the run's features had them of a file",
+    )
+    parser.add_argument(
+        "--delay", type=number_between(0, 1e6), default=10.0, metavar="S", help="study a frame when it is so old"
+    )
+    parser.add_argument(
+        "--fps", type=number_between(0.01, 1000), help="frames a second; as many as the run has learned from"
+    )
+    parser.add_argument(
+        "--ring", type=whole_number(1), default=36_000, metavar="N", help="frames kept to look up by plain similarity"
+    )
+    parser.add_argument("--capacity", type=whole_number(1), metavar="N", help="frames that a layer with look-up keeps")
+    parser.add_argument(
+        "--forget_after", type=whole_number(1), metavar="N", help="forget all after so many studied frames"
+    )
+    watch.add_arguments(parser)
+    args = parser.parse_args()
+    from recognition.training.runs import part_settings
+
+    _, args.settings = part_settings([word for word in args.words if "://" not in word])
+    args.words = [word for word in args.words if word not in args.settings]
+    if len(args.words) != 2:
+        parser.error("a run and a source are needed: python -m recognition.live runs/knn_memory film.mp4")
+    return args
+
+
+if __name__ == "__main__":
+    run(main)
