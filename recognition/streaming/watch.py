@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from recognition.streaming.watcher import Watcher
 
 USUAL_FPS = 10.0
+SLOW = 0.8  # of the frames that the run has learned from
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -76,7 +77,7 @@ def main(args: Namespace) -> None:
                     break
             if event := watcher.end(is_stop_asked()):
                 outputs.add_event(event)
-        print(f"{source.name}: {summary(watcher)}", flush=True)
+        print(f"{source.name}: {summary(watcher, fps)}", flush=True)
 
 
 def start(trained: "TrainedRun", args: Namespace, fps: float) -> "Watcher":
@@ -107,10 +108,12 @@ def told(watcher: "Watcher", fps: float) -> str:
     return text
 
 
-def summary(watcher: "Watcher") -> str:
+def summary(watcher: "Watcher", fps: float) -> str:
     """What has happened."""
     memory = watcher.memory
     text = f"{watcher.num_answers:,} answers, {watcher.num_events} events; {watcher.latency.summary()}; "
     text += f"{memory.num_studied:,} frames in memory, {memory.num_bytes / 1e6:.2f} MB"
     text += f", {memory.num_forgotten:,} forgotten" if memory.num_forgotten else ""
+    if watcher.answers_a_second < SLOW * fps:
+        text += f"; only {watcher.answers_a_second:.3g} answers a second, while the run has learned from {fps:g}"
     return text + (f"; {memory.num_still:,} still frames passed over" if memory.num_still else "")

@@ -1,5 +1,6 @@
 """From a picture to an event: one memory, its threshold and its events, on one source after another."""
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -57,8 +58,16 @@ class Watcher:
         self.is_going_on = False
         self._file, self._saved_s = file, time.monotonic()
         self._source, self._is_live, self._begins_s = "", False, 0.0
+        self._first_s: float | None = None
         self.was_there = bool(file and file.exists())
         self._notes: Mapping[str, Any] = memory.load(file) if file and self.was_there else {}
+
+    @property
+    def answers_a_second(self) -> float:
+        """Of the stream, nan before the second."""
+        if self._first_s is None or self.events.last_s is None or self.events.last_s <= self._first_s:
+            return math.nan
+        return (self.num_answers - 1) / (self.events.last_s - self._first_s)
 
     def begin(self, source: Source) -> None:
         """Turn to a source: from its start or, of a film that was left in its midst, from there on."""
@@ -102,6 +111,7 @@ class Watcher:
         )
         event = self.events.add(time_s, told.logit, told.ring_seen_s if told.seen_s is None else told.seen_s)
         self.num_answers += 1
+        self._first_s = time_s if self._first_s is None else self._first_s
         self.num_events += event is not None
         if self._file and time.monotonic() - self._saved_s > SAVED_EVERY_S:
             self._save("" if self._is_live else self._source)

@@ -146,6 +146,7 @@ def test_slow_network_answers_the_newest_frames_and_counts_the_others(
     assert sum(answer.dropped_before for answer in answers) > 50
     assert all(answer.latency_ms < 1500 for answer in answers)
     assert "of frames dropped" in told
+    assert re.search(r"only [345][\d.]* answers a second, while the run has learned from 25", told)
     assert read_rows(tmp_path / "e.csv", Event) == []
 
 
