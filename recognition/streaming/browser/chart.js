@@ -80,7 +80,7 @@ class Chart {
     context.fillStyle = colour("soft");
     context.textAlign = "right";
     context.textBaseline = "middle";
-    const step = stepOf(high - low, 4), digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+    const step = stepOf(high - low, (height - EDGE.top - EDGE.bottom) / 28), digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
     for (const value of multiples(low, high, step)) {
       this.line([[EDGE.left, y(value)], [width - EDGE.right, y(value)]], colour("line"));
       context.fillText(value.toFixed(digits).replace("-", "−"), EDGE.left - 6, y(value));
