@@ -194,7 +194,7 @@ class LivePage:
             if point.number <= num_told:
                 break
             numbers = (point.time_s, point.logit, point.similarity)
-            points.append([None if number is None else round(number, 3) for number in numbers])
+            points.append([None if number is None else round(number, 5) for number in numbers])
         news: dict[str, Any] = {
             "points": points[::-1],
             "numbers": [[NUMBERS.get(name, name), _shown(name, value)] for name, value in self._numbers.items()],

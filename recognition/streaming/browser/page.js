@@ -16,7 +16,7 @@ function showFacts({ run, source, threshold, ring_threshold, has_thumbnails }) {
   at("run").textContent = run;
   at("source").textContent = source;
   at("threshold").textContent = threshold.toFixed(2).replace("-", "−");
-  at("ring-threshold").textContent = ring_threshold === null ? "" : `; dashed: its own threshold, ${ring_threshold.toFixed(2)}`;
+  at("ring-threshold").textContent = ring_threshold === null ? "" : `; dashed: its own threshold, ${ring_threshold.toFixed(4)}`;
   at("thumbnails").hidden = !has_thumbnails;
   document.title = `Seen before? ${source}`;
 }
