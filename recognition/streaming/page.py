@@ -15,7 +15,7 @@ from recognition.streaming.annotated_video import labelled
 from recognition.streaming.answers import Answer
 from recognition.streaming.event import EPSILON_S, Event
 from recognition.streaming.page_server import PageServer
-from recognition.streaming.words import clock, said, seen_time_of, words_of, words_of_event
+from recognition.streaming.words import clock, said, seen_time_of, words_of, words_of_event, words_of_number
 
 CHART_S = 300  # of the stream that the chart shows
 POINT_S = 0.05  # between two points of it, at least
@@ -25,13 +25,6 @@ LAPSE, LAPSE_S = 20, 2.5
 QUIET_S = 5.0  # without news, after which a reader is tried, to see whether it is still there
 THUMBNAIL_WIDTH = 160  # pixels
 JPEG_QUALITY = 85
-NUMBERS = {  # how those are called whose names are not words
-    "studied": "frames studied",
-    "still": "still frames passed over",
-    "dropped_share": "dropped",
-    "latency_median_ms": "latency, median",
-    "latency_p95_ms": "latency, 95th percentile",
-}
 
 
 class Point(NamedTuple):
@@ -101,8 +94,7 @@ class LivePage:
     def show(self, picture: np.ndarray, answer: Answer, numbers: Mapping[str, float]) -> None:
         """Take a picture (H, W, 3) uint8 RGB, which nobody changes from now on, and what was said of it.
 
-        numbers: what is told beside it, by words or by the names in NUMBERS. Those that end in _share are told as
-            shares of a hundred, those in _ms as milliseconds.
+        numbers: what is told beside it, by names or words as `words_of_number` takes them.
         """
         if self._num_thumbnails and math.floor(answer.time_s) not in self._thumbnails:
             self._keep_thumbnail(picture, math.floor(answer.time_s))
@@ -197,7 +189,7 @@ class LivePage:
             points.append([None if number is None else round(number, 5) for number in numbers])
         news: dict[str, Any] = {
             "points": points[::-1],
-            "numbers": [[NUMBERS.get(name, name), _shown(name, value)] for name, value in self._numbers.items()],
+            "numbers": [words_of_number(name, value) for name, value in self._numbers.items()],
             "running": self._running and self._running[0],
         }
         if self._newest:
@@ -246,13 +238,3 @@ def _jpeg(picture: np.ndarray) -> bytes:
     )
     assert is_done
     return data.tobytes()
-
-
-def _shown(name: str, value: float) -> str:
-    """A number as the page tells it; a dash where there is none."""
-    if not math.isfinite(value):
-        return "–"
-    if name.endswith("_share"):
-        return f"{value:.1%}"
-    text = f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 100 else f"{value:.3g}"
-    return f"{text} ms" if name.endswith("_ms") else text

@@ -5,6 +5,14 @@ import math
 from recognition.streaming.answers import Answer
 from recognition.streaming.event import EPSILON_S, Event
 
+NUMBERS = {  # how those are called whose names are not words
+    "studied": "frames studied",
+    "still": "still frames passed over",
+    "dropped_share": "dropped",
+    "latency_median_ms": "latency, median",
+    "latency_p95_ms": "latency, 95th percentile",
+}
+
 
 def clock(time_s: float) -> str:
     """A time of the stream: 02:13, or 1:02:13 from an hour on."""
@@ -52,3 +60,15 @@ def words_of_event(event: Event) -> str:
     if event.kind == "replay":
         return f"{clock(event.seen_start_s)} to {clock(event.seen_end_s)} again"
     return f"this place, as at {clock(event.seen_start_s)}"
+
+
+def words_of_number(name: str, value: float) -> tuple[str, str]:
+    """What a number is of, and the number: ("latency, median", "85.2 ms"). Names in NUMBERS become words, others are
+    left; those that end in _share are of shares, in _ms of milliseconds. A dash where there is no number."""
+    words = NUMBERS.get(name, name)
+    if not math.isfinite(value):
+        return words, "–"
+    if name.endswith("_share"):
+        return words, f"{value:.1%}"
+    text = f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 100 else f"{value:.3g}"
+    return words, f"{text} ms" if name.endswith("_ms") else text
