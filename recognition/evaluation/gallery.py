@@ -82,8 +82,8 @@ def gallery(dataset: EpisodeDataset, answers: np.ndarray, films: Films, num_each
             kind=kind,
             answer=float(answers[episode, probe]),
             similarity=float(similarity[row, probe]),
-            probe=_data_uri(altered(probe_picture, kind)),
-            nearest=_data_uri(nearest_picture),
+            probe=data_uri(altered(probe_picture, kind)),
+            nearest=data_uri(nearest_picture),
             probe_place=probe_place,
             nearest_place=nearest_place,
         )
@@ -105,7 +105,7 @@ def _look_up(films: Films, video: int, frame: int) -> tuple[np.ndarray, str]:
     return picture, f"{films.video_ids[video]}, frame {frame:,}"
 
 
-def _data_uri(picture: np.ndarray) -> str:
+def data_uri(picture: np.ndarray) -> str:
     """A picture (H, W, 3) uint8 RGB as a small JPEG that stands in the page itself."""
     height, width = (max(1, round(LONGER_SIDE * size / max(picture.shape))) for size in picture.shape[:2])
     small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)

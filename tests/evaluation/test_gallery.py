@@ -156,6 +156,6 @@ def test_film_that_cannot_be_read_is_told(folder, dataset, answers, tmp_path):
 
 @pytest.mark.parametrize("shape", [(720, 1280, 3), (1280, 720, 3), (90, 120, 3), (3, 500, 3)])
 def test_pictures_are_small_even_of_noise(shape):
-    uri = module._data_uri(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+    uri = module.data_uri(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
     assert max(read_picture(uri).shape) == 200
     assert len(uri) < 60_000  # 32 of them are less than 2 MB

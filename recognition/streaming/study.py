@@ -1,0 +1,119 @@
+"""Studying films for a search: their features, by the step that makes those of training, film by film."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from recognition.common.allocator import keep_freed_memory
+from recognition.common.command_line import InputError, as_folder, one_line
+from recognition.common.files import is_there
+from recognition.common.machine import granted_cores
+from recognition.features.backbone import Backbone
+from recognition.features.extraction import Storage, extract
+from recognition.features.feature_file import DamagedFile, FeatureHeader, OtherFormat, feature_files, read_header
+from recognition.films.video import DECODER, VIDEO_SUFFIXES, DecodeError, find_videos, probe
+from recognition.streaming.eye import Eye
+from recognition.streaming.studied import StudiedFiles, read_headers
+from recognition.training.provenance import is_same_film
+
+MOST_WORKERS = 16
+BATCH = {"cpu": 16, "cuda": 64}  # frames
+
+
+def open_studied(folder: Path, features: Path | None, eye: Eye) -> tuple[StudiedFiles, list[str]]:
+    """The films of a folder, studied where that is still to do, or of a folder of feature files; and which films could
+    not be.
+
+    Args:
+        folder: with films, or with feature files.
+        features: where films' feature files are or shall be; beside the films, if it is None.
+        eye: of the run.
+
+    Raises InputError if there is neither, if no film can be read, or if feature files are of another network.
+    """
+    if not folder.is_dir():
+        raise InputError(f"--study {folder}: no such folder")
+    if not any(path.suffix.lower() in VIDEO_SUFFIXES for path in folder.iterdir()):
+        if not feature_files(folder):
+            raise InputError(f"--study {folder}: holds neither films nor feature files of preprocess_videos.py")
+        return StudiedFiles(folder, read_headers(folder, eye.backbone), eye.num_features), []
+    features = as_folder(features or features_beside(folder))
+    headers, failed = study(find_videos(folder), features, eye)
+    if not headers:
+        raise InputError(f"--study {folder}: none of its films can be read, for the reasons above")
+    return StudiedFiles(features, headers, eye.num_features), failed
+
+
+def features_beside(films: Path) -> Path:
+    """Where features of a folder of films go unless another place is named: videos/ to videos-features/."""
+    films = films.resolve() if films.name in ("", "..") else films
+    return films.with_name(f"{films.name}-features")
+
+
+def study(videos: Sequence[Path], features: Path, eye: Eye) -> tuple[dict[str, FeatureHeader], list[str]]:
+    """Make the feature files of films that have none yet. Returns what the files say, by their names and in order of
+    these, and the names of films that could not be read, which are told."""
+    features.mkdir(parents=True, exist_ok=True)
+    headers: dict[str, FeatureHeader] = {}
+    todo: list[Path] = []
+    failed: list[str] = []
+    for video in videos:
+        if header := _finished(video, features, eye.backbone):
+            headers[video.stem] = header
+        else:
+            todo.append(video)
+    if not todo:
+        return dict(sorted(headers.items())), failed
+    print(f"{len(todo)} of {len(videos)} films to study: {eye.backbone.name}, into {one_line(str(features))}")
+    on_gpu = eye.backbone.device.type == "cuda"
+    workers = min(len(todo), MOST_WORKERS, max(1, granted_cores() - on_gpu))
+    if workers == 1 and not on_gpu:
+        workers = 0
+    if not on_gpu:
+        keep_freed_memory()
+    storage, batch = Storage(str(eye.dtype)), BATCH["cuda" if on_gpu else "cpu"]
+    with tqdm(total=sum(map(_claimed_frames, todo)), unit="frame", smoothing=0.05) as bar:
+        for result in extract(todo, features, eye.backbone, storage, batch, workers):
+            if isinstance(result, int):
+                bar.update(result)
+            elif result.header:
+                headers[result.video.stem] = result.header
+            else:
+                failed.append(result.video.name)
+                bar.write(one_line(f"{result.video}: {result.failure}; passed over"), file=sys.stderr)
+    return dict(sorted(headers.items())), failed
+
+
+def _claimed_frames(video: Path) -> int:
+    """How many frames a film says that it has, 0 if it cannot be read."""
+    try:
+        return probe(video).num_frames
+    except DecodeError:
+        return 0
+
+
+def _finished(video: Path, features: Path, backbone: Backbone) -> FeatureHeader | None:
+    """What a film's feature file says, if it has a whole one. Raises InputError if that is of another network, or of
+    another film."""
+    path = features / f"{video.stem}.h5"
+    if not is_there(path):
+        return None
+    try:
+        header = read_header(path)
+    except OtherFormat as error:
+        raise InputError(f"{error}; name another folder with --features") from None
+    except DamagedFile as error:
+        print(f"{error}; made anew", file=sys.stderr)
+        return None
+    found = header.backbone, header.weights_sha256, header.decoder
+    if found != (backbone.name, backbone.weights_sha256, DECODER):
+        told = f"{header.backbone} ({header.weights}), {header.decoder}"
+        raise InputError(
+            f"{path} was made with {told}, this run wants {backbone.name} ({backbone.weights}), {DECODER}: name "
+            f"another folder with --features"
+        )
+    if not is_same_film(video, path, header):
+        raise InputError(f"{video} has changed since {path} was made of it: remove that file to have it made anew")
+    return header
