@@ -20,5 +20,6 @@ CASES = {
     "captions": "captions",
     "caption_step": "captions",
     "knn_search": "captions",
+    "search": "search",
 }
 GPU_CASES = ["transformer", "ur_lstm", "mlstm", "mamba2", "epoch", "preprocess"]

@@ -27,6 +27,7 @@ SIZES: dict[str, dict[str, object]] = {  # of modules of benchmarks/, by the nam
     "mamba2": {"NUM_FRAMES": 300},
     "measure": {"PRODUCT_SIDE": {"cpu": 256, "cuda": 2048}},
     "mlstm": {"NUM_FRAMES": 300},
+    "search": {"FILMS": "made-up:6x600", "NUM_PLAIN": 2, "NUM_QUESTIONS": 3, "NUM_TOGETHER": 3},
     "steps": {"NUM_FRAMES": 200, "REPEATS": 1},
     "transformer": {"NUM_FRAMES": 300},
     "ur_lstm": {"NUM_FRAMES": 40, "NUM_FRAMES_WIDE": 20},

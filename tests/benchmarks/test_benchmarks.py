@@ -3,6 +3,7 @@
 import importlib
 import json
 from dataclasses import asdict
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -32,6 +33,7 @@ def tiny_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
         "captions": 2,
         "caption_step": 1,
         "knn_search": 2,
+        "search": 4 if find_spec("faiss") else 3,
     }.items(),
 )
 def test_case_measures_all_its_rows(name: str, num_rows: int):
