@@ -9,6 +9,9 @@ checkpoints/last.pt (for --resume), checkpoints/best.safetensors (the weights th
 environment.json and, at the end, test.json: the test episodes are read once, with the best weights. With
 training.calibrate=true their answers are also scored with the threshold that is best on validation.
 
+With a section `stream` in the YAML file it learns from streams of the same films instead, in which every frame is asked
+about and some come again, as config-files/demo/stream-mlstm.yaml does; the test stays that of episodes.
+
 SIGTERM and SIGUSR1 end it after the step under way, with a checkpoint and exit status 75, on which a scheduler may
 requeue it: the same command with --resume, or with resume: auto in the YAML file, goes on from that very step. Status 2
 means wrong input and 1 that the work failed. On several GPUs use training.num_devices=N; on several machines, torchrun.
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from models.recogniser import Recogniser
     from recognition.episodes.dataset import EpisodeDataset
     from recognition.training.config import RunConfig
+    from recognition.training.loop import Task
     from recognition.training.runs import Run
 
 
@@ -45,6 +49,7 @@ def train(args: Namespace) -> None:
     from recognition.training.model import check_clips, check_probe_times, first_model, read_config, save_weights
     from recognition.training.runs import describe_inputs, input_files
     from recognition.training.session import fit, open_session, stops_told
+    from recognition.training.stream_task import StreamTask
 
     config = args.config
     for file in (config.logging.logfile, config.model.save and config.model.save_path):
@@ -63,9 +68,13 @@ def train(args: Namespace) -> None:
         run.check_inputs(describe_inputs({"load": session.inputs["load"]}))
     model = first_model(config, sets[0])
     check_probe_times(config, model)
+    task: Task = (
+        StreamTask(model, sets[0], sets[1], fabric, config)
+        if config.stream
+        else EpisodeTask(model, sets[0], sets[1], fabric, config.training, config.dataset)
+    )
     if fabric.is_global_zero:  # fabric.print would tell it once a node
         describe(config, model, sets, fabric)
-    task = EpisodeTask(model, sets[0], sets[1], fabric, config.training, config.dataset)
 
     def after_epoch(metrics: dict[str, Any]) -> None:
         if config.model.save:
@@ -111,6 +120,11 @@ def describe(config: "RunConfig", model: "Recogniser", sets: "Sequence[EpisodeDa
         f"{len(train_set):,} training, {len(validation_set):,} validation, {len(test_set):,} test episodes, "
         f"{train_set.bank}; {fabric.world_size} x {fabric.device}, precision {fabric.strategy.precision.precision}"
     )
+    if stream := config.stream:
+        print(
+            f"trained on {stream.streams_per_epoch:,} streams an epoch, of up to {stream.length_s:g} s, each frame of "
+            f"which is asked about, and studied {stream.delay_s:g} s later; validated on {stream.validation_streams:,}"
+        )
     if note := validation_note(config.dataset):
         print(note)
 

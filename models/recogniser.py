@@ -145,8 +145,11 @@ class Recogniser(nn.Module):
         x, probes = x.split([x.shape[1] - sum(sizes), sum(sizes)], 1)
         groups = probes.split(sizes, 1)
         block: Any  # a mixer, or one in a residual block
-        for block in self.blocks:
-            x, states = block.study(x, ends, is_read=block is not self.blocks[-1])
+        for block, mixer in zip(self.blocks, self.mixers, strict=True):
+            states = [] if ends[0] else [mixer.start(len(x))]  # asked before anything is studied
+            if later := ends[len(states) :]:
+                x, studied = block.study(x, later, is_read=block is not self.blocks[-1])
+                states += studied
             groups = [block.read(group, state) for group, state in zip(groups, states, strict=True)]
         return torch.cat(groups, 1)
 

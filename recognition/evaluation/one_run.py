@@ -100,7 +100,9 @@ def evaluate_run(
         "trained_on": {name: read["sha256"] for name, read in run.read_inputs().items()},
         "model": subject.config.model.model,
         "features": describe_features(features, test_set.index.video_ids[0]),
-        "seconds_per_episode": seconds_per_episode(run.read_metrics(), subject.config.training.batch_size),
+        "seconds_per_episode": None
+        if subject.config.stream
+        else seconds_per_episode(run.read_metrics(), subject.config.training.batch_size),
         **scores,
         "controls": findings.controls,
         "geometry": findings.geometry,

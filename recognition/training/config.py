@@ -11,15 +11,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    Strict,
+    ValidationError,
+    model_serializer,
+)
 from pydantic.fields import FieldInfo
 
 from recognition.common.command_line import LARGEST_NUMBER, InputError, expanded, nearest, shown
+from recognition.episodes.streams import StreamSpec
 
 LARGEST_SEED = 2**63 - 1  # torch takes no larger one
 PathText = Annotated[str, AfterValidator(expanded)]
 Number = Annotated[int, Field(ge=0, le=LARGEST_NUMBER)]
 Count = Annotated[int, Field(ge=1, le=LARGEST_NUMBER)]
+Range = Annotated[tuple[float, float], Strict(False)]  # YAML writes it [low, high]
 
 
 class Section(BaseModel):
@@ -106,6 +117,34 @@ class TrainingConfig(LoopConfig):
     )
 
 
+class StreamConfig(Section):
+    """Training on streams in place of episodes; what is not said here is as in `StreamSpec`. Times are in seconds."""
+
+    streams_per_epoch: Count = Field(64, description="train on streams: so many new ones every epoch")
+    validation_streams: Count = Field(16, description="the same ones after every epoch")
+    length_s: float = Field(
+        600, gt=0, description="of a stream, in seconds; where the films do not reach, it is shorter"
+    )
+    piece_s: Range = Field((5, 20), description="shortest and longest piece of a film")
+    repeat_s: Range = Field((3, 6), description="shortest and longest part of a piece that is repeated")
+    lags_s: Annotated[tuple[float, ...], Strict(False)] = Field(
+        (30, 120), description="from a frame to its repeat, about"
+    )
+    repeats_share: float = Field(0.3, ge=0, lt=1, description="of a stream's time, at most")
+    gap_s: float = Field(1, ge=0, description="between two pieces of one film")
+    delay_s: float = Field(10, ge=0, description="a frame is studied so much later than it is asked about, at least")
+    asked_together_s: float | None = Field(
+        None, gt=0, description="frames that are asked of one state of the memory, which lacks so much more; delay_s"
+    )
+    fps: float | None = Field(None, gt=0, description="of films whose feature files do not say it")
+
+    @property
+    def spec(self) -> StreamSpec:
+        """How streams are drawn. Raises ValueError, beginning with a key, if they cannot be."""
+        told = {name: getattr(self, name) for name in StreamSpec.__annotations__ if name in type(self).model_fields}
+        return StreamSpec(**told)
+
+
 class Settings(Section):
     """What every run has, whatever it trains."""
 
@@ -124,14 +163,19 @@ class Settings(Section):
 
 
 class RunConfig(Settings):
-    """All that decides a run on episodes."""
+    """All that decides a run on episodes, or on streams of the same films."""
 
     dataset: DatasetConfig = DatasetConfig()
+    stream: StreamConfig | None = None
     model: ModelConfig
     training: TrainingConfig = TrainingConfig()
 
     def conflict(self) -> str | None:
         return find_conflict(self)
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, told: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in told(self).items() if key != "stream" or value is not None}
 
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
@@ -174,8 +218,27 @@ def find_conflict(config: RunConfig) -> str | None:
         return f"dataset.train_probes: must be even, half of them old and half new, found {data.train_probes}"
     if data.reflect_films and not data.whiten:
         return "dataset.reflect_films: turns whitened axes; set dataset.whiten to their number"
+    if config.stream and (fault := _stream_conflict(config, config.stream)):
+        return fault
     if data.repeat_test > 1 and not writes:
         return f"dataset.repeat_test: {data.repeat_test}, but probes that do not write gain nothing by it; set it to 1"
+    return None
+
+
+def _stream_conflict(config: RunConfig, stream: StreamConfig) -> str | None:
+    if config.model.probes_write:
+        return "model.probes_write: true, but in a stream asking leaves the memory as it is; set it to false"
+    if config.dataset.fresh_episodes:
+        return "dataset.fresh_episodes: true, but streams are trained on, new ones every epoch; set it to false"
+    if stream.streams_per_epoch % config.training.batch_size:
+        return (
+            f"stream.streams_per_epoch: {stream.streams_per_epoch} is no multiple of training.batch_size "
+            f"{config.training.batch_size}; change one of them"
+        )
+    try:
+        _ = stream.spec
+    except ValueError as error:
+        return f"stream.{error}"
     return None
 
 
@@ -216,8 +279,9 @@ def describe_keys(schema: type[Settings] = RunConfig) -> str:
 def _leaves(schema: type[BaseModel], place: str) -> Iterator[tuple[str, FieldInfo]]:
     """The keys of a section and of those in it, by their full names."""
     for key, field in schema.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            yield from _leaves(field.annotation, f"{place}{key}.")
+        kind = next(iter(get_args(field.annotation)), field.annotation)  # X of X | None
+        if isinstance(kind, type) and issubclass(kind, Section):
+            yield from _leaves(kind, f"{place}{key}.")
         else:
             yield f"{place}{key}", field
 

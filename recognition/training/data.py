@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from lightning_fabric import Fabric
 from recognition.common.ahead import made_ahead
 from recognition.common.command_line import Failure, InputError
 from recognition.common.files import is_there
-from recognition.episodes.dataset import FIRST_ALTERED, Asking, Batch, EpisodeDataset
+from recognition.episodes.dataset import FIRST_ALTERED, Asking, EpisodeDataset
 from recognition.episodes.drawing import Episodes
 from recognition.episodes.episode_spec import ALTERATIONS
 from recognition.episodes.index_file import EpisodeIndex, check_lengths, read_index
@@ -20,6 +21,16 @@ from recognition.features.feature_bank import FeatureBank
 from recognition.training.config import DatasetConfig, RunConfig
 
 CPU = torch.device("cpu")
+Tensors = TypeVar("Tensors", bound=NamedTuple, covariant=True)
+
+
+class Gathering(Protocol[Tensors]):
+    """What batches are gathered from, by numbers (B,): each a tuple of tensors."""
+
+    @property
+    def bank(self) -> FeatureBank: ...
+
+    def __getitem__(self, number: np.ndarray) -> Tensors: ...
 
 
 def open_split(config: DatasetConfig, split: str, device: torch.device = CPU, num_processes: int = 1) -> EpisodeDataset:
@@ -135,12 +146,12 @@ def batches(
 
 
 def loader(
-    dataset: EpisodeDataset,
+    dataset: Gathering[Tensors],
     numbers: list[np.ndarray],
     num_workers: int,
     device: torch.device,
     is_stop_asked: Callable[[], bool] = lambda: False,
-) -> Iterator[Batch]:
+) -> Iterator[Tensors]:
     """Gather batches ahead of their use, in `num_workers` threads; 0 gathers each when it is asked for.
 
     Gathering copies memory or reads a disk, beside which Python goes on: threads do as well as processes, and what they
@@ -151,14 +162,14 @@ def loader(
     """
     is_on_gpu = dataset.bank.device.type == "cuda"
 
-    def gather(number: np.ndarray) -> Batch:
+    def gather(number: np.ndarray) -> Tensors:
         batch = dataset[number]
         if device.type != "cuda" or is_on_gpu:
             return batch
         # Pinning copies before it returns, so the bank's buffer is free for the next batch; the pinned copy itself is
         # kept by torch until the transfer that reads it is over.
         with torch.cuda.device(device):  # a thread begins with the first one
-            return Batch(*(tensor.pin_memory() for tensor in batch))
+            return batch._make(tensor.pin_memory() for tensor in batch)
 
     try:
         yield from made_ahead(gather, numbers, 0 if is_on_gpu else num_workers, is_stop_asked)

@@ -39,10 +39,7 @@ class EpisodeTask:
     ):
         self.model, self.train_set, self.validation_set = model, train_set, validation_set
         self.fabric, self.config, self.data = fabric, config, data or DatasetConfig()
-        # Losses scaled for float16 must be unscaled before clipping, which a fused step does too late.
-        fused = fabric.strategy.precision.precision != "16-mixed"
-        rate, decay = config.learning_rate, config.weight_decay
-        self.optimizer: Optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=fused)
+        self.optimizer: Optimizer = adamw(model, fabric, config)
         self.others: Mapping[str, nn.Module] = {}
 
     def num_steps(self, epoch: int) -> int:
@@ -71,6 +68,14 @@ class EpisodeTask:
     def validate(self, model: nn.Module, epoch: int) -> Validation:
         loss, accuracy = score(self.fabric, model, self.validation_set, self.config)
         return Validation({"loss": loss, "accuracy": accuracy}, [accuracy, -loss])
+
+
+def adamw(model: nn.Module, fabric: Fabric, config: TrainingConfig) -> torch.optim.AdamW:
+    """The optimiser of a model's parameters."""
+    # Losses scaled for float16 must be unscaled before clipping, which a fused step does too late.
+    fused = fabric.strategy.precision.precision != "16-mixed"
+    rate, decay = config.learning_rate, config.weight_decay
+    return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=fused)
 
 
 def reflections(film: Tensor, num_axes: int) -> Tensor:

@@ -103,11 +103,12 @@ class Run:
 
         Where the inputs are makes no difference if the run knows their content: that is for `check_inputs`.
         """
-        started, places = deciding_settings(stored), {INPUT_KEYS[name] for name in self.read_inputs()}
-        for key, value in deciding_settings(config).items():
-            if key not in places and value != started.get(key):
+        started, now = deciding_settings(stored), deciding_settings(config)
+        places = {INPUT_KEYS[name] for name in self.read_inputs()}
+        for key in {**now, **started}:  # a section may be in one of them alone
+            if key not in places and now.get(key) != started.get(key):
                 raise InputError(
-                    f"--resume: {self.path} was started with {key} = {started.get(key)!r}, now it is {value!r}; "
+                    f"--resume: {self.path} was started with {key} = {started.get(key)!r}, now it is {now.get(key)!r}; "
                     f"restore it, or start another run with name=..."
                 )
 
