@@ -247,7 +247,7 @@ def test_a_run_on_streams_is_whole_and_can_be_evaluated(model: str, train_here: 
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_end(train_here: Callable, small_bank: Path, tmp_path: Path):
-    text = text_of(small_bank, "mlstm", {"n_layers": 1}, n_epochs=3)
+    text = text_of(small_bank, "mlstm", {"n_layers": 1}, n_epochs=6)  # long enough to be met in mid-work
     whole = train_here(text=text, name="whole")
     (tmp_path / "killed.yaml").write_text(text)
     command = ["train.py", "-f", "killed.yaml", "--resume", "training.checkpoint_minutes=0"]
