@@ -131,7 +131,7 @@ class StreamConfig(Section):
         (30, 120), description="from a frame to its repeat, about"
     )
     repeats_share: float = Field(0.3, ge=0, lt=1, description="of a stream's time, at most")
-    gap_s: float = Field(1, ge=0, description="between two pieces of one film")
+    gap_s: float = Field(10, ge=0, description="between two pieces of one film, else one shot goes on in both")
     delay_s: float = Field(10, ge=0, description="a frame is studied so much later than it is asked about, at least")
     asked_together_s: float | None = Field(
         None, gt=0, description="frames that are asked of one state of the memory, which lacks so much more; delay_s"
