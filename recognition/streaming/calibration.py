@@ -114,21 +114,26 @@ def _threshold_of(closing: np.ndarray, height: float) -> np.ndarray:
     return (closing - sign * HYSTERESIS * height) / (1 - sign * HYSTERESIS)
 
 
-def write_calibration(path: Path, calibration: Calibration, digests: Mapping[str, str]) -> None:
-    """Keep what was found in live.json, with the digests of what it was found with."""
+def write_calibration(
+    path: Path, calibration: Calibration, digests: Mapping[str, str], ring: Calibration | None = None
+) -> None:
+    """Keep what was found in live.json, with the digests of what it was found with; also of the plain ring on the same
+    windows, if it was."""
     with written_whole(path) as part:
-        text = json.dumps({**asdict(calibration), "digests": dict(digests)}, indent=2, allow_nan=False)
-        part.write_text(text + "\n", encoding="utf-8")
+        told = {**asdict(calibration), "ring": ring and asdict(ring), "digests": dict(digests)}
+        part.write_text(json.dumps(told, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_calibration(path: Path, digests: Mapping[str, str]) -> Calibration | None:
-    """What `write_calibration` kept; None if there is nothing. Raises InputError if it was found with other things than
-    those of `digests`, or is no such file."""
+def read_calibration(path: Path, digests: Mapping[str, str], of_ring: bool = False) -> Calibration | None:
+    """What `write_calibration` kept, of the model or of the ring; None if there is nothing. Raises InputError if it was
+    found with other things than those of `digests`, or is no such file."""
     if not is_there(path):
         return None
     try:
         found = json.loads(read_whole(path).read().decode("utf-8"))
         kept = found.pop("digests")
+        if of_ring and (found := found.get("ring")) is None:
+            return None
         calibration = Calibration(**{name: found.pop(name) for name in Calibration.__annotations__})
         calibration.rules()
         others = [name for name in digests if kept.get(name) != digests[name]]

@@ -1,8 +1,8 @@
 """How well a memory finds repeats in a stream: pure functions of its answers.
 
-What is scored are events. A repeat is found if an event overlaps it, and an event finds one repeat, that which it
-overlaps longest: else whoever calls everything old, which is one long event, would find them all. An event that
-overlaps no repeat is false.
+What is scored are events. A repeat is found if an event overlaps it. But one that lies mostly outside of repeats finds
+only that which it overlaps longest: else whoever calls everything old, which is one long event, would find them all. An
+event that overlaps no repeat is false.
 
 The threshold is swept over the stream's own answers from the highest down. Recall at so many false events an hour is
 the best that was reached before there was one more. Closing levels follow the threshold as in calibration, the answers
@@ -47,7 +47,7 @@ class Repeat:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What was said of a stream, frame by frame: (N,) each.
+    """What was said of a stream, or of several that follow each other, frame by frame: (N,) each.
 
     seen_s: when a frame was seen; nan where that is not told.
     """
@@ -140,7 +140,7 @@ def chance(repeats: Sequence[Repeat], hours: float, rates: Sequence[float] = RAT
 
 
 def at_threshold(answers: Answers, repeats: Sequence[Repeat], rules: EventRules) -> Row:
-    """What is found with a threshold that was there before: threshold, recall with its interval, false_per_hour."""
+    """What is found with a threshold of before: threshold, recall with its interval, false_per_hour."""
     found, num_false = matched(events_of(answers, rules), repeats)
     return {"threshold": rules.threshold, **_recall(found), "false_per_hour": num_false / answers.hours}
 
@@ -223,8 +223,10 @@ def matched(events: Sequence[Event], repeats: Sequence[Repeat]) -> tuple[np.ndar
     first, last = (np.array([getattr(event, name) for event in events])[:, None] for name in ("start_s", "end_s"))
     starts, ends = (np.array([getattr(repeat, name) for repeat in repeats]) for name in ("start_s", "end_s"))
     overlap = np.minimum(last, ends) - np.maximum(first, starts)  # (events, R)
-    is_right = overlap.max(1) >= -EPSILON_S
+    touches = overlap >= -EPSILON_S
+    is_right, is_mostly_in = touches.any(1), 2 * overlap.clip(0).sum(1) >= (last - first)[:, 0]
     found[overlap.argmax(1)[is_right]] = True
+    found |= touches[is_mostly_in].any(0)
     return found, int((~is_right).sum())
 
 
@@ -246,5 +248,4 @@ def _inside(times_s: np.ndarray, repeat: Repeat) -> np.ndarray:
 
 def _spread(values: np.ndarray) -> np.ndarray:
     """Up to NUM_LEVELS of the values: the highest few all, then fewer and fewer of those that are alike in rank."""
-    ranks = np.geomspace(1, len(values), NUM_LEVELS).round().astype(int) - 1
-    return np.sort(values)[::-1][np.unique(ranks)]
+    return np.sort(values)[::-1][np.unique(np.geomspace(1, len(values), NUM_LEVELS).round().astype(int) - 1)]

@@ -6,7 +6,7 @@ Shapes: N frames of a stream, M frames of its changed repeats, V films, D featur
 import hashlib
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from recognition.episodes.rendering import Films, altered
 from recognition.episodes.streams import StreamDrawing, StreamSpec, Stretch, draw_stream
 from recognition.features.feature_bank import FeatureBank, find_header
 from recognition.films.alterations import ALTERATIONS
+from recognition.streaming.calibration import HOUR_S
 from recognition.streaming.check_scores import Repeat
 from recognition.streaming.eye import Eye
 
@@ -29,7 +30,9 @@ CRF = 35  # of H.264: a picture that has visibly suffered
 CHANGES = (*[AS_IT_WAS] * len(ALTERATIONS), *[RE_ENCODED] * len(ALTERATIONS), *ALTERATIONS)
 LAGS_S = {"30 s": 30.0, "2 min": 120.0, "10 min": 600.0}
 PIECE_S, REPEAT_S = (5.0, 20.0), (3.0, 6.0)
-MOST_REPEATED = 0.3  # of a stream's time
+MOST_REPEATED = 0.1  # of a stream's time
+MOST_STREAMS, SHORTEST_S = 10, 60.0  # of the streams, which together are as long as was asked
+APART_S = 60.0  # from one to the next, so that no event is in two
 VERSION = 1  # of how changed pictures are made
 FEATURES_FILE = "changed-{}.npz"
 
@@ -54,11 +57,16 @@ class FilmsAtHand:
 
 @dataclass(frozen=True, eq=False)
 class MadeStream:
-    """A stream to be seen frame by frame, and what returns in it."""
+    """A stream to be seen frame by frame, and what comes again in it."""
 
     times_s: np.ndarray  # (N,)
     features: np.ndarray  # (N, D) float32
     repeats: list[Repeat]
+
+    def later(self, by_s: float) -> "MadeStream":
+        """The same stream, so many seconds later."""
+        repeats = [replace(one, start_s=one.start_s + by_s, end_s=one.end_s + by_s) for one in self.repeats]
+        return MadeStream(self.times_s + by_s, self.features, repeats)
 
 
 def open_films(index: EpisodeIndex, folder: str | Path, fps: float | None) -> FilmsAtHand:
@@ -74,37 +82,44 @@ def open_films(index: EpisodeIndex, folder: str | Path, fps: float | None) -> Fi
     return FilmsAtHand(index, bank, rates, max(1, round(float(np.median(rates)) / fps)) if fps else 1)
 
 
-def stream_spec(
-    films: FilmsAtHand, hours: float, num_repeats: int, delay_s: float, changes: Sequence[str]
-) -> StreamSpec:
-    """What a stream of so many hours with about so many repeats is drawn like; of few films it is shorter, and more of
-    it are repeats. Raises InputError for a delay in which repeats would come."""
-    repeats_s = num_repeats * sum(REPEAT_S) / 2
-    new_s = float((films.bank.num_frames / films.rates).sum())
-    share = repeats_s / min(3600 * hours, new_s + repeats_s)
+def stream_spec(hours: float, num_repeats: int, delay_s: float, changes: Sequence[str]) -> StreamSpec:
+    """What streams of so many hours in all, with about so many repeats, are drawn like. Raises InputError for a delay
+    in which repeats would come."""
+    share = min(num_repeats * sum(REPEAT_S) / 2 / (HOUR_S * hours), MOST_REPEATED)
+    lags_s = tuple(LAGS_S.values())
     try:
-        return StreamSpec(
-            3600 * hours,
-            PIECE_S,
-            REPEAT_S,
-            tuple(LAGS_S.values()),
-            min(share, MOST_REPEATED),
-            tuple(changes),
-            delay_s=delay_s,
-        )
+        return StreamSpec(HOUR_S * hours, PIECE_S, REPEAT_S, lags_s, share, tuple(changes), delay_s=delay_s)
     except ValueError as error:
         raise InputError(f"--delay {delay_s:g}, --hours {hours:g}: no stream can be made ({error})") from None
 
 
-def draw(films: FilmsAtHand, spec: StreamSpec, seed: int) -> StreamDrawing:
-    """A stream of these films. Raises InputError if there can be none."""
-    try:
-        drawing = draw_stream(films.bank.num_frames, films.rates, films.subsample, spec, np.random.default_rng(seed))
-    except ValueError as error:
-        raise InputError(f"{films.index.path}: {error}") from None
-    if not drawing.repeats:
+def draw(films: FilmsAtHand, spec: StreamSpec, seed: int) -> list[StreamDrawing]:
+    """Streams of these films, in each of which every frame comes once, but for repeats. Where the films do not last for
+    one of the length that is asked for, there are several, drawn alike. Raises InputError if there can be none."""
+    drawings: list[StreamDrawing] = []
+    left_s = spec.length_s
+    while len(drawings) < MOST_STREAMS and (not drawings or left_s >= SHORTEST_S):
+        rng = np.random.default_rng((seed, len(drawings)))
+        of_rest = replace(spec, length_s=left_s)
+        try:
+            drawings.append(draw_stream(films.bank.num_frames, films.rates, films.subsample, of_rest, rng))
+        except ValueError as error:
+            raise InputError(f"{films.index.path}: {error}") from None
+        left_s -= float(drawings[-1].time_s[-1])
+    if not any(drawing.repeats for drawing in drawings):
         raise InputError(f"{films.index.path}: its films are too short for a repeat after {min(spec.lags_s):g} s")
-    return drawing
+    return drawings
+
+
+def make_streams(
+    films: FilmsAtHand, drawings: Sequence[StreamDrawing], videos: Path, eye: Callable[[], Eye], kept_in: Path
+) -> list[MadeStream]:
+    """The features of streams, see `make_stream`, whose times follow each other."""
+    made: list[MadeStream] = []
+    for drawing in drawings:
+        begins_s = float(made[-1].times_s[-1]) + APART_S if made else 0.0
+        made.append(make_stream(films, drawing, videos, eye, kept_in).later(begins_s))
+    return made
 
 
 def make_stream(

@@ -109,18 +109,21 @@ def test_noise_finds_about_what_chance_does():
     assert np.mean(told, 0)[2] <= 4 / 40
 
 
-def test_an_event_finds_the_repeat_that_it_overlaps_longest_and_two_in_one_repeat_are_not_false():
-    repeats = repeats_at(10, 16)
-    found, num_false = matched([event(13, 19)], repeats)
-    assert found.tolist() == [False, True]
-    assert num_false == 0
-    found, num_false = matched([event(9, 11), event(12, 13.5), event(14.1, 15.9)], repeats)
-    assert found.tolist() == [True, False]
-    assert num_false == 1
-    found, num_false = matched([event(8, 10)], repeats)  # they touch
-    assert found.tolist() == [True, False]
-    assert num_false == 0
-    assert matched([], repeats)[1] == 0
+@pytest.mark.parametrize(
+    ("events", "found", "num_false"),
+    [
+        ([(1, 18)], [True, False], 0),  # mostly outside
+        ([(11, 19)], [True, True], 0),  # two that follow each other, mostly inside
+        ([(9, 11), (12, 13.5), (14.1, 14.9)], [True, False], 1),  # two in one repeat are not false
+        ([(8, 10)], [True, False], 0),  # they touch
+        ([(5, 9.9), (19.1, 30)], [False, False], 2),
+        ([], [False, False], 0),
+    ],
+)
+def test_events_find_repeats_or_are_false(events: list, found: list[bool], num_false: int):
+    repeats = [Repeat(10, 14, 30, "30 s", "as it was"), Repeat(15, 19, 30, "30 s", "as it was")]
+    told = matched([event(*ends) for ends in events], repeats)
+    assert (told[0].tolist(), told[1]) == (found, num_false)
 
 
 def test_a_calibrated_threshold_is_scored_as_it_is():

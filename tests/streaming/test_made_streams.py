@@ -1,6 +1,7 @@
 """Streams made of films: what comes again, and what was made of it."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from recognition.streaming.made_streams import (
     changed_pictures,
     draw,
     make_stream,
+    make_streams,
     open_films,
     re_encoded,
     stream_spec,
@@ -77,7 +79,7 @@ def stretch(start: int, num: int, change: str, subsample: int = 3) -> Stretch:
 
 
 def test_nothing_comes_again_but_as_a_repeat(many: FilmsAtHand, tmp_path: Path):
-    drawing = draw(many, stream_spec(many, 0.3, 12, 10, [AS_IT_WAS]), seed=3)
+    [drawing] = draw(many, stream_spec(0.3, 12, 10, [AS_IT_WAS]), seed=3)
     made = make_stream(many, drawing, tmp_path, no_eye, tmp_path)
     assert len(made.features) == len(made.times_s) == pytest.approx(0.3 * 3600 * 5, abs=1)
     _, first, group = np.unique(made.features, axis=0, return_index=True, return_inverse=True)
@@ -94,30 +96,47 @@ def test_nothing_comes_again_but_as_a_repeat(many: FilmsAtHand, tmp_path: Path):
 
 
 def test_a_third_each_is_as_it_was_re_encoded_and_altered(many: FilmsAtHand):
-    drawing = draw(many, stream_spec(many, 1, 40, 10, CHANGES), seed=0)
-    counts = {change: [r.change for r in drawing.repeats].count(change) for change in CHANGES}
+    drawn = [
+        repeat.change for drawing in draw(many, stream_spec(1, 40, 10, CHANGES), seed=0) for repeat in drawing.repeats
+    ]
+    counts = {change: drawn.count(change) for change in CHANGES}
     total = sum(counts.values())
     assert counts[AS_IT_WAS] == pytest.approx(total / 3, abs=3)
     assert counts[RE_ENCODED] == pytest.approx(total / 3, abs=3)
     assert all(counts[name] == pytest.approx(total / 9, abs=2) for name in ("mirrored", "cropped", "brightened"))
 
 
-def test_of_few_films_more_is_repeats_and_of_too_few_there_is_no_stream(tmp_path: Path):
+def test_few_films_give_several_streams_and_too_few_give_none(tmp_path: Path):
     few = films_at_hand(tmp_path / "few", [40 * FPS] * 6, 6)
-    assert stream_spec(few, 1, 40, 10, CHANGES).repeats_share == 0.3
-    assert stream_spec(few, 1, 4, 10, CHANGES).repeats_share == pytest.approx(18 / 258)
-    assert len(draw(few, stream_spec(few, 1, 40, 10, CHANGES), 0).repeats) > 8
+    drawings = draw(few, stream_spec(0.2, 16, 10, [AS_IT_WAS]), 0)
+    lengths_s = [drawing.time_s[-1] for drawing in drawings]
+    assert len(drawings) == 3
+    assert sum(lengths_s) == pytest.approx(0.2 * 3600, abs=60)
+    assert len({drawing.frame[0] for drawing in drawings}) > 1
+    made = make_streams(few, drawings, tmp_path, no_eye, tmp_path)
+    for before, after in pairwise(made):
+        assert after.times_s[0] == before.times_s[-1] + 60
+    for one, drawing in zip(made, drawings, strict=True):
+        assert all(one.times_s[0] < repeat.start_s <= repeat.end_s <= one.times_s[-1] for repeat in one.repeats)
+        assert [r.end_s - r.start_s for r in one.repeats] == pytest.approx(
+            [(r.num_frames - 1) / 5 for r in drawing.repeats]
+        )
     one = films_at_hand(tmp_path / "one", [15 * FPS], 6)
     with pytest.raises(InputError, match="too short for a repeat after 30 s"):
-        draw(one, stream_spec(one, 1, 40, 10, CHANGES), 0)
+        draw(one, stream_spec(1, 40, 10, CHANGES), 0)
     short = films_at_hand(tmp_path / "short", [2 * FPS], 6)
     with pytest.raises(InputError, match=r"test_indices.h5: no film is as long as the shortest piece"):
-        draw(short, stream_spec(short, 1, 40, 10, CHANGES), 0)
+        draw(short, stream_spec(1, 40, 10, CHANGES), 0)
 
 
-def test_a_delay_in_which_repeats_would_come_is_refused(many: FilmsAtHand):
+def test_repeats_are_a_tenth_of_a_stream_at_most():
+    assert stream_spec(1, 40, 10, CHANGES).repeats_share == pytest.approx(0.05)
+    assert stream_spec(0.1, 40, 10, CHANGES).repeats_share == 0.1
+
+
+def test_a_delay_in_which_repeats_would_come_is_refused():
     with pytest.raises(InputError, match="--delay 40"):
-        stream_spec(many, 1, 40, 40, CHANGES)
+        stream_spec(1, 40, 40, CHANGES)
 
 
 def test_films_of_unknown_rate_are_refused(tmp_path: Path):
