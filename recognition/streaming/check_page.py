@@ -46,7 +46,7 @@ def figures(found: Mapping[str, Any]) -> dict[str, Figure]:
     known, by_rate = found["streams"][0]["lags_s"], {"lags": panel(height=4.2), "false_events": panel(height=4.2)}
     for row, look in zip(found["rows"], _looks(found["rows"]), strict=True):
         rows = [{**of, "lag_s": known[of["name"]]} for of in _at(row, SHOWN_RATE)["by_lag"] if of["name"] in known]
-        band(by_rate["lags"][1], sorted(rows, key=lambda of: of["lag_s"]), "lag_s", "recall", row["name"], look)
+        band(by_rate["lags"][1], rows, "lag_s", "recall", row["name"], look)
         by_rate["false_events"][1].plot(
             [point["false_per_hour"] for point in row["curve"]],
             [point["recall"] for point in row["curve"]],

@@ -13,7 +13,7 @@ Intervals: the bootstrap over repeats, see `signal_detection`, the threshold sta
 Shapes: N answers, R repeats, K levels of the threshold.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isnan
 from typing import Any
@@ -113,28 +113,14 @@ def describe(answers: Answers, repeats: Sequence[Repeat], rates: Sequence[float]
 def chance(repeats: Sequence[Repeat], hours: float, rates: Sequence[float] = RATES) -> Row:
     """The same for who knows nothing and strews events without length over the stream, as many as may be false."""
     lengths_h = np.array([repeat.end_s - repeat.start_s for repeat in repeats]) / HOUR_S
-
-    def rows(rate: float, names: Sequence[str]) -> list[Row]:
-        hit = -np.expm1(-rate * lengths_h)
-        chosen = [(name, np.array([other == name for other in names])) for name in dict.fromkeys(names)]
-        return [
-            {"name": name, "recall": float(hit[those].mean()), "recall_interval": None, "num": int(those.sum())}
-            for name, those in chosen
-        ]
-
-    told = [
-        {
-            "false_per_hour": rate,
-            **rows(rate, ["all"] * len(repeats))[0],
-            "by_lag": rows(rate, [repeat.group for repeat in repeats]),
-            "by_change": rows(rate, [repeat.change for repeat in repeats]),
-        }
+    rows = [
+        {"false_per_hour": rate, **recall_row(-np.expm1(-rate * lengths_h), repeats, has_interval=False)}
         for rate in rates
     ]
     return {
-        "recall": told,
+        "recall": rows,
         "mean_precision": float(lengths_h.sum() / hours),
-        "curve": [{"false_per_hour": row["false_per_hour"], "recall": row["recall"]} for row in told],
+        "curve": [{"false_per_hour": row["false_per_hour"], "recall": row["recall"]} for row in rows],
         "when": when_errors(Answers(np.zeros(0), np.zeros(0), np.zeros(0)), []),
     }
 
@@ -145,16 +131,12 @@ def at_threshold(answers: Answers, repeats: Sequence[Repeat], rules: EventRules)
     return {"threshold": rules.threshold, **_recall(found), "false_per_hour": num_false / answers.hours}
 
 
-def recall_row(found: np.ndarray, repeats: Sequence[Repeat]) -> Row:
-    """Recall of what was found (R,), with its interval, of all and by lag and change."""
-    by = {"by_lag": [repeat.group for repeat in repeats], "by_change": [repeat.change for repeat in repeats]}
-    return {
-        **_recall(found),
-        **{
-            key: [{"name": name, **_recall(found[[other == name for other in names]])} for name in dict.fromkeys(names)]
-            for key, names in by.items()
-        },
-    }
+def recall_row(found: np.ndarray, repeats: Sequence[Repeat], has_interval: bool = True) -> Row:
+    """Recall of what was found (R,), or with which chance, with its interval, of all and by lag and change."""
+    row = _recall(found, has_interval)
+    for key, groups in _groups(repeats).items():
+        row[key] = [{"name": name, **_recall(found[those], has_interval)} for name, those in groups.items()]
+    return row
 
 
 def when_errors(answers: Answers, repeats: Sequence[Repeat]) -> Row:
@@ -230,16 +212,24 @@ def matched(events: Sequence[Event], repeats: Sequence[Repeat]) -> tuple[np.ndar
     return found, int((~is_right).sum())
 
 
-def counted(repeats: Sequence[Repeat]) -> Mapping[str, dict[str, int]]:
+def counted(repeats: Sequence[Repeat]) -> dict[str, dict[str, int]]:
     """How many repeats there are of each lag and each change."""
-    names = {"by_lag": [repeat.group for repeat in repeats], "by_change": [repeat.change for repeat in repeats]}
-    return {key: {name: values.count(name) for name in dict.fromkeys(values)} for key, values in names.items()}
+    return {key: {name: int(those.sum()) for name, those in groups.items()} for key, groups in _groups(repeats).items()}
 
 
-def _recall(found: np.ndarray) -> Row:
-    ones = np.ones(len(found))
-    ends = rate_interval(found.astype(float), ones, resample_episodes(len(found)))
-    return {"recall": float(found.mean()), "recall_interval": ends, "num": len(found)}
+def _groups(repeats: Sequence[Repeat]) -> dict[str, dict[str, np.ndarray]]:
+    """Which repeats (R,) are of each lag, the shortest first, and of each change."""
+    lags = dict.fromkeys(repeat.group for repeat in sorted(repeats, key=lambda repeat: repeat.lag_s))
+    changes = sorted({repeat.change for repeat in repeats})
+    return {
+        "by_lag": {name: np.array([repeat.group == name for repeat in repeats]) for name in lags},
+        "by_change": {name: np.array([repeat.change == name for repeat in repeats]) for name in changes},
+    }
+
+
+def _recall(found: np.ndarray, has_interval: bool = True) -> Row:
+    ends = rate_interval(found.astype(float), np.ones(len(found)), resample_episodes(len(found)))
+    return {"recall": float(found.mean()), "recall_interval": ends if has_interval else None, "num": len(found)}
 
 
 def _inside(times_s: np.ndarray, repeat: Repeat) -> np.ndarray:
