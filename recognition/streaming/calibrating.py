@@ -6,7 +6,6 @@ returns. What is called old in one of them is an error.
 Shapes: N frames of a piece, D features.
 """
 
-import math
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from recognition.streaming.trained import TrainedRun
 
 LIVE_FILE = "live.json"
-GAP_S = 1.0
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -126,16 +124,14 @@ def answered(
 
 
 def pieces(films: "FilmsAtHand", delay_s: float, hours: float, seed: int) -> list[tuple[int, np.ndarray]]:
-    """Pieces of films, each with its film and its frames (N,), as long as the delay allows, in random order; as many as
-    there are, or as `hours` hold. Between those of a film there is a gap, so that the end of the one is not all but the
-    start of the next."""
+    """Pieces of films, each with its film and its frames (N,), a delay long and, in a film, a delay apart: what lies
+    closer often is one shot, which would return. In random order, as many as there are, or as `hours` hold."""
     found = []
     for video, num_frames in enumerate(films.bank.num_frames.tolist()):
         frames, rate = np.arange(0, num_frames, films.subsample), films.rates[video] / films.subsample
-        longest, gap = max(1, int(delay_s * rate + 1e-6)), math.ceil(GAP_S * rate)
-        num_pieces = -(-(len(frames) + gap) // (longest + gap))
-        length = max(1, (len(frames) - (num_pieces - 1) * gap) // num_pieces)
-        found += [(video, frames[start : start + length]) for start in range(0, len(frames) - length + 1, length + gap)]
+        size = max(1, int(delay_s * rate + 1e-6))
+        starts = range(0, max(1, len(frames) - size + 1), 2 * size)
+        found += [(video, frames[start : start + size]) for start in starts]
     order = np.random.default_rng((seed, 1)).permutation(len(found))
     lengths_s = np.array([len(frames) * films.subsample / films.rates[video] for video, frames in found])
     num_kept = int(np.searchsorted(np.cumsum(lengths_s[order]), 3600 * hours - 1e-6)) + 1

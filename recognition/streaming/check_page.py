@@ -18,6 +18,7 @@ from recognition.streaming.check_scores import RATES
 
 FOLDER = Path(__file__).parent / "templates"
 SHOWN_RATE = RATES[-1]  # of false events an hour, in the figure of lags
+MOST_BANDS = 4  # that can be told apart in a figure; the tables have all intervals
 UNITS = ("B", "kB", "MB", "GB")
 Row = Mapping[str, Any]
 
@@ -44,8 +45,10 @@ def figures(found: Mapping[str, Any]) -> dict[str, Figure]:
     """Recall by lag and by false events, of each run and beside them the ring and chance."""
     drawn = {}
     known, by_rate = found["streams"][0]["lags_s"], {"lags": panel(height=4.2), "false_events": panel(height=4.2)}
+    hidden = {"recall_interval": None} if len(found["rows"]) > MOST_BANDS else {}
     for row, look in zip(found["rows"], _looks(found["rows"]), strict=True):
-        rows = [{**of, "lag_s": known[of["name"]]} for of in _at(row, SHOWN_RATE)["by_lag"] if of["name"] in known]
+        by_lag = [of for of in _at(row, SHOWN_RATE)["by_lag"] if of["name"] in known]
+        rows = [{**of, **hidden, "lag_s": known[of["name"]]} for of in by_lag]
         band(by_rate["lags"][1], rows, "lag_s", "recall", row["name"], look)
         by_rate["false_events"][1].plot(
             [point["false_per_hour"] for point in row["curve"]],

@@ -31,7 +31,7 @@ CHANGES = (*[AS_IT_WAS] * len(ALTERATIONS), *[RE_ENCODED] * len(ALTERATIONS), *A
 LAGS_S = {"30 s": 30.0, "2 min": 120.0, "10 min": 600.0}
 PIECE_S, REPEAT_S = (5.0, 20.0), (3.0, 6.0)
 MOST_REPEATED = 0.1  # of a stream's time
-MOST_STREAMS, SHORTEST_S = 10, 60.0  # of the streams, which together are as long as was asked
+MOST_STREAMS, SHORTEST_S = 20, 60.0  # of the streams, which together are as long as was asked
 APART_S = 60.0  # from one to the next, so that no event is in two
 VERSION = 1  # of how changed pictures are made
 FEATURES_FILE = "changed-{}.npz"
@@ -83,12 +83,12 @@ def open_films(index: EpisodeIndex, folder: str | Path, fps: float | None) -> Fi
 
 
 def stream_spec(hours: float, num_repeats: int, delay_s: float, changes: Sequence[str]) -> StreamSpec:
-    """What streams of so many hours in all, with about so many repeats, are drawn like. Raises InputError for a delay
-    in which repeats would come."""
+    """What streams of so many hours in all, with about so many repeats, are drawn like. Pieces of a film are a delay
+    apart, as one shot goes on in what lies closer. Raises InputError for a delay in which repeats would come."""
     share = min(num_repeats * sum(REPEAT_S) / 2 / (HOUR_S * hours), MOST_REPEATED)
     lags_s = tuple(LAGS_S.values())
     try:
-        return StreamSpec(HOUR_S * hours, PIECE_S, REPEAT_S, lags_s, share, tuple(changes), delay_s=delay_s)
+        return StreamSpec(HOUR_S * hours, PIECE_S, REPEAT_S, lags_s, share, tuple(changes), delay_s, gap_s=delay_s)
     except ValueError as error:
         raise InputError(f"--delay {delay_s:g}, --hours {hours:g}: no stream can be made ({error})") from None
 

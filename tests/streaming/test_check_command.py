@@ -72,7 +72,7 @@ def test_runs_are_calibrated_and_those_that_cannot_stream_are_left_out(copied: P
     assert len(out.splitlines()) == 2
     assert "knn: old above" in out
     assert "for 60 false events an hour, the plain ring above 0." in out
-    assert "found on 16 windows in which nothing returns, 0.04 h" in out
+    assert "found on 8 windows in which nothing returns, 0.02 h" in out
     [line] = err.splitlines()
     assert "looks_ahead is left out" in line
     assert "cannot go frame by frame" in line
