@@ -26,7 +26,7 @@ from recognition.streaming.event import EPSILON_S, NEAR_S, Event
 from recognition.streaming.events import EventRules, Events
 
 RATES = (0.0, 1.0, 6.0)  # false events an hour
-ROUNDING = 1e-6  # of how many false events there may be
+ROUNDING = 1.02  # of how many false events there may be: streams of all but an hour are taken for one
 NUM_LEVELS = 80  # of the threshold, among the answers in repeats and again among those outside
 Row = dict[str, Any]
 
@@ -72,7 +72,7 @@ class Sweep:
 
     def best(self, most_false: float) -> np.ndarray:
         """(R,) what is found at the level with the most, of those above the first with more false events."""
-        too_many = np.flatnonzero(self.num_false > most_false + ROUNDING)
+        too_many = np.flatnonzero(self.num_false > ROUNDING * most_false)
         above = self.found[: too_many[0] if too_many.size else None]
         return above[above.sum(1).argmax()] if len(above) else np.zeros(self.found.shape[1], bool)
 
