@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -40,11 +40,12 @@ settings.load_profile("stable")
 
 
 def run_script(
-    script: str, *words: object, cwd: Path, env: Mapping[str, str] | None = None, timeout: float | None = None
+    script: str, *words: object, cwd: Path, timeout: float | None = None, **options
 ) -> subprocess.CompletedProcess[str]:
     """Run a script of the project, such as train.py, or a command, such as recognition.sweep, or `-c` and code, in
     folder `cwd`, in a process of its own that is forked; returns what it printed and its status."""
-    with Forked([script, *words], cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ran:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with Forked([script, *words], cwd=cwd, **pipes, **options) as ran:
         try:
             out, err = ran.communicate(timeout=timeout)
         except BaseException:

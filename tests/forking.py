@@ -1,5 +1,6 @@
 """Scripts in processes of their own that need not import torch first, which takes seconds: a process that has
-imported all forks them. They are children of the process that asks, and end as Python does but for its modules."""
+imported all forks them. They are children of the process that asks, and end as Python does but for its modules. What
+they start in their turn can be forked as well."""
 
 import atexit
 import contextlib
@@ -14,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -28,13 +30,18 @@ PR_SET_CHILD_SUBREAPER = 36  # of Linux's <sys/prctl.h>
 
 class Forked(subprocess.Popen):
     """As subprocess.Popen, with the words of a script such as train.py, of a command such as recognition.sweep, or
-    of `-c` and some code."""
+    of `-c` and some code. With `forks` the Python that the script starts, by subprocess too, is forked likewise."""
+
+    def __init__(self, args, *, forks: bool = False, **options):
+        self.forks = forks
+        super().__init__(args, **options)
 
     def _execute_child(self, args, *rest):  # the rest in the order that subprocess has had since Python 3.9
         cwd, env, _, _, _, *pipes = rest[4:15]
         streams = [own if own >= 0 else usual for usual, own in enumerate((pipes[0], pipes[3], pipes[5]))]
         environment = dict(env or os.environ) | ({} if str(args[0]).endswith(".py") else {"PYTHONPATH": str(ROOT)})
-        request = {"words": [*map(str, args)], "cwd": str(cwd), "env": environment, "session": rest[20]}
+        request = {"words": [*map(str, args)], "cwd": str(cwd or Path.cwd()), "env": environment, "session": rest[20]}
+        request["forks"] = getattr(self, "forks", False)
         libc, (server, _) = ctypes.CDLL(None), _server()
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # what the server's own child leaves behind becomes ours
         try:
@@ -54,6 +61,27 @@ def _server() -> tuple[socket.socket, subprocess.Popen]:
     server = subprocess.Popen(words, pass_fds=[its.fileno()], env=environment, stdin=subprocess.DEVNULL)
     its.close()
     return ours, server
+
+
+@contextlib.contextmanager
+def python_forked() -> Iterator[None]:
+    """Within the block Python is forked where this process starts it by subprocess."""
+    start_anew = subprocess.Popen._execute_child
+    _server()  # is itself started anew
+
+    def start(self, args, *rest):
+        if isinstance(args, str) or args[0] != sys.executable:
+            return start_anew(self, args, *rest)
+        name, *words = args[1 + (args[1] == "-u") :]
+        if name == "-m":
+            name, *words = words
+        return Forked._execute_child(self, [Path(name).absolute() if name.endswith(".py") else name, *words], *rest)
+
+    subprocess.Popen._execute_child = start
+    try:
+        yield
+    finally:
+        subprocess.Popen._execute_child = start_anew
 
 
 def _next_script(asked: socket.socket) -> dict:
@@ -78,6 +106,20 @@ def _next_script(asked: socket.socket) -> dict:
         asked.send(os.read(read, 32))
         for file in (read, write, *streams):
             os.close(file)
+
+
+def _fork_server(script: dict) -> dict:
+    """Have a child of this process fork what the script starts; returns in each fork with what it is to do."""
+    global _server
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork():
+        its.close()
+        _server = lambda: (ours, None)  # noqa: E731
+        return script
+    ours.close()
+    for number in range(3):
+        os.dup2(os.open(os.devnull, os.O_RDWR), number)  # nobody is to wait for what this holds
+    return _next_script(its)
 
 
 def _be(script: dict) -> None:
@@ -117,7 +159,10 @@ if __name__ == "__main__":
         importlib.import_module(module)
     gc.freeze()  # a collection would write to every page, and so copy it for each process
     script = _next_script(socket.socket(fileno=int(sys.argv[1])))
-    status = _status_of(script)
+    if script["forks"]:
+        script = _fork_server(script)
+    with python_forked() if script["forks"] else contextlib.nullcontext():
+        status = _status_of(script)
     threading._shutdown()
     atexit._run_exitfuncs()
     with contextlib.suppress(OSError):  # nobody reads any more

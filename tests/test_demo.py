@@ -21,7 +21,7 @@ def test_films_become_scores(tmp_path: Path):
     assert "n_epochs: 6\n" in text
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/transformer.yaml").write_text(text.replace("n_epochs: 6\n", "n_epochs: 3\n"))
-    result = run_script("demo.py", "--videos=films", "--seeds=1", "--configs=runs", cwd=tmp_path)
+    result = run_script("demo.py", "--videos=films", "--seeds=1", "--configs=runs", cwd=tmp_path, forks=True)
     assert result.returncode == 0, result.stdout + result.stderr
     features = tmp_path / "demo-run/films/video-features"
     assert len(list(features.glob("film_*.h5"))) == 8

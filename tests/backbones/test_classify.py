@@ -206,7 +206,7 @@ def test_run_that_a_scheduler_stopped_goes_on_to_the_same_end(room: Path, away: 
 
 def test_two_processes_train_to_their_end_and_score_as_one(away: Path):
     words = ("training.num_devices=2", "training.n_epochs=2", "classifier.norms=precise")
-    result = run_script(CLASSIFY, "-f", "run.yaml", *words, cwd=away, timeout=100)
+    result = run_script(CLASSIFY, "-f", "run.yaml", *words, cwd=away, timeout=100, forks=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("test top-1") == 1
     told = scores_of(away / "runs/run")

@@ -202,7 +202,7 @@ def losses_of_shares(films: Path) -> list[float]:
 
 def test_two_processes_have_the_mean_loss_of_their_shares_and_end_with_equal_weights(films: Path):
     words = ("training.batch_size=8", "training.num_devices=2", "--runs_dir=two")
-    result = run_script(COMMAND, "-f", "run.yaml", *words, cwd=films, timeout=110)
+    result = run_script(COMMAND, "-f", "run.yaml", *words, cwd=films, timeout=110, forks=True)
     assert result.returncode == 0, result.stderr
     lines = metrics_of(films / "two/run")
     assert lines[0]["train_loss"] == pytest.approx(np.mean(losses_of_shares(films)), abs=1e-5)

@@ -154,7 +154,8 @@ def test_several_processes_stop_together_when_the_first_is_asked(
     text = config_text(small_bank, args="{d_embed: 8}", num_devices=2, n_epochs=20)
     (tmp_path / "stopped.yaml").write_text(text)
     command = ["train.py", "-f", "stopped.yaml", "--resume"]
-    process = Forked(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = Forked(command, cwd=tmp_path, forks=True, **pipes)
     metrics = tmp_path / "runs/stopped/metrics.jsonl"
     while process.poll() is None and not (metrics.exists() and metrics.read_text()):
         time.sleep(0.01)
@@ -162,7 +163,7 @@ def test_several_processes_stop_together_when_the_first_is_asked(
     told = process.communicate()[1]  # returns when no process holds the pipe any more
     assert process.returncode == 75, told
     assert 0 < len(metrics_of(tmp_path / "runs/stopped")) < 20
-    result = run_script("train.py", "-f", "stopped.yaml", "--resume", cwd=tmp_path)
+    result = run_script(*command, cwd=tmp_path, forks=True)
     assert result.returncode == 0, result.stderr
     one = train_here(text=text.replace('"num_devices": 2', '"num_devices": 1'), name="one")
     for line, other in zip(metrics_of(one), metrics_of(tmp_path / "runs/stopped"), strict=True):

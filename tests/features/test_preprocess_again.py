@@ -4,14 +4,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import h5py
 import pytest
 import torch
-from conftest import ROOT, SMALL_FEATURES, kill_at_random, refusal
+from conftest import ROOT, SMALL_FEATURES, kill_at_random, refusal, run_script
 from forking import Forked
 from on_disk import contents, rows, truncate
 from torch import nn
@@ -196,11 +195,9 @@ def test_failures_of_a_shard_have_a_list_of_their_own_until_all_is_done_at_once(
 
 
 def test_processes_of_torchrun_share_the_films(tmp_path, films, finished):
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node=2", ROOT / "preprocess_videos.py"]
     words = [*SMALL_FEATURES, "--workers=1", f"--input_dir={films}", "--output_dir=features"]
-    result = subprocess.run(
-        [*launcher, str(ROOT / "preprocess_videos.py"), *words], cwd=tmp_path, capture_output=True, text=True
-    )
+    result = run_script(*launcher, *words, cwd=tmp_path, forks=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("2 films, 0 of them finished") == 2
     assert contents(tmp_path / "features") == contents(finished)

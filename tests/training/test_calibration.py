@@ -92,7 +92,7 @@ def test_several_processes_find_the_threshold_of_one(train_here: Callable, small
     text = config_text(small_bank, args="{d_embed: 8}", batch_size=6, calibrate=True)
     one = train_here(text=text, name="one")
     (tmp_path / "three.yaml").write_text(text)
-    result = run_script("train.py", "-f", "three.yaml", "training.num_devices=3", cwd=tmp_path)
+    result = run_script("train.py", "-f", "three.yaml", "training.num_devices=3", cwd=tmp_path, forks=True)
     assert result.returncode == 0, result.stderr
     assert end_of(tmp_path / "runs/three") == pytest.approx(end_of(one), abs=1e-5)
     assert weights_of(tmp_path / "runs/three")["threshold"].item() == end_of(tmp_path / "runs/three")["threshold"]

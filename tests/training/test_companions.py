@@ -17,11 +17,12 @@ def test_lost_process_ends_the_others_in_one_line(lost: str, small_bank: Path, t
     text = config_text(small_bank, args="{d_embed: 8}", num_devices=2, n_epochs=100_000)
     (tmp_path / "run.yaml").write_text(text)
     command = ["train.py", "-f", "run.yaml"]
-    process = Forked(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = Forked(command, cwd=tmp_path, forks=True, **pipes)
     metrics = tmp_path / "runs/run/metrics.jsonl"
     while process.poll() is None and not (metrics.exists() and metrics.read_text()):
         time.sleep(0.01)
-    [second] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    _, second = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()  # the other one forks
     os.kill(process.pid if lost == "first" else int(second), signal.SIGKILL)
     told = process.communicate(timeout=60)[1]  # returns when no process holds the pipe any more
     assert "Traceback" not in told
@@ -36,7 +37,7 @@ def test_lost_process_ends_the_others_in_one_line(lost: str, small_bank: Path, t
 
 def test_what_is_wrong_for_all_processes_is_told_once(small_bank: Path, tmp_path: Path):
     (tmp_path / "run.yaml").write_text(config_text(small_bank, num_devices=2, batch_size=3))
-    result = run_script("train.py", "-f", "run.yaml", cwd=tmp_path)
+    result = run_script("train.py", "-f", "run.yaml", cwd=tmp_path, forks=True)
     assert result.returncode == 2
     errors = [line for line in result.stderr.splitlines() if "error" in line]
     assert errors == [

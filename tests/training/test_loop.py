@@ -1,16 +1,13 @@
 """The training loop by itself: tasks other than episodes, gradients that overflow, what torch is told of processes."""
 
 import json
-import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
 import line_task
 import pytest
 import torch
-from conftest import ROOT
+from conftest import run_script
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from line_task import NUM_STEPS, Line
@@ -156,12 +153,8 @@ def test_task_stopped_after_any_step_goes_on_to_the_last_bit(stops: list[int], f
 
 def test_two_processes_stopped_go_on_each_with_what_it_had(tmp_path: Path):
     """The second one's memory is of its own points, and no other process has them."""
-    code = subprocess.run(
-        [sys.executable, ROOT / "tests/line_task.py", tmp_path],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout=120,
-    )
-    assert code.returncode == 0
+    result = run_script("tests/line_task.py", tmp_path, cwd=tmp_path, timeout=120, forks=True)
+    assert result.returncode == 0, result.stderr
     told = json.loads((tmp_path / "metrics.json").read_text())
     assert without_seconds(told["whole"]) == without_seconds(told["stopped"])
     states = [Run(tmp_path / name).load_last() for name in told]

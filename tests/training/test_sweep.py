@@ -221,6 +221,7 @@ def test_a_stop_is_passed_on_to_the_run(small_bank: Path, write_yaml: Callable, 
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        forks=True,
     )
     run = tmp_path / "runs/small/learning_rate=0.001-seed=0"
     while process.poll() is None and not (run / "checkpoints/last.pt").exists():  # the first one may be lost to a stop
