@@ -1,6 +1,7 @@
 """Two trainings that share the cores, as beside other work on a laptop or a cluster, against one that has them alone.
 
-python -m benchmarks.busy SECONDS      one training: prints "ready", waits for a line, prints its steps a second
+python -m benchmarks.busy SECONDS STEPS     one training: STEPS of warm-up, prints "ready", waits for a line, prints its
+                                            steps a second
 """
 
 import os
@@ -30,7 +31,7 @@ def busy(device: str) -> Iterator[Row]:
 
 def _side_by_side(num: int, spins: int | None = None) -> list[float]:
     """Steps a second of so many trainings at once, whose threads spin for so many turns; as ours do if None."""
-    command = [sys.executable, "-m", "benchmarks.busy", str(MEASURED_S)]
+    command = [sys.executable, "-m", "benchmarks.busy", str(MEASURED_S), str(WARM_UP_STEPS)]
     environment = os.environ | ({"GOMP_SPINCOUNT": str(spins)} if spins else {})
     runs = [
         subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -46,7 +47,7 @@ def _side_by_side(num: int, spins: int | None = None) -> list[float]:
     return [float(run.communicate()[0]) for run in runs]
 
 
-def main(seconds: float) -> None:
+def main(seconds: float, warm_up_steps: int) -> None:
     import torch
     import torch.nn.functional as F
 
@@ -66,7 +67,7 @@ def main(seconds: float) -> None:
         F.binary_cross_entropy_with_logits(model(features), is_old).backward()
         optimizer.step()
 
-    for _ in range(WARM_UP_STEPS):
+    for _ in range(warm_up_steps):
         step()
     print("ready", flush=True)
     sys.stdin.readline()
@@ -78,4 +79,4 @@ def main(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    main(float(sys.argv[1]), int(sys.argv[2]))

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 NUM_FILMS, FILM_S = {"cpu": 8, "cuda": 32}, 8  # that are made where none are given
 BATCH_SIZE = {"cpu": 16, "cuda": 64}
 NUM_BATCHES, NUM_PLAIN_FRAMES = 20, 150  # for the network alone, and frame by frame
+START = "spawn"  # processes, as beside CUDA
 
 
 def preprocess(device: str, videos: Path | None = None) -> Iterator[Row]:
@@ -78,7 +79,7 @@ def _run(device: str, videos: Path, features: Path) -> tuple[int, float]:
 def _on_all_cores(work: Callable[..., object], parts: list) -> float:
     """Seconds for all parts, shared among as many processes as there are cores, each of which computes by itself."""
     num_cores = torch.get_num_threads()
-    with ProcessPoolExecutor(num_cores, get_context("spawn"), _prepare) as pool:
+    with ProcessPoolExecutor(num_cores, get_context(START), _prepare) as pool:
         list(pool.map(work, parts[:num_cores]))  # whatever happens once only
         started = time.perf_counter()
         list(pool.map(work, parts))

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,8 +93,11 @@ def _next_script(asked: socket.socket) -> dict:
             os._exit(0)
         read, write = os.pipe()
         if (between := os.fork()) == 0:
+            number = os.getpid()
             if os.fork():
                 os._exit(0)
+            while os.getppid() == number:  # until it is the child of the process that asks
+                time.sleep(0.0001)
             script = json.loads(message)
             if script["session"]:
                 os.setsid()

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from forking import python_forked
 
 from benchmarks import CASES, __main__, mamba2, mlstm, tiny, transformer
 from benchmarks.growth import draw, measurements, prepare, table
@@ -37,7 +38,8 @@ def tiny_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     }.items(),
 )
 def test_case_measures_all_its_rows(name: str, num_rows: int):
-    rows = list(getattr(importlib.import_module(f"benchmarks.{CASES[name]}"), name)("cpu"))
+    with python_forked():
+        rows = list(getattr(importlib.import_module(f"benchmarks.{CASES[name]}"), name)("cpu"))
     assert len(rows) == num_rows
     assert all(row.rival_s > 0 for row in rows)
     # Of preprocessing the start is taken off, which on a busy machine may take longer than so few frames.

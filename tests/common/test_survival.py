@@ -19,7 +19,7 @@ YAML = """
 dataset: {train_indices_file: features/train_indices.h5, test_indices_file: features/test_indices.h5,
           video_path: features, fresh_episodes: true}
 model: {model: transformer, args: {d_embed: 64, dropout: 0.1}}
-training: {n_epochs: 12, batch_size: 8, num_workers: 1, checkpoint_minutes: 0}
+training: {n_epochs: 5, batch_size: 8, num_workers: 1, checkpoint_minutes: 0}
 """
 SMALL = "--weights random:0 --backbone shufflenet_v2_x0_5"
 PREPROCESS = f"preprocess_videos.py --input_dir films --output_dir features {SMALL}"
@@ -31,14 +31,14 @@ GENERATE = (
 TRAIN = "train.py -f small.yaml resume=auto"
 EVALUATE = "evaluate.py runs/small"
 # Kills of each stage, and how long it takes at most until it is killed: about as long as it takes.
-KILLS = {PREPROCESS: (8, 4.0), GENERATE: (5, 0.5), TRAIN: (12, 3.0), EVALUATE: (5, 3.0)}
+KILLS = {PREPROCESS: (8, 2.0), GENERATE: (5, 0.5), TRAIN: (12, 1.5), EVALUATE: (5, 2.5)}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which all stages have run without trouble. Read only."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    assert len(list(write_films(folder / "films", 8, duration_s=2, fps=12))) == 8
+    assert len(list(write_films(folder / "films", 8, duration_s=1.5, fps=12))) == 8
     (folder / "small.yaml").write_text(YAML)
     for stage in KILLS:
         script, *words = stage.split()

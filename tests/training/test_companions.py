@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -78,8 +77,7 @@ def test_process_that_waits_in_a_library_ends_when_the_first_is_killed():
         "    other.stdout.readline(); os.kill(os.getpid(), signal.SIGKILL)\n"
         "print(flush=True); ctypes.CDLL(None).sleep(60)"
     )
-    command = [sys.executable, "-c", code, code]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = Forked(["-c", code, code], cwd=ROOT, stderr=subprocess.PIPE, text=True, forks=True)
     assert process.communicate(timeout=30)[1] == ""  # returns when no process holds the pipe any more
     assert process.returncode == -signal.SIGKILL
 

@@ -317,11 +317,9 @@ def test_published_data_set_trains_and_keeps_some_training_episodes_for_validati
 def test_wandb_is_used_exactly_when_asked_for(small_bank: Path, tmp_path: Path):
     """Offline, since there is no network; a run that does not ask for it must not even import it."""
     (tmp_path / "run.yaml").write_text(config_text(small_bank))
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv = {['train.py', '-f', 'run.yaml']!r}; import train"
-    silent = subprocess.run(
-        [sys.executable, "-c", f"{code}; train.main(); assert 'wandb' not in sys.modules"], cwd=tmp_path
-    )
-    assert silent.returncode == 0
+    code = f"import sys; sys.argv = {['train.py', '-f', 'run.yaml']!r}; import train; train.main()"
+    silent = run_script("-c", f"{code}; assert 'wandb' not in sys.modules", cwd=tmp_path)
+    assert silent.returncode == 0, silent.stderr
     assert not (tmp_path / "wandb").exists()
     environment = {**os.environ, "WANDB_MODE": "offline", "HOME": str(tmp_path)}
     words = ("-f", "run.yaml", "logging.wandb=true", "name=told")
