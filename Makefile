@@ -22,6 +22,8 @@ demo: $(environment) ## the whole pipeline on small films, in minutes: make demo
 compare: $(environment) ## every model on the demo's films, with the same budget and three seeds; about an hour
 	$(python) demo.py --configs config-files/compare --seeds 3
 
+test test-oldest: export PYTHONDONTWRITEBYTECODE = # else all workers compile all files in every run
+
 test: lint ## lint and the test suite
 	$(python) -m pytest -n auto --dist worksteal
 

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from benchmarks import pretraining
 from benchmarks.pretraining import DIRECTIONS, draw_clips, num_classes, pretrain, probe, shapes
 
 
@@ -24,7 +25,8 @@ def test_two_clips_of_one_label_differ_in_place_and_brightness():
     assert clips.amin((1, 2)).std() > 0.05
 
 
-def test_memory_predictor_teaches_an_encoder_at_least_as_much_as_a_perceptron_without_collapse():
+def test_memory_predictor_teaches_an_encoder_at_least_as_much_as_a_perceptron_without_collapse(monkeypatch):
+    monkeypatch.setattr(pretraining, "BATCH_SIZE", 64)
     random, perceptron, (memory, deviation) = (
         probe(pretrain(name, 200, seed=0), seed=0) for name in ("random", "perceptron", "memory")
     )
