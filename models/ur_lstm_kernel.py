@@ -23,8 +23,14 @@ MAX_ROW = 1024
 PIECE, BLAS_PIECE = 64, 1024
 
 # No flag here lets the compiler assume that numbers are finite: a NaN that comes in has to come out.
-# The kernels are not cached on disk: they compile in some seconds, and an installation may be read-only.
-_compile: Callable[[Callable], Callable] = njit(nogil=True, error_model="numpy", fastmath={"contract", "arcp", "nsz"})
+# The kernels compile in some seconds. They are kept on disk only where numba has been told of a folder for that, as an
+# installation may be read-only.
+_compile: Callable[[Callable], Callable] = njit(
+    nogil=True,
+    error_model="numpy",
+    fastmath={"contract", "arcp", "nsz"},
+    cache=bool(os.environ.get("NUMBA_CACHE_DIR")),
+)
 ONE, TWO = np.float32(1), np.float32(2)
 LINE = 16  # numbers in a cache line
 # Numbers from row to row of `_four_rows`: a page and a quarter, so that rows of up to 256 share no set of the L1 cache.

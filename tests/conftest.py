@@ -25,6 +25,7 @@ from recognition.common import command_line
 from recognition.features.feature_file import FeatureHeader, FeatureSpool
 
 os.environ["OMP_NUM_THREADS"] = "1"  # several tests at once share few cores; also for the scripts they start
+os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".pytest_cache" / "numba"))  # else each process compiles kernels
 
 # The same examples in every run, so that CI tells of changes alone; --hypothesis-profile=thorough draws many others.
 settings.register_profile(
