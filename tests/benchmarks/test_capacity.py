@@ -19,14 +19,19 @@ def tiny_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.shrink(monkeypatch.setattr)
 
 
-@pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
-    monkeypatch.setattr(sys, "argv", ["capacity", "--output_dir", str(tmp_path)])
-    capacity.main()
-    return json.loads((tmp_path / "capacity.json").read_text())
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the command makes."""
+    folder = tmp_path_factory.mktemp("capacity")
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.shrink(patch.setattr)
+        patch.setattr(sys, "argv", ["capacity", "--output_dir", str(folder)])
+        capacity.main()
+    return folder
 
 
-def test_every_memory_is_scored_at_every_length_and_told_on_the_page(results: dict, tmp_path: Path):
+def test_every_memory_is_scored_at_every_length_and_told_on_the_page(folder: Path):
+    results = json.loads((folder / "capacity.json").read_text())
     lengths = {name: [] for name in [*capacity.memories(), *capacity.LEARNED]}
     for row in results["rows"]:
         if row["learning"] != "before":
@@ -36,18 +41,18 @@ def test_every_memory_is_scored_at_every_length_and_told_on_the_page(results: di
     assert all(found == list(capacity.CLIPS) for found in lengths.values())
     assert {row["name"] for row in at_most_clips(results, "before")} == set(capacity.LEARNED)
     assert results["left_out"] == list(capacity.LEARNED_ON_GPU)
-    told = (tmp_path / "capacity.md").read_text()
+    told = (folder / "capacity.md").read_text()
     assert all(f"| {name} |" in told for name in lengths)
     assert all(name in told for name in capacity.LEARNED_ON_GPU)
-    assert (tmp_path / "capacity.svg").read_text().count("<path") > 10
+    assert (folder / "capacity.svg").read_text().count("<path") > 10
 
 
-def test_page_is_drawn_anew_without_measuring(results: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    before = {path.name: path.read_bytes() for path in tmp_path.glob("capacity.*")}
-    monkeypatch.setattr(sys, "argv", ["capacity", "--output_dir", str(tmp_path), "--redraw"])
+def test_page_is_drawn_anew_without_measuring(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    before = {path.name: path.read_bytes() for path in folder.glob("capacity.*")}
+    monkeypatch.setattr(sys, "argv", ["capacity", "--output_dir", str(folder), "--redraw"])
     monkeypatch.setattr(capacity, "measure", None)
     capacity.main()
-    assert {path.name: path.read_bytes() for path in tmp_path.glob("capacity.*")} == before
+    assert {path.name: path.read_bytes() for path in folder.glob("capacity.*")} == before
 
 
 def test_without_time_no_family_is_trained_and_all_are_named():
