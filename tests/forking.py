@@ -40,7 +40,9 @@ class Forked(subprocess.Popen):
     def _execute_child(self, args, *rest):  # the rest in the order that subprocess has had since Python 3.9
         cwd, env, _, _, _, *pipes = rest[4:15]
         streams = [own if own >= 0 else usual for usual, own in enumerate((pipes[0], pipes[3], pipes[5]))]
-        environment = dict(env or os.environ) | ({} if str(args[0]).endswith(".py") else {"PYTHONPATH": str(ROOT)})
+        environment = dict(env or os.environ)
+        if not str(args[0]).endswith(".py"):
+            environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
         request = {"words": [*map(str, args)], "cwd": str(cwd or Path.cwd()), "env": environment, "session": rest[20]}
         request["forks"] = getattr(self, "forks", False)
         libc, (server, _) = ctypes.CDLL(None), _server()
@@ -135,6 +137,10 @@ def _be(script: dict) -> None:
     sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.stdout.reconfigure(write_through=bool(os.environ.get("PYTHONUNBUFFERED")))
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    sys.modules.pop("sitecustomize", None)
+    with contextlib.suppress(ModuleNotFoundError):
+        importlib.import_module("sitecustomize")  # as Python does at its start
     name, *sys.argv[1:] = script["words"]
     if name == "-c":
         sys.path[0], code, sys.argv[:] = "", sys.argv[1], ["-c", *sys.argv[2:]]

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -276,8 +275,7 @@ def test_two_processes_train_like_one(by_torchrun: bool, train_here: Callable, s
     one = train_here(text=config_text(small_bank, args="{d_embed: 8}"), name="one")
     num_devices = 1 if by_torchrun else 2  # torchrun's number counts
     (tmp_path / "two.yaml").write_text(config_text(small_bank, args="{d_embed: 8}", num_devices=num_devices))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"] if by_torchrun else []
-    command = [sys.executable, *launcher, str(ROOT / "train.py"), "-f", "two.yaml"]
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node=2"] if by_torchrun else []
     # As in a job of SLURM that has one task: what is set for that says nothing of the processes.
     slurm = {"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
     environment = {**os.environ, **slurm, "SLURM_NODEID": "0", "PYTHONPATH": str(tmp_path)}
@@ -287,7 +285,7 @@ def test_two_processes_train_like_one(by_torchrun: bool, train_here: Callable, s
         "atexit.register(lambda: 'torch.distributed' in sys.modules and sys.modules['torch.distributed']"
         ".is_initialized() and print('still connected'))\n"
     )
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    result = run_script(*launcher, ROOT / "train.py", "-f", "two.yaml", cwd=tmp_path, env=environment, forks=True)
     assert result.returncode == 0, result.stderr
     assert "still connected" not in result.stdout  # gloo's threads would now and then abort a process that ends
     assert "features memory-mapped; 2 x cpu" in result.stdout  # so the machine has them in memory once
