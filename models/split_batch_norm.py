@@ -31,7 +31,11 @@ class SplitBatchNorm3d(nn.BatchNorm3d):
         y = F.batch_norm(parts, mean, variance, weight, bias, training=True, momentum=1.0, eps=self.eps)
         if self.running_mean is not None and self.running_var is not None:
             self._follow(mean.view(num, -1), variance.view(num, -1))
-        return y.reshape(x.shape)
+        # Back in the layout of x: to the layers that follow, another one costs more than this copy.
+        is_last = x.is_contiguous(memory_format=torch.channels_last_3d)
+        return y.reshape(x.shape).contiguous(
+            memory_format=torch.channels_last_3d if is_last else torch.contiguous_format
+        )
 
     @torch.no_grad()
     def _follow(self, means: Tensor, variances: Tensor) -> None:

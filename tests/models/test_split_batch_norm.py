@@ -91,9 +91,12 @@ def test_split_norm_asked_without_training_is_the_plain_one():
     assert torch.equal(split(plain, 4)(x), plain(x))
 
 
-def test_clips_with_their_channels_last_are_split_alike():
+def test_clips_with_their_channels_last_are_split_alike_and_stay_so():
     ours, x = split(norm(), 4), clips(8)
-    torch.testing.assert_close(ours(x.to(memory_format=torch.channels_last_3d)), ours(x))
+    last = ours(x.to(memory_format=torch.channels_last_3d))
+    torch.testing.assert_close(last, ours(x))
+    assert last.is_contiguous(memory_format=torch.channels_last_3d)
+    assert ours(x).is_contiguous()
 
 
 def test_half_precision_keeps_statistics_in_that_of_the_buffers():
