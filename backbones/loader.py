@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 from torch import Tensor
 
 from recognition.common.ahead import made_ahead
+from recognition.common.allocator import give_back_freed_memory
 from recognition.common.command_line import Failure, InputError
 from recognition.common.workers import done_by_workers
 
@@ -66,6 +67,7 @@ def made_in_order(
     if not num_workers:
         yield from made
         return
+    give_back_freed_memory()
     # Here, not in the thread: it forks the workers, and nothing else computes yet.
     first = deque([next(made)] if tasks else [])
     try:
