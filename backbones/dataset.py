@@ -88,7 +88,8 @@ class ClipDataset:
             starts = [random_start(item.first, item.end, span, rng) for _ in steps]
         clips = []
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+            # Not torch.manual_seed, which also notes for GPUs where it was called: half of a small clip's time.
+            torch.default_generator.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
             for start, step in zip(starts, steps, strict=True):
                 frames = self._read(item, start, draw.frames, step)
                 scale = draw.side / clip.side
