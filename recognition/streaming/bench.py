@@ -93,7 +93,7 @@ class Bench:
 
     def _made(self, films: FilmsAtHand, trained: TrainedRun) -> list[MadeStream]:
         """Streams of films, without changed repeats if they cannot be made; what they are like is told and noted."""
-        args, videos = self.args, self.args.films or films.bank.folder.parent / "videos"
+        args, videos = self.args, self.args.videos or films.bank.folder.parent / "videos"
         for changes in (CHANGES, (AS_IT_WAS,)):
             drawings = draw(films, stream_spec(args.hours, args.repeats, args.delay, changes), args.seed)
             try:

@@ -27,7 +27,7 @@ LIVE_FILE = "live.json"
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of calibration; some are those of the check too."""
-    group = parser.add_argument_group("calibrate")
+    group = parser.add_argument_group("find thresholds")
     group.add_argument(
         "--calibrate", action="store_true", help="find the thresholds of runs on their validation films, and keep them"
     )

@@ -13,7 +13,6 @@ from recognition.common.command_line import (
     ArgumentParser,
     InputError,
     as_folder,
-    folder_path,
     one_line,
     path,
     whole_number,
@@ -22,19 +21,11 @@ from recognition.common.command_line import (
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The arguments of the check, but for those that calibration has too."""
-    group = parser.add_argument_group("check")
+    group = parser.add_argument_group("check runs on streams")
     group.add_argument(
         "--check", type=path, metavar="INDEX", help="check runs on streams made of the films of this index file"
     )
     group.add_argument("--repeats", type=whole_number(1), default=40, metavar="N", help="how often something returns")
-    group.add_argument(
-        "--check_output", type=folder_path, default=Path("live-check"), help="folder for check.html, .csv and .json"
-    )
-    group.add_argument(
-        "--films",
-        type=folder_path,
-        help="folder with the films, of which changed repeats are made; videos beside the features if not given",
-    )
 
 
 def main(args: Namespace) -> None:
@@ -43,7 +34,7 @@ def main(args: Namespace) -> None:
     from recognition.streaming.bench import Bench
     from recognition.streaming.check_page import table, write_check
 
-    bench = Bench(args, read_index(args.check), as_folder(args.check_output))
+    bench = Bench(args, read_index(args.check), as_folder(args.output or Path("live-check")))
     left_out: list[dict[str, str]] = []
     for number, word in enumerate(args.words):
         try:

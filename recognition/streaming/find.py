@@ -40,17 +40,13 @@ AT_ONCE = 16  # questions that are looked up in one pass
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The options of a search."""
-    group = parser.add_argument_group("finding pictures and clips in films")
+    group = parser.add_argument_group("find pictures and clips in films")
     group.add_argument("--study", type=Path, metavar="FILMS", help="folder of films, or of their feature files")
     group.add_argument(
         "--ask", type=Path, nargs="+", default=[], metavar="PICTURES", help="pictures, clips, or folders of them"
     )
     group.add_argument(
         "--features", type=folder_path, help="folder for the films' features; FILMS-features beside them if not given"
-    )
-    group.add_argument("--videos", type=Path, help="the films, for pictures on the page, if FILMS are feature files")
-    group.add_argument(
-        "--output", type=folder_path, default=Path("found"), help=f"folder for {FINDS_FILE} and {PAGE_FILE}"
     )
     group.add_argument("--num_finds", type=whole_number(1, 1000), default=100, help="told of each, at most")
     group.add_argument(
@@ -110,12 +106,13 @@ def main(args: Namespace) -> int | None:
             print(told(answers[-1], verdicts.threshold), flush=True)
     if not answers:
         raise InputError(f"none of the {len(paths)} can be asked about, for the reasons above")
-    args.output.mkdir(parents=True, exist_ok=True)
-    write_finds(args.output / FINDS_FILE, answers, verdicts.threshold)
+    output: Path = args.output or Path("found")
+    output.mkdir(parents=True, exist_ok=True)
+    write_finds(output / FINDS_FILE, answers, verdicts.threshold)
     videos = args.videos or (args.study if studied.folder != args.study else None)
-    write_page(args.output / PAGE_FILE, answers, videos, about)
-    print(f"Looked up in {took_s / len(answers):.2f} s each. All finds: {args.output / FINDS_FILE}")
-    print(f"The best with pictures: {args.output / PAGE_FILE}")
+    write_page(output / PAGE_FILE, answers, videos, about)
+    print(f"Looked up in {took_s / len(answers):.2f} s each. All finds: {output / FINDS_FILE}")
+    print(f"The best with pictures: {output / PAGE_FILE}")
     return 1 if failed else 0
 
 

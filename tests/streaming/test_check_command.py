@@ -10,7 +10,8 @@ from shutil import copytree
 import pytest
 from conftest import config_text, run_here, write_features
 
-from recognition.common.command_line import ArgumentParser, InputError
+from recognition import live
+from recognition.common.command_line import InputError
 from recognition.streaming import bench, calibrating, check, check_page
 from recognition.streaming.calibration import read_calibration
 from recognition.streaming.trained import open_trained
@@ -49,21 +50,13 @@ def copied(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def arguments(*words: object) -> Namespace:
     """What `recognition.live` makes of these words."""
-    parser = ArgumentParser()
-    parser.add_argument("words", nargs="*")
-    for mode in (calibrating, check):
-        mode.add_arguments(parser)
-    args = parser.parse_args(list(map(str, words)))
-    common = {"settings": [], "device": "cpu", "weights": None, "delay": 10.0, "fps": None, "ring": 36_000}
-    for name, value in (common | {"capacity": None, "forget_after": None}).items():
-        setattr(args, name, value)
-    return args
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["live", "--device=cpu", *map(str, words)])
+        return live.parse_arguments()
 
 
 def checked(runs: Path, *words: object) -> Namespace:
-    return arguments(
-        *words, "--check", runs / "features" / "test_indices.h5", "--hours=0.045", "--check_output=checked"
-    )
+    return arguments(*words, "--check", runs / "features" / "test_indices.h5", "--hours=0.045", "--output=checked")
 
 
 def test_runs_are_calibrated_and_those_that_cannot_stream_are_left_out(copied: Path, capsys: pytest.CaptureFixture):

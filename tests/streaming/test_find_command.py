@@ -38,7 +38,7 @@ def room(live_run: Path, tmp_path: Path) -> Path:
 
 
 def ask(room: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    return run_here("find_alone", "runs/knn", *words, cwd=room)
+    return run_here("recognition.live", "runs/knn", "--device=cpu", *words, cwd=room)
 
 
 def finds(room: Path, folder: str = "found") -> list[dict[str, str]]:
@@ -113,7 +113,7 @@ def test_interrupted_study_goes_on(room: Path, films: Path):
     shutil.copytree(films, room / "few", ignore=shutil.ignore_patterns("features"))
     for number in range(4, 8):
         shutil.copy(room / "few/film_000.mp4", room / f"few/film_{number:03d}.mp4")
-    words = ["tests/streaming/find_alone.py", "runs/knn", "--study=few"]
+    words = ["recognition.live", "runs/knn", "--study=few"]
     pipe = subprocess.PIPE
     with Forked(words, cwd=room, env=dict(os.environ), stdout=pipe, stderr=pipe, text=True) as process:
         until = time.monotonic() + 60
