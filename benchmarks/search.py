@@ -16,9 +16,9 @@ import torch
 
 from benchmarks.measure import Row, take_turns
 from recognition.features.made_up import FPS, MadeUpFilms
-from recognition.streaming.inverted import InvertedLists
-from recognition.streaming.look_up import Place, find_places, most_similar, similarities
-from recognition.streaming.store import Store, open_store, unit
+from recognition.streaming.search.inverted import InvertedLists
+from recognition.streaming.search.look_up import Place, find_places, most_similar, similarities
+from recognition.streaming.search.store import Store, open_store, unit
 
 FILMS = "made-up:1072x20000"
 NUM_PLAIN = 8  # films of which all frames are searched

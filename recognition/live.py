@@ -27,7 +27,9 @@ from recognition.common.command_line import (
     run,
     whole_number,
 )
-from recognition.streaming import calibrating, check, find, watch
+from recognition.streaming import watch
+from recognition.streaming.checking import calibrating, check
+from recognition.streaming.search import find
 
 
 def main() -> int | None:
@@ -66,7 +68,7 @@ def parse_arguments() -> Namespace:
     )
     for mode in (watch, find, calibrating, check):
         mode.add_arguments(parser)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # an option may stand between a run and its source
     from recognition.training.runs import part_settings
 
     _, args.settings = part_settings([word for word in args.words if "://" not in word])

@@ -82,7 +82,7 @@ def main(args: Namespace) -> None:
 
 def start(trained: "TrainedRun", args: Namespace, fps: float) -> "Watcher":
     """A watcher with a new memory, or with the one in --memory. Raises InputError."""
-    from recognition.streaming.calibration import read_calibration
+    from recognition.streaming.checking.calibration import read_calibration
     from recognition.streaming.events import EventRules, Events
     from recognition.streaming.memory import LiveMemory, MemoryRules
     from recognition.streaming.watcher import Watcher

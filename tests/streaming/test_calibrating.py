@@ -10,10 +10,10 @@ import torch
 from scipy.stats import binom
 
 from models.streaming import State
-from recognition.streaming.asked import NOTHING_KEPT, ask_all
-from recognition.streaming.calibrating import answered, pieces
-from recognition.streaming.calibration import Window, calibrate
-from recognition.streaming.check_scores import Answers, events_of
+from recognition.streaming.checking.asked import NOTHING_KEPT, ask_all
+from recognition.streaming.checking.calibrating import answered, pieces
+from recognition.streaming.checking.calibration import Window, calibrate
+from recognition.streaming.checking.check_scores import Answers, events_of
 from recognition.streaming.memory import LiveMemory, MemoryRules
 
 DELAY_S, RATE, WIDTH = 2.0, 10.0, 12

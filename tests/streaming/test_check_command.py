@@ -12,8 +12,8 @@ from conftest import config_text, run_here, write_features
 
 from recognition import live
 from recognition.common.command_line import InputError
-from recognition.streaming import bench, calibrating, check, check_page
-from recognition.streaming.calibration import read_calibration
+from recognition.streaming.checking import bench, calibrating, check, check_page
+from recognition.streaming.checking.calibration import read_calibration
 from recognition.streaming.trained import open_trained
 
 EPISODES = ("--n_clips=3", "--clip_length=60", "--clip_margin=15", "--n_tests=3", "--subsample=10")
@@ -85,7 +85,7 @@ def test_runs_are_calibrated_and_those_that_cannot_stream_are_left_out(copied: P
 
 def test_a_run_that_cannot_stream_by_itself_is_refused(runs: Path, copied: Path):
     alone = copied / "looks_ahead"
-    for main, args in ((calibrating.main, arguments(alone)), (check.main, checked(runs, alone))):
+    for main, args in ((calibrating.main, arguments(alone, "--calibrate")), (check.main, checked(runs, alone))):
         with pytest.raises(InputError, match="cannot go frame by frame"):
             main(args)
     with pytest.raises(InputError, match="none of the 2 runs can be checked"):
@@ -101,7 +101,7 @@ def test_validation_films_too_short_for_an_event_are_told(copied: Path):
 
 def test_interrupted_calibration_keeps_what_was_there(copied: Path, monkeypatch: pytest.MonkeyPatch):
     (copied / "knn" / "live.json").write_text("before")
-    monkeypatch.setattr("recognition.streaming.asked.ask_all", stopped)
+    monkeypatch.setattr("recognition.streaming.checking.asked.ask_all", stopped)
     with pytest.raises(KeyboardInterrupt):
         calibrating.main(arguments(copied / "knn", "--calibrate"))
     assert (copied / "knn" / "live.json").read_text() == "before"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from chromium import DESK, PHONE, open_page
 
-from recognition.streaming.check_page import page, size, table, table_csv, write_check
-from recognition.streaming.check_scores import Answers, Repeat, chance, counted, describe
+from recognition.streaming.checking.check_page import page, size, table, table_csv, write_check
+from recognition.streaming.checking.check_scores import Answers, Repeat, chance, counted, describe
 
 HOSTILE = "<img src=http:x onerror=alert(1)>"
 FORMULA = "=1+1"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recognition.streaming.check_scores import (
+from recognition.streaming.checking.check_scores import (
     Answers,
     Repeat,
     at_threshold,

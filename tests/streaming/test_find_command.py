@@ -18,7 +18,7 @@ from forking import Forked
 from recognition.features.feature_file import read_times
 from recognition.films.synthetic import write_frames
 from recognition.films.video import decode
-from recognition.streaming.finds import COLUMNS
+from recognition.streaming.search.finds import COLUMNS
 
 HOSTILE = "<img src=x onerror=alert(1)> & \x1b[31m'\".jpg"
 

@@ -9,11 +9,11 @@ import pytest
 from studied_by_hand import StudiedByHand
 
 from recognition.common.command_line import InputError
-from recognition.streaming import inverted
-from recognition.streaming.inverted import InvertedLists
-from recognition.streaming.look_up import find_places, nearest_rows
-from recognition.streaming.store import open_store, unit
-from recognition.streaming.stretches import find_stretches
+from recognition.streaming.search import inverted
+from recognition.streaming.search.inverted import InvertedLists
+from recognition.streaming.search.look_up import find_places, nearest_rows
+from recognition.streaming.search.store import open_store, unit
+from recognition.streaming.search.stretches import find_stretches
 
 pytest.importorskip("faiss", reason="needs faiss-cpu: pip install -e '.[faiss]'")
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from studied_by_hand import StudiedByHand
 
-from recognition.streaming import look_up
-from recognition.streaming.look_up import APART_S, Place, apart, find_places, most_similar, similarities
-from recognition.streaming.store import open_store, unit
+from recognition.streaming.search import look_up
+from recognition.streaming.search.look_up import APART_S, Place, apart, find_places, most_similar, similarities
+from recognition.streaming.search.store import open_store, unit
 
 
 def plain(studied: StudiedByHand, asked: np.ndarray, num: int) -> list[Place]:

@@ -9,10 +9,10 @@ import pytest
 from chromium import DESK, PHONE, open_page
 
 from recognition.films.synthetic import write_frames
-from recognition.streaming.find_page import NUM_SHOWN, write_page
-from recognition.streaming.finds import Answer, Find, moment, told
-from recognition.streaming.questions import Question
-from recognition.streaming.stretches import Stretch
+from recognition.streaming.search.find_page import NUM_SHOWN, write_page
+from recognition.streaming.search.finds import Answer, Find, moment, told
+from recognition.streaming.search.questions import Question
+from recognition.streaming.search.stretches import Stretch
 
 HOSTILE = "<b>photo</b><img src=x onerror=alert(1)>" + 30 * "long" + "'\">.jpg"
 FILM = "<script>alert(2)</script>"

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 from studied_by_hand import StudiedByHand
 
-from recognition.streaming import store as module
-from recognition.streaming.store import open_store, sampled, unit
+from recognition.streaming.search import store as module
+from recognition.streaming.search.store import open_store, sampled, unit
 
 
 def test_rows_are_frames_of_unit_length_with_their_films_and_times(tmp_path: Path):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from studied_by_hand import StudiedByHand
 
-from recognition.streaming.store import Store, open_store
-from recognition.streaming.stretches import Stretch, densest, find_stretches, nearest
+from recognition.streaming.search.store import Store, open_store
+from recognition.streaming.search.stretches import Stretch, densest, find_stretches, nearest
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from recognition.common.command_line import InputError
 from recognition.episodes.index_file import EpisodeIndex
 from recognition.episodes.streams import Stretch
 from recognition.films.synthetic import write_frames
-from recognition.streaming.made_streams import (
+from recognition.streaming.checking.made_streams import (
     AS_IT_WAS,
     CHANGES,
     RE_ENCODED,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from recognition.common.command_line import InputError
-from recognition.streaming.calibration import (
+from recognition.streaming.checking.calibration import (
     Calibration,
     calibrate,
     closing_of,

@@ -112,7 +112,7 @@ def test_memory_of_one_film_is_asked_about_another(at_once: Path, tmp_path: Path
 
 
 def test_test_picture_is_answered_without_a_camera(room: Path):
-    told = said(watch(room, "test:", "--fps=25", "--num_answers=50", "--no_page", "--quiet"))
+    told = said(run_here(LIVE, RUN, "--fps=25", "test:", "--num_answers=50", "--no_page", "--quiet", cwd=room))
     assert "test picture: 50 answers" in told
 
 

@@ -29,10 +29,10 @@ from recognition.common.command_line import (
 
 if TYPE_CHECKING:
     from recognition.streaming.eye import Eye
-    from recognition.streaming.questions import Question
-    from recognition.streaming.store import Store
+    from recognition.streaming.search.questions import Question
+    from recognition.streaming.search.store import Store
+    from recognition.streaming.search.verdicts import Verdicts
     from recognition.streaming.trained import TrainedRun
-    from recognition.streaming.verdicts import Verdicts
 
 STORE_FILE, FINDS_FILE, PAGE_FILE = "frames.store", "finds.csv", "find.html"
 AT_ONCE = 16  # questions that are looked up in one pass
@@ -67,14 +67,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(args: Namespace) -> int | None:
     """Study, ask, and tell. Returns 1 if a film, a picture or a clip had to be passed over."""
-    from recognition.streaming.find_page import write_page
-    from recognition.streaming.finds import find_all, judged, told, write_finds
-    from recognition.streaming.inverted import InvertedLists
-    from recognition.streaming.questions import listed
-    from recognition.streaming.store import open_store
-    from recognition.streaming.study import open_studied
+    from recognition.streaming.search.find_page import write_page
+    from recognition.streaming.search.finds import find_all, judged, told, write_finds
+    from recognition.streaming.search.inverted import InvertedLists
+    from recognition.streaming.search.questions import listed
+    from recognition.streaming.search.store import open_store
+    from recognition.streaming.search.study import open_studied
+    from recognition.streaming.search.verdicts import Verdicts
     from recognition.streaming.trained import open_trained
-    from recognition.streaming.verdicts import Verdicts
 
     if len(args.words) != 1:
         raise InputError(f"--study: one run is wanted, found {len(args.words)}; sources are named with --study")
@@ -119,7 +119,7 @@ def main(args: Namespace) -> int | None:
 def read_questions(paths: Sequence[Path], eye: "Eye", failed: list[str]) -> "Iterator[Question]":
     """Pictures and clips, as they are asked for. Those that cannot be read are told, and added to `failed`; raises
     InputError if there is only one."""
-    from recognition.streaming.questions import read_question
+    from recognition.streaming.search.questions import read_question
 
     for path in paths:
         try:
@@ -135,7 +135,7 @@ def describe(
     trained: "TrainedRun", eye: "Eye", store: "Store", verdicts: "Verdicts", num_verdicts: int
 ) -> dict[str, Any]:
     """What the page and the first lines say of how it was looked for."""
-    from recognition.streaming.verdicts import AROUND_S
+    from recognition.streaming.search.verdicts import AROUND_S
 
     return {
         "num_films": len(store.films),

@@ -11,8 +11,8 @@ from recognition.common.machine import granted_cores
 from recognition.common.pages import render
 from recognition.evaluation.gallery import data_uri
 from recognition.films.video import VIDEO_SUFFIXES, DecodeError, read_frames
-from recognition.streaming.finds import Answer, Find, asked, place, verdict
-from recognition.streaming.questions import Question
+from recognition.streaming.search.finds import Answer, Find, asked, place, verdict
+from recognition.streaming.search.questions import Question
 
 FOLDER = Path(__file__).parent / "templates"
 NUM_SHOWN = 100  # finds, of all questions together

@@ -17,8 +17,8 @@ import numpy as np
 from recognition.common.command_line import ArgumentParser, InputError, number_between, one_line, whole_number
 
 if TYPE_CHECKING:
-    from recognition.streaming.calibration import Calibration, Window
-    from recognition.streaming.made_streams import FilmsAtHand
+    from recognition.streaming.checking.calibration import Calibration, Window
+    from recognition.streaming.checking.made_streams import FilmsAtHand
     from recognition.streaming.memory import LiveMemory
     from recognition.streaming.trained import TrainedRun
 
@@ -65,7 +65,7 @@ def calibrate_run(path: Path, args: Namespace, rings: dict[str, "Calibration"]) 
 
     Raises InputError if there is nothing to calibrate on, or it cannot stream.
     """
-    from recognition.streaming.calibration import calibrate, write_calibration
+    from recognition.streaming.checking.calibration import calibrate, write_calibration
     from recognition.streaming.memory import LiveMemory, MemoryRules
     from recognition.streaming.trained import open_trained
     from recognition.training.data import validation_note
@@ -99,7 +99,7 @@ def told(name: str, found: "Calibration", ring: "Calibration") -> str:
 
 def validation_films(trained: "TrainedRun", fps: float | None) -> "FilmsAtHand":
     """The films of a run's validation episodes. Raises InputError where they are not at hand."""
-    from recognition.streaming.made_streams import open_films
+    from recognition.streaming.checking.made_streams import open_films
     from recognition.training.data import open_split
 
     config = trained.config.dataset.model_copy(update={"bank": "mapped", "mmap": None})
@@ -112,7 +112,7 @@ def answered(
     """What the model and what the ring answer to pieces that follow each other: a window of each."""
     from tqdm import tqdm
 
-    from recognition.streaming.asked import ask_all
+    from recognition.streaming.checking.asked import ask_all
 
     begins_s = 0.0
     for video, frames in tqdm(drawn, "calibrating", unit="piece", leave=False, disable=None):

@@ -15,7 +15,7 @@ import numpy as np
 
 from recognition.common.command_line import InputError
 from recognition.common.files import written_whole
-from recognition.streaming.store import Store
+from recognition.streaming.search.store import Store
 
 MOST_LISTS, LEAST_A_LIST = 4096, 40  # with fewer rows a list faiss says that it has too few to learn from
 NUM_READ, SHARE_READ = 32, 1 / 16  # lists that are read for a question, at least and at least of all

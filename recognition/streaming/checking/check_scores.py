@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from recognition.evaluation.signal_detection import rate_interval, resample_episodes
-from recognition.streaming.calibration import HEIGHT, HOUR_S, closing_of
+from recognition.streaming.checking.calibration import HEIGHT, HOUR_S, closing_of
 from recognition.streaming.event import EPSILON_S, NEAR_S, Event
 from recognition.streaming.events import EventRules, Events
 

@@ -14,7 +14,7 @@ from recognition.common.files import written_whole
 from recognition.common.pages import interval, number, render
 from recognition.common.plotting import GREY, Look, band, finished, looks, panel, short_label
 from recognition.people.crowd_scores import cell
-from recognition.streaming.check_scores import RATES
+from recognition.streaming.checking.check_scores import RATES
 
 FOLDER = Path(__file__).parent / "templates"
 SHOWN_RATE = RATES[-1]  # of false events an hour, in the figure of lags

@@ -31,8 +31,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def main(args: Namespace) -> None:
     """Check all runs that can stream, naming those that cannot; write what was found and print it."""
     from recognition.episodes.index_file import read_index
-    from recognition.streaming.bench import Bench
-    from recognition.streaming.check_page import table, write_check
+    from recognition.streaming.checking.bench import Bench
+    from recognition.streaming.checking.check_page import table, write_check
 
     bench = Bench(args, read_index(args.check), as_folder(args.output or Path("live-check")))
     left_out: list[dict[str, str]] = []

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recognition.common.files import is_there, naming, written_whole
-from recognition.streaming.studied import Studied
+from recognition.streaming.search.studied import Studied
 
 VERSION = "1"  # of how frames are chosen
 ALIGNED = 64  # bytes; rows begin at a multiple

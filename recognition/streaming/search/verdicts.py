@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from recognition.common.command_line import InputError
-from recognition.streaming.studied import Studied
+from recognition.streaming.search.studied import Studied
 from recognition.streaming.trained import TrainedRun
 
 AROUND_S = 10.0  # before and behind the place

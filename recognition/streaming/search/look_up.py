@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from recognition.streaming.store import Store, unit
-from recognition.streaming.studied import Studied
+from recognition.streaming.search.store import Store, unit
+from recognition.streaming.search.studied import Studied
 
 BLOCK_ROWS = 2048  # in full precision at a time: they stay in a core's cache
 AT_ONCE = 1 << 26  # similarities held at a time, 256 MB

@@ -15,7 +15,7 @@ from recognition.features.extraction import Storage, extract
 from recognition.features.feature_file import DamagedFile, FeatureHeader, OtherFormat, feature_files, read_header
 from recognition.films.video import DECODER, VIDEO_SUFFIXES, DecodeError, find_videos, probe
 from recognition.streaming.eye import Eye
-from recognition.streaming.studied import StudiedFiles, read_headers
+from recognition.streaming.search.studied import StudiedFiles, read_headers
 from recognition.training.provenance import is_same_film
 
 MOST_WORKERS = 16

@@ -20,8 +20,8 @@ from recognition.episodes.rendering import Films, altered
 from recognition.episodes.streams import StreamDrawing, StreamSpec, Stretch, draw_stream
 from recognition.features.feature_bank import FeatureBank, find_header
 from recognition.films.alterations import ALTERATIONS
-from recognition.streaming.calibration import HOUR_S
-from recognition.streaming.check_scores import Repeat
+from recognition.streaming.checking.calibration import HOUR_S
+from recognition.streaming.checking.check_scores import Repeat
 from recognition.streaming.eye import Eye
 
 AS_IT_WAS, RE_ENCODED = "as it was", "re-encoded"

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from recognition.streaming.look_up import nearest_rows
-from recognition.streaming.store import Store, unit
-from recognition.streaming.studied import Studied
+from recognition.streaming.search.look_up import nearest_rows
+from recognition.streaming.search.store import Store, unit
+from recognition.streaming.search.studied import Studied
 
 NUM_VOTES = 20  # of each frame, for the places most like it
 BIN_S = 0.5  # of offsets; votes count for the bins beside theirs too

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from recognition.streaming.check_scores import Answers
+from recognition.streaming.checking.check_scores import Answers
 from recognition.streaming.memory import LiveMemory
 from recognition.streaming.ring import FeatureRing
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from recognition.common.command_line import one_line
 from recognition.common.files import written_whole
-from recognition.streaming.look_up import Place, find_places
-from recognition.streaming.questions import Question
-from recognition.streaming.store import Store, unit
-from recognition.streaming.stretches import Stretch, find_stretches
-from recognition.streaming.studied import Studied
-from recognition.streaming.verdicts import Verdicts
+from recognition.streaming.search.look_up import Place, find_places
+from recognition.streaming.search.questions import Question
+from recognition.streaming.search.store import Store, unit
+from recognition.streaming.search.stretches import Stretch, find_stretches
+from recognition.streaming.search.studied import Studied
+from recognition.streaming.search.verdicts import Verdicts
 
 MINUTE_S, HOUR_S = 60, 3600
 COLUMNS = (

@@ -12,11 +12,11 @@ from tqdm import tqdm
 from recognition.common.command_line import InputError
 from recognition.episodes.index_file import EpisodeIndex
 from recognition.evaluation.scores import without_nan
-from recognition.streaming.asked import ask_all, step_ms
-from recognition.streaming.calibrating import LIVE_FILE
-from recognition.streaming.calibration import read_calibration
-from recognition.streaming.check_scores import Answers, Repeat, at_threshold, chance, counted, describe
-from recognition.streaming.made_streams import (
+from recognition.streaming.checking.asked import ask_all, step_ms
+from recognition.streaming.checking.calibrating import LIVE_FILE
+from recognition.streaming.checking.calibration import read_calibration
+from recognition.streaming.checking.check_scores import Answers, Repeat, at_threshold, chance, counted, describe
+from recognition.streaming.checking.made_streams import (
     AS_IT_WAS,
     CHANGES,
     LAGS_S,
