@@ -40,6 +40,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         "--ignore_still", action="store_true", help="pass over frames that do not differ from those a delay ago"
     )
+    group.add_argument(
+        "--threads",
+        type=whole_number(1),
+        default=1,
+        metavar="N",
+        help="of the CPU, for each frame; of a small network one at a time is faster by one",
+    )
     group.add_argument("--num_answers", type=whole_number(1), metavar="N", help="end after so many answers")
     group.add_argument("--quiet", action="store_true", help="print no line for each event")
 
@@ -48,6 +55,8 @@ def main(args: Namespace) -> None:
     """Watch until the source ends, or a signal comes."""
     import signal
 
+    import torch
+
     from recognition.common.stopping import SIGNALS, stopping_later
     from recognition.streaming.outputs import Outputs
     from recognition.streaming.sources import open_source
@@ -55,6 +64,7 @@ def main(args: Namespace) -> None:
 
     for file in (args.memory, args.events, args.answers, args.video):
         as_folder((file or Path()).parent)
+    torch.set_num_threads(args.threads)
     path, word = args.words
     trained = open_trained(Path(path), args.settings, args.device)
     fps = args.fps or trained.fps or USUAL_FPS
