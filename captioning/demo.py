@@ -3,9 +3,9 @@
   python -m captioning.demo                     on two cores; everything is written below demo-run/captioning
 
 Makes small films in which balls come back: their second clip is to say on which set they were first. Then step 2 for
-features, and four captioners: with a memory of the film; and, in less than half of its steps, which is all that they
-gain from, with one that is cleared after each clip, with none, and with the last frame of each clip alone. The first is
-also given the memory of another film, and a memory of the last two clips alone.
+features, and four captioners: with a memory of the film; and, in less than half of its steps, as more does not tell
+them what was seen before, with one that is cleared after each clip, with none, and with the last frame of each clip
+alone. The first is also given the memory of another film, and a memory of the last two clips alone.
 
 Ends with a table: how often a captioner is right about what can be seen (colour, action) and about what cannot (whether
 the ball was seen before, and where), beside perfect eyes without memory; and with a report of scores, of what was seen
@@ -27,7 +27,7 @@ from recognition.common.commands import command, side_by_side
 
 NUM_FILMS = (600, 60, 100)  # to train on, for validation, to test on
 CONFIG = "config-files/captioning/demo.yaml"
-FEWER = "training.n_epochs=20"  # those without memory are at their best before that
+FEWER = "training.n_epochs=20"  # what only a memory can tell is not gained with more
 RUNS: dict[str, tuple[str, ...]] = {
     "memory": (),
     "cleared": ("memory.scope=clip", FEWER),

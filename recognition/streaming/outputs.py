@@ -35,8 +35,7 @@ class Outputs(ExitStack):
     def __init__(self, args: Namespace, trained: TrainedRun, watcher: Watcher, source: Source):
         super().__init__()
         self.watcher, self.is_quiet, self._shown_s = watcher, args.quiet, 0.0
-        goes_on = watcher.was_there
-        next_start_s, last_s = (watcher.events.next_start_s, watcher.memory.last_s) if goes_on else (None, None)
+        next_start_s, last_s = (watcher.next_start_s, watcher.memory.last_s) if watcher.was_there else (None, None)
         with ExitStack() as opened:
             self.events = opened.enter_context(events_file(args.events, next_start_s)) if args.events else None
             self.answers = opened.enter_context(answers_file(args.answers, last_s)) if args.answers else None

@@ -36,7 +36,7 @@ class Seen:
 
 
 class Watcher:
-    """Watches.
+    """A memory at work on sources, one after the other.
 
     Times are the stream's. They go on from one source to the next, a delay later, so that nothing of the one is taken
     for a moment of the other.
@@ -49,7 +49,7 @@ class Watcher:
         was_there: whether something was.
         is_going_on: whether this source goes on where it was left in its midst.
 
-    Raises InputError if the file holds the memory of another run or source's state that is none.
+    Raises InputError if the file holds no memory, or one of another run.
     """
 
     def __init__(self, memory: LiveMemory, events: Events, file: Path | None = None):
@@ -81,6 +81,11 @@ class Watcher:
             self.memory.study_rest()
             self._begins_s = last_s + max(self.memory.rules.delay_s, self.events.rules.join_s)
         self.events.source = source.name
+
+    @property
+    def next_start_s(self) -> float:
+        """No event that is still to be given starts before this, and all that were given did."""
+        return self.events.next_start_s if self.is_going_on else self._begins_s
 
     def is_due(self, frame: Frame) -> bool:
         """Whether a frame of the source is to be asked about."""

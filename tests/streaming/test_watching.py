@@ -100,6 +100,18 @@ def test_stop_in_mid_film_loses_nothing_and_does_nothing_twice(at_once: Path, tm
     assert without_latency(parts) == without_latency(whole)
 
 
+def test_tables_keep_what_was_written_of_an_earlier_source(at_once: Path, tmp_path: Path):
+    for name in ("m.memory", "e.csv", "a.csv"):
+        shutil.copy(at_once / name, tmp_path / name)
+    film = sorted(at_once.glob("films/*.mp4"))[0]
+    words = f"--memory={tmp_path / 'm.memory'}", f"--events={tmp_path / 'e.csv'}", f"--answers={tmp_path / 'a.csv'}"
+    said(watch(at_once, film, "--delay=5", *words))
+    for name, kind in (("e.csv", Event), ("a.csv", Answer)):
+        before, after = (read_rows(folder / name, kind) for folder in (at_once, tmp_path))
+        assert after[: len(before)] == before
+    assert len(after) > len(before)
+
+
 def test_memory_of_one_film_is_asked_about_another(at_once: Path, tmp_path: Path):
     shutil.copy(at_once / "m.memory", tmp_path / "m.memory")
     words = f"--memory={tmp_path / 'm.memory'}", f"--answers={tmp_path / 'a.csv'}", "--delay=5"
