@@ -1,5 +1,6 @@
 """Chromium without a window, for tests that open pages in it."""
 
+import json
 import os
 import shutil
 import time
@@ -47,6 +48,12 @@ def open_page(browser: Any, page: Path | str, width: int) -> None:
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {**size, "height": height})
         browser.save_screenshot(str(Path(folder) / f"{Path(page).stem}-{width}.png"))
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+def requested(browser: Any) -> list[str]:
+    """The addresses that were asked for since the page was opened, or since they were looked at last."""
+    messages = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
+    return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
 
 def wait_for(look: Callable[[], Any], seconds: float = 10) -> Any:

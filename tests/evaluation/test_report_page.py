@@ -3,14 +3,13 @@
 Needs Chromium and its driver from the system's packages and selenium from the extra `dev`; skips where they are not.
 """
 
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from chromium import DESK, PHONE, open_page
+from chromium import DESK, PHONE, open_page, requested
 
 import evaluate
 import generate_dataset
@@ -122,8 +121,7 @@ def opened(request: pytest.FixtureRequest, browser, page: Path):
 
 def test_nothing_goes_wrong_and_nothing_is_loaded(opened):
     assert opened.get_log("browser") == []
-    messages = [json.loads(line["message"])["message"] for line in opened.get_log("performance")]
-    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    asked = requested(opened)
     assert [url for url in asked if not url.startswith("data:")] == [opened.current_url]
 
 

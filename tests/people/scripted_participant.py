@@ -1,6 +1,5 @@
 """A scripted participant in a real browser, and what is needed to look at what it did."""
 
-import json
 import os
 import threading
 import time
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from chromium import wait_for
+from chromium import requested, wait_for
 from numbered_films import COLOURS
 
 from recognition.people.server import Server
@@ -132,7 +131,6 @@ def responses(rows: list[dict[str, Any]], part: str) -> list[str | None]:
 def assert_nothing_went_wrong(browser, start: str) -> None:
     """No error in the console, and no request but below an address."""
     assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
-    messages = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
-    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    asked = requested(browser)
     assert [url for url in asked if not url.startswith((start, "data:", f"blob:{start}", "blob:null"))] == []
     assert any(url.endswith("experiment.js") for url in asked)

@@ -3,11 +3,10 @@
 Needs Chromium and its driver from the system's packages and selenium from the extra `dev`; skips where they are not.
 """
 
-import json
 from pathlib import Path
 
 import pytest
-from chromium import DESK, PHONE, open_page
+from chromium import DESK, PHONE, open_page, requested
 from conftest import run_here
 from made_up_crowds import crowd_of, make_crowd, model_of, write_people, write_scored_run
 
@@ -44,8 +43,7 @@ def opened(request: pytest.FixtureRequest, browser, page: Path):
 
 def test_the_page_has_no_error_and_loads_nothing(opened):
     assert opened.get_log("browser") == []
-    messages = [json.loads(line["message"])["message"] for line in opened.get_log("performance")]
-    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    asked = requested(opened)
     assert [url for url in asked if not url.startswith("data:")] == [opened.current_url]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chromium import DESK, PHONE, open_page
+from chromium import DESK, PHONE, open_page, requested
 
 from recognition.streaming.checking.check_page import page, size, table, table_csv, write_check
 from recognition.streaming.checking.check_scores import Answers, Repeat, chance, counted, describe
@@ -95,8 +95,7 @@ def test_sizes_are_told_in_words(num_bytes: float, words: str):
 def test_page_in_a_browser_has_no_error_loads_nothing_and_fits(browser, written: Path, width: int):
     open_page(browser, written / "check.html", width)
     assert browser.get_log("browser") == []
-    messages = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
-    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    asked = requested(browser)
     assert [url for url in asked if not url.startswith("data:")] == [browser.current_url]
     found = browser.execute_script(
         "return [document.scripts.length, document.images.length, document.querySelectorAll('figure svg').length,"

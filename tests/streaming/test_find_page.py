@@ -1,12 +1,11 @@
 """The page of a search: opened in a browser, with hostile names, on a phone and on a desk; how much it shows."""
 
-import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from chromium import DESK, PHONE, open_page
+from chromium import DESK, PHONE, open_page, requested
 
 from recognition.films.synthetic import write_frames
 from recognition.streaming.search.find_page import NUM_SHOWN, write_page
@@ -67,8 +66,7 @@ def opened(request: pytest.FixtureRequest, browser, page: Path):
 
 def test_page_in_a_browser_shows_its_pictures_and_text_and_asks_for_nothing(opened):
     assert opened.get_log("browser") == []
-    messages = [json.loads(line["message"])["message"] for line in opened.get_log("performance")]
-    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    asked = requested(opened)
     assert [url for url in asked if not url.startswith("data:")] == [opened.current_url]
     scripts, bold, sizes, text = opened.execute_script(
         "return [document.scripts.length, document.querySelectorAll('b, i').length,"

@@ -1,6 +1,5 @@
 """The page about a stream in a real browser: what changes on it, hostile names, and nothing asked for elsewhere."""
 
-import json
 import socket
 import threading
 import time
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import DESK, PHONE, open_page, wait_for
+from chromium import DESK, PHONE, open_page, requested, wait_for
 
 from recognition.films.video import decode
 from recognition.streaming.answers import Answer
@@ -111,8 +110,7 @@ def test_pictures_and_events_come_and_hostile_names_stay_text(browser, playing, 
 def assert_nothing_went_wrong(browser, address: str) -> None:
     """No error in the console, and no request but to the page's own server."""
     assert browser.get_log("browser") == []
-    messages = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
-    requests = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    requests = requested(browser)
     assert [url for url in requests if not url.startswith((address, "data:,"))] == []
     assert {f"{address}news", f"{address}chart.js", f"{address}then/7.jpg"} <= set(requests)
 
