@@ -98,11 +98,11 @@ class Captioner(nn.Module):
         prefix = self.prefixes(features, has_clip)[of[:, 0], of[:, 1]]  # (n, P, W)
         words = self.language.model.get_input_embeddings()(ids)
         is_word = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
-        logits = self.language.model(
-            inputs_embeds=torch.cat([prefix.to(words), words], 1),
-            attention_mask=torch.cat([is_word.new_ones(prefix.shape[:2]), is_word], 1).long(),
-            use_cache=False,
-        ).logits[:, self.prefix_length - 1 : -1]
+        logits = self.language.logits(
+            torch.cat([prefix.to(words), words], 1),
+            torch.cat([is_word.new_ones(prefix.shape[:2]), is_word], 1),
+            last=ids.shape[1] + 1,
+        )[:, :-1]
         labels = ids.masked_fill(~is_word, -100)
         loss = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum")
         return loss, is_word.sum()

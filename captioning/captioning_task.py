@@ -4,7 +4,6 @@ Shapes: B films, C clips, N frames a clip, D features, n captions of up to L tok
 """
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,13 +13,14 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from captioning.captioner import Captioner, Films
-from captioning.config import CaptionSettings, TrainingConfig
+from captioning.config import CaptionSettings
 from captioning.dataset import CaptionDataset
 from captioning.language import tokenise
 from captioning.metrics import score_corpus
 from recognition.common.ahead import made_ahead
 from recognition.common.command_line import InputError
 from recognition.training.loop import IsStopAsked, Validation, sum_of_all
+from recognition.training.optimizer import adamw, learning_rate
 
 GREEDY = {"num_beams": 1, "top_p": None}  # for validation, in a fifth of the time of beams
 
@@ -58,16 +58,13 @@ class CaptioningTask:
         self.captioner, self.train_set, self.validation_set = model, train_set, validation_set
         self.model: nn.Module = model
         self.fabric, self.config = fabric, config
-        learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
         training = config.training
         if fabric.world_size > min(training.batch_size, len(train_set)):
             raise InputError(
                 f"training.num_devices: a step has {min(training.batch_size, len(train_set))} films to share among "
                 f"{fabric.world_size} processes; take fewer"
             )
-        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
-            learned, lr=training.learning_rate, weight_decay=training.weight_decay
-        )
+        self.optimizer: torch.optim.Optimizer = adamw(model, fabric, training)
         self.others: Mapping[str, nn.Module] = {}
 
     def num_steps(self, epoch: int) -> int:
@@ -86,7 +83,9 @@ class CaptioningTask:
         return made_ahead(make, steps, min(1, training.num_workers), is_stop_asked)
 
     def learning_rate(self, step: int, num_steps: int) -> float:
-        return learning_rate(step, num_steps, self.config.training)
+        training = self.config.training
+        warmup_steps = round(training.warmup * num_steps)
+        return learning_rate(step, num_steps, training.learning_rate, warmup_steps, training.schedule)
 
     def loss(self, model: nn.Module, batch: CaptionBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         total, num_tokens = model(*batch)
@@ -167,15 +166,3 @@ def write_captions(
 def _films(fabric: Fabric, dataset: CaptionDataset, numbers: Sequence[int]) -> Films:
     batch = dataset.batch(numbers, None)
     return fabric.to_device(Films(batch.features, batch.has_clip))
-
-
-def learning_rate(step: int, num_steps: int, config: TrainingConfig) -> float:
-    """The rate at `step` of `num_steps`, counted from 0: a linear rise over a share of them, then constant or a cosine
-    that falls to 0."""
-    warmup = round(config.warmup * num_steps)
-    if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
-    if config.schedule == "constant":
-        return config.learning_rate
-    progress = (step - warmup) / max(1, num_steps - warmup)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))

@@ -27,7 +27,7 @@ from recognition.common.commands import command, side_by_side
 
 NUM_FILMS = (600, 60, 100)  # to train on, for validation, to test on
 CONFIG = "config-files/captioning/demo.yaml"
-FEWER = "training.n_epochs=20"  # what only a memory can tell is not gained with more
+FEWER = "training.n_epochs=24"  # what only a memory can tell is not gained with more
 RUNS: dict[str, tuple[str, ...]] = {
     "memory": (),
     "cleared": ("memory.scope=clip", FEWER),
@@ -65,9 +65,9 @@ def main() -> None:
     make_films(folder)
     paths = f"--input_dir={folder / 'films'}", f"--output_dir={folder / 'features'}"
     command(folder, "preprocess", "preprocess_videos.py", *paths, "--weights=random:0")
-    side_by_side([partial(train, folder, "memory"), partial(train_others, folder)])
+    side_by_side([partial(train_and_say_otherwise, folder), partial(train_others, folder)])
+    score(folder)
     runs = folder / "runs"
-    say_otherwise(folder)
     found = results(folder)
     (folder / "scores.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print("\n" + "\n".join(table(found)))
@@ -83,6 +83,14 @@ def make_films(folder: Path) -> None:
     films = write_caption_films(folder / "films", *NUM_FILMS)
     for _ in tqdm(films, desc="films", total=sum(NUM_FILMS), unit="film"):
         pass
+
+
+def train_and_say_otherwise(folder: Path) -> None:
+    """The captioner with a memory, and what it says with other ones."""
+    train(folder, "memory")
+    run = folder / "runs" / "memory"
+    for name, words in OTHERWISE.items():
+        command(folder, name, "captioning.generate", str(run), f"--output={run / name}.json", *words)
 
 
 def train_others(folder: Path) -> None:
@@ -104,11 +112,9 @@ def train(folder: Path, name: str) -> None:
     command(folder, name, "captioning.train", f"-f={PROJECT / CONFIG}", *paths, *words)
 
 
-def say_otherwise(folder: Path) -> None:
-    """What the captioner with a memory says with other ones, and its report beside these and the other runs."""
+def score(folder: Path) -> None:
+    """The report of the captioner with a memory, beside what it says with other ones and the other runs."""
     run = folder / "runs" / "memory"
-    for name, words in OTHERWISE.items():
-        command(folder, name, "captioning.generate", str(run), f"--output={run / name}.json", *words)
     others = [f"{run / name}.json" for name in OTHERWISE] + [
         str(folder / "runs" / name) for name in ("cleared", "none")
     ]

@@ -3,7 +3,6 @@
 Shapes: B episodes, T frames, P probes, D features.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -17,6 +16,7 @@ from recognition.episodes.dataset import Batch, EpisodeDataset
 from recognition.training.config import DatasetConfig, TrainingConfig
 from recognition.training.data import batches, loader
 from recognition.training.loop import IsStopAsked, Validation, sum_of_all
+from recognition.training.optimizer import adamw, learning_rate
 
 FRESH = 3  # keeps the seeds of fresh episodes apart from those that drew the splits 0, 1 and 2
 
@@ -54,7 +54,8 @@ class EpisodeTask:
         return loader(self.train_set, order[first:], config.num_workers, fabric.device, is_stop_asked)
 
     def learning_rate(self, step: int, num_steps: int) -> float:
-        return learning_rate(step, num_steps, self.config)
+        config = self.config
+        return learning_rate(step, num_steps, config.learning_rate, config.warmup_steps, config.schedule)
 
     def loss(self, model: nn.Module, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         is_old = batch.is_old
@@ -68,14 +69,6 @@ class EpisodeTask:
     def validate(self, model: nn.Module, epoch: int) -> Validation:
         loss, accuracy = score(self.fabric, model, self.validation_set, self.config)
         return Validation({"loss": loss, "accuracy": accuracy}, [accuracy, -loss])
-
-
-def adamw(model: nn.Module, fabric: Fabric, config: TrainingConfig) -> torch.optim.AdamW:
-    """The optimiser of a model's parameters."""
-    # Losses scaled for float16 must be unscaled before clipping, which a fused step does too late.
-    fused = fabric.strategy.precision.precision != "16-mixed"
-    rate, decay = config.learning_rate, config.weight_decay
-    return torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay, fused=fused)
 
 
 def reflections(film: Tensor, num_axes: int) -> Tensor:
@@ -120,13 +113,3 @@ def score(
         totals += loss, *num_correct, is_old.numel()
     *sums, num_answers = sum_of_all(fabric, totals.tolist())
     return tuple(total / num_answers for total in sums)
-
-
-def learning_rate(step: int, num_steps: int, config: TrainingConfig) -> float:
-    """The rate at `step` of `num_steps`, counted from 0: a linear rise over warmup_steps, then constant or cosine."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    if config.schedule == "constant":
-        return config.learning_rate
-    progress = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))

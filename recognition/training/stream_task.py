@@ -27,8 +27,9 @@ from recognition.episodes.streams import StreamDrawing, draw_stream
 from recognition.features.feature_bank import find_header
 from recognition.training.config import RunConfig, StreamConfig
 from recognition.training.data import batches, loader
-from recognition.training.episode_task import adamw, learning_rate, reflections
+from recognition.training.episode_task import reflections
 from recognition.training.loop import IsStopAsked, Validation, sum_of_all
+from recognition.training.optimizer import adamw, learning_rate
 
 TRAINING, VALIDATION = 4, 5  # keep the seeds of streams apart from each other's and those of episodes
 
@@ -134,7 +135,8 @@ class StreamTask:
         return loader(self.train_set, numbers, self.config.num_workers, self.fabric.device, is_stop_asked)
 
     def learning_rate(self, step: int, num_steps: int) -> float:
-        return learning_rate(step, num_steps, self.config)
+        config = self.config
+        return learning_rate(step, num_steps, config.learning_rate, config.warmup_steps, config.schedule)
 
     def loss(self, model: nn.Module, batch: StreamBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         signs = reflections(batch.film, self.num_axes) if self.num_axes else None

@@ -10,8 +10,8 @@ from language_folder import folder as language_folder
 from lightning_fabric import Fabric
 
 from captioning import captioning_task
-from captioning.captioning_task import CaptioningTask, learning_rate, write_captions
-from captioning.config import CaptionSettings, TrainingConfig
+from captioning.captioning_task import CaptioningTask, write_captions
+from captioning.config import CaptionSettings
 from captioning.language import load_language
 from captioning.session import first_captioner, open_sets
 from recognition.common.command_line import InputError
@@ -37,6 +37,13 @@ def make(room: Path, *words: str, fabric: object = FABRIC) -> CaptioningTask:
     sets = open_sets(config)
     model = first_captioner(config, sets.train, load_language(str(language_folder())))
     return CaptioningTask(model, sets.train, sets.validation, fabric, config)
+
+
+def one_of_two(rank: int, mean: object = None) -> SimpleNamespace:
+    """What a task asks of Fabric in one of two processes; `mean` is what they reduce to."""
+    return SimpleNamespace(
+        global_rank=rank, world_size=2, strategy=FABRIC.strategy, all_reduce=lambda x, reduce_op: mean
+    )
 
 
 def same(batch: tuple, other: tuple) -> bool:
@@ -69,13 +76,12 @@ def test_processes_share_the_films_of_a_step_and_its_tokens_weigh_alike(room: Pa
     whole = next(iter(task.batches(0, 0, lambda: False)))
     parts, totals = [], []
     for rank in range(2):
-        one = make(room, "data.jitter=false", fabric=SimpleNamespace(global_rank=rank, world_size=2))
+        one = make(room, "data.jitter=false", fabric=one_of_two(rank))
         parts.append(next(iter(one.batches(0, 0, lambda: False))))
     assert sum(len(part.ids) for part in parts) == len(whole.ids)
     mean_tokens = sum(part.lengths.sum() for part in parts) / 2
     for part in parts:
-        fabric = SimpleNamespace(global_rank=0, world_size=2, all_reduce=lambda x, reduce_op: mean_tokens)
-        loss, _ = make(room, fabric=fabric).loss(task.captioner.eval(), part, 0)
+        loss, _ = make(room, fabric=one_of_two(0, mean_tokens)).loss(task.captioner.eval(), part, 0)
         totals.append(loss)
     torch.testing.assert_close(sum(totals) / 2, task.loss(task.captioner, whole, 0)[0], rtol=1e-5, atol=1e-6)
 
@@ -128,7 +134,8 @@ def test_loop_makes_captions_likelier_and_leaves_a_frozen_language_model_as_it_w
 @pytest.mark.parametrize(
     ("schedule", "rates"), [("constant", [0.5, 1, 1, 1, 1, 1]), ("cosine", [0.5, 1, 1, 0.8535534, 0.5, 0.1464466])]
 )
-def test_rate_rises_over_a_share_of_the_steps(schedule: str, rates: list[float]):
-    config = TrainingConfig(learning_rate=1.0, warmup=1 / 3, schedule=schedule)
-    assert [learning_rate(step, 6, config) for step in range(6)] == pytest.approx(rates)
-    assert learning_rate(0, 6, config.model_copy(update={"warmup": 0.0})) == 1
+def test_rate_rises_over_a_share_of_the_steps(room: Path, schedule: str, rates: list[float]):
+    words = "training.learning_rate=1", f"training.schedule={schedule}"
+    task, without = (make(room, *words, f"training.warmup={share}") for share in (1 / 3, 0))
+    assert [task.learning_rate(step, 6) for step in range(6)] == pytest.approx(rates)
+    assert without.learning_rate(0, 6) == 1

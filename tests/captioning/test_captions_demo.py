@@ -41,7 +41,7 @@ def test_demo_ends_with_a_table_and_pages(
     monkeypatch.setattr("sys.argv", ["demo", f"--output_dir={tmp_path / 'run'}"])
     demo.main()
     told = capsys.readouterr().out
-    assert small == ["preprocess", "memory", "cleared", "none", "last-frame", "other", "two-clips", "score"]
+    assert small == ["preprocess", "memory", "other", "two-clips", "cleared", "none", "last-frame", "score"]
     row = r"^perfect eyes without memory +1\.00 +1\.00 +0\.50 +0\.00 +0\.50( +\d+\.\d){3}$"
     assert re.search(row, told, re.M)
     scores = json.loads((tmp_path / "run/scores.json").read_text())

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
@@ -11,6 +12,8 @@ import pytest
 import torch
 from language_folder import TEXTS, folder
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+from transformers.activations import NewGELUActivation
 
 from captioning.language import load_language, small_language, text_of, tokenise
 from recognition.common.command_line import InputError
@@ -45,6 +48,35 @@ def test_dots_in_a_row_are_not_taken_for_another_token_than_the_stop():
     ids, lengths = tokenise(["a ball..."], language)
     assert ids[0, lengths[0] - 1] == language.stop_id
     assert text_of(ids[0].tolist(), language, language.stop_id) == "a ball."
+
+
+def test_gelu_of_one_operation_changes_neither_outputs_nor_gradients():
+    plain = AutoModelForCausalLM.from_pretrained(folder())
+    fused = load_language(str(folder())).model
+    assert any(isinstance(module, NewGELUActivation) for module in plain.modules())
+    assert not any(isinstance(module, NewGELUActivation) for module in fused.modules())
+    ids = torch.randint(plain.config.vocab_size, (3, 9), generator=torch.Generator().manual_seed(0))
+    outputs = [model.double()(ids, labels=ids) for model in (plain, fused)]
+    torch.testing.assert_close(outputs[1].logits, outputs[0].logits)
+    gradients = [
+        torch.autograd.grad(out.loss, model.parameters()) for out, model in zip(outputs, (plain, fused), strict=True)
+    ]
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_logits_of_the_last_positions_are_those_of_all_whatever_the_model_can_leave_out():
+    language = load_language(str(folder()))
+
+    class Whole(torch.nn.Module):
+        """A model that gives the logits of all positions."""
+
+        def forward(self, inputs_embeds, attention_mask, use_cache):
+            return language.model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=use_cache)
+
+    embedded, is_there = torch.randn(2, 7, language.width), torch.ones(2, 7, dtype=torch.bool)
+    expected = language.model(inputs_embeds=embedded).logits[:, 4:]
+    torch.testing.assert_close(language.logits(embedded, is_there, last=3), expected)
+    torch.testing.assert_close(replace(language, model=Whole()).logits(embedded, is_there, last=3), expected)
 
 
 def test_words_of_the_captions_are_tokens_of_the_small_model():

@@ -26,10 +26,10 @@ LAST_STEP = 17  # of three epochs of six
 def at_step(number: int, event: Callable[[], None]) -> Callable:
     """A stand-in for `learning_rate` that lets something happen in step `number`, counted from 0 over all epochs."""
 
-    def learning_rate(step: int, num_steps: int, config) -> float:
+    def learning_rate(step: int, *others) -> float:
         if step == number:
             event()
-        return real(step, num_steps, config)
+        return real(step, *others)
 
     real = training.learning_rate
     return learning_rate

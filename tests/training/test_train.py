@@ -31,8 +31,7 @@ from safetensors.torch import load_file
 
 from models import MODELS
 from recognition.common.command_line import Failure, InputError
-from recognition.training.config import TrainingConfig
-from recognition.training.episode_task import learning_rate
+from recognition.training.optimizer import learning_rate
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -225,8 +224,7 @@ def test_resolved_config_gives_the_same_run_again(train_here: Callable):
     ],
 )
 def test_learning_rate_follows_the_listed_values(schedule: str, rates: list[float]):
-    config = TrainingConfig(learning_rate=1.0, warmup_steps=4, schedule=schedule)
-    assert [learning_rate(step, 8, config) for step in range(8)] == pytest.approx(rates)
+    assert [learning_rate(step, 8, 1.0, 4, schedule) for step in range(8)] == pytest.approx(rates)
 
 
 def test_the_optimiser_moves_at_the_scheduled_rate(train_here: Callable):
