@@ -241,16 +241,26 @@ def films_of_shard(args: Namespace) -> list[Path]:
 
 def films_to_do(videos: list[Path], backbone: "Backbone", args: Namespace) -> "tuple[list[Path], list[Outcome]]":
     """The films without features, and those that cannot be looked at, which are named. Raises InputError as
-    `is_finished` does."""
+    `finished` does."""
     from recognition.common.files import why
     from recognition.features.extraction import Outcome
+    from recognition.features.finished import finished
+    from recognition.films.video import DECODER
 
     todo: list[Path] = []
     failures: list[Outcome] = []
-    settings = {"dtype": args.dtype, "alter_every": args.alter_every}
+    wanted = {
+        "backbone": backbone.name,
+        "weights": backbone.weights,
+        "weights_sha256": backbone.weights_sha256,
+        "decoder": DECODER,
+        "dtype": args.dtype,
+        "alter_every": args.alter_every,
+    }
+    otherwise = "name another --output_dir, or redo its films with --overwrite"
     for video in videos:
         try:
-            if args.overwrite or not is_finished(video, args.output_dir, backbone, settings):
+            if args.overwrite or not finished(video, args.output_dir, wanted, otherwise):
                 video.stat()
                 todo.append(video)
         except OSError as error:  # features that are there are kept: nothing is known of them or of their film
@@ -306,42 +316,6 @@ def choose_workers(on_gpu: bool, num_films: int) -> int:
     if on_gpu:
         return max(1, min(16, num_cores - 1))
     return 0 if num_films <= 1 else min(num_cores, num_films)
-
-
-def is_finished(video: Path, output_dir: Path, backbone: "Backbone", settings: dict[str, Any]) -> bool:
-    """Whether the film has a whole feature file made the same way. Raises InputError if it was made another way, or
-    of another film, and OSError if the system does not let one of the two be looked at."""
-    from recognition.common.files import is_there
-    from recognition.features.feature_file import DamagedFile, OtherFormat, read_header
-    from recognition.films.video import DECODER
-    from recognition.training.provenance import is_same_film
-
-    path = output_dir / f"{video.stem}.h5"
-    if not is_there(path):
-        return False
-    try:
-        header = read_header(path)
-    except OtherFormat as error:
-        raise InputError(f"{error}: name another --output_dir, or redo its films with --overwrite") from None
-    except DamagedFile as error:
-        print(f"{error}; made anew", file=sys.stderr)
-        return False
-    ours = {
-        "backbone": backbone.name,
-        "weights": backbone.weights,
-        "weights_sha256": backbone.weights_sha256,
-        "decoder": DECODER,
-        **settings,
-    }
-    for name, wanted in ours.items():
-        if (found := getattr(header, name)) != wanted:
-            raise InputError(
-                f"{path} was made with {name} {found}, this run has {wanted}: name another --output_dir, "
-                f"or redo its films with --overwrite"
-            )
-    if not is_same_film(video, path, header):
-        raise InputError(f"{video} has changed since {path} was made of it: remove that file to have it made anew")
-    return True
 
 
 def write_lists(

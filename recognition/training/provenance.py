@@ -8,7 +8,6 @@ from recognition.common.command_line import InputError, expanded
 from recognition.common.files import is_there, sha256, why
 
 if TYPE_CHECKING:
-    from recognition.features.feature_file import FeatureHeader
     from recognition.training.runs import Run
 
 
@@ -18,21 +17,6 @@ class Link(NamedTuple):
     depth: int  # steps back from what was asked about
     text: str
     is_intact: bool = True
-
-
-def is_same_film(video: Path, feature_file: Path, header: "FeatureHeader") -> bool:
-    """Whether a film is the one that features were made of.
-
-    Read only where its file is younger than the features; one of another size is another film. A link that leads
-    nowhere, as git-annex leaves them, stands for the film it had.
-    """
-    try:
-        film = video.stat()
-    except FileNotFoundError:
-        return True
-    if header.video_bytes not in (0, film.st_size):
-        return False
-    return film.st_mtime_ns <= feature_file.stat().st_mtime_ns or sha256(video) == header.video_sha256
 
 
 def chain(path: Path, videos: Path | None = None, settings: Sequence[str] = ()) -> Iterator[Link]:

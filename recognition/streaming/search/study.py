@@ -8,15 +8,13 @@ from tqdm import tqdm
 
 from recognition.common.allocator import keep_freed_memory
 from recognition.common.command_line import InputError, as_folder, one_line
-from recognition.common.files import is_there
 from recognition.common.machine import granted_cores
-from recognition.features.backbone import Backbone
 from recognition.features.extraction import Storage, extract
-from recognition.features.feature_file import DamagedFile, FeatureHeader, OtherFormat, feature_files, read_header
+from recognition.features.feature_file import FeatureHeader, feature_files
+from recognition.features.finished import finished
 from recognition.films.video import DECODER, VIDEO_SUFFIXES, DecodeError, find_videos, probe
 from recognition.streaming.eye import Eye
 from recognition.streaming.search.studied import StudiedFiles, read_headers
-from recognition.training.provenance import is_same_film
 
 MOST_WORKERS = 16
 BATCH = {"cpu": 16, "cuda": 64}  # frames
@@ -59,15 +57,17 @@ def study(videos: Sequence[Path], features: Path, eye: Eye) -> tuple[dict[str, F
     headers: dict[str, FeatureHeader] = {}
     todo: list[Path] = []
     failed: list[str] = []
+    backbone = eye.backbone
+    wanted = {"backbone": backbone.name, "weights_sha256": backbone.weights_sha256, "decoder": DECODER}
     for video in videos:
-        if header := _finished(video, features, eye.backbone):
+        if header := finished(video, features, wanted, "name another folder with --features"):
             headers[video.stem] = header
         else:
             todo.append(video)
     if not todo:
         return dict(sorted(headers.items())), failed
-    print(f"{len(todo)} of {len(videos)} films to study: {eye.backbone.name}, into {one_line(str(features))}")
-    on_gpu = eye.backbone.device.type == "cuda"
+    print(f"{len(todo)} of {len(videos)} films to study: {backbone.name}, into {one_line(str(features))}")
+    on_gpu = backbone.device.type == "cuda"
     workers = min(len(todo), MOST_WORKERS, max(1, granted_cores() - on_gpu))
     if workers == 1 and not on_gpu:
         workers = 0
@@ -75,7 +75,7 @@ def study(videos: Sequence[Path], features: Path, eye: Eye) -> tuple[dict[str, F
         keep_freed_memory()
     storage, batch = Storage(str(eye.dtype)), BATCH["cuda" if on_gpu else "cpu"]
     with tqdm(total=sum(map(_claimed_frames, todo)), unit="frame", smoothing=0.05) as bar:
-        for result in extract(todo, features, eye.backbone, storage, batch, workers):
+        for result in extract(todo, features, backbone, storage, batch, workers):
             if isinstance(result, int):
                 bar.update(result)
             elif result.header:
@@ -92,28 +92,3 @@ def _claimed_frames(video: Path) -> int:
         return probe(video).num_frames
     except DecodeError:
         return 0
-
-
-def _finished(video: Path, features: Path, backbone: Backbone) -> FeatureHeader | None:
-    """What a film's feature file says, if it has a whole one. Raises InputError if that is of another network, or of
-    another film."""
-    path = features / f"{video.stem}.h5"
-    if not is_there(path):
-        return None
-    try:
-        header = read_header(path)
-    except OtherFormat as error:
-        raise InputError(f"{error}; name another folder with --features") from None
-    except DamagedFile as error:
-        print(f"{error}; made anew", file=sys.stderr)
-        return None
-    found = header.backbone, header.weights_sha256, header.decoder
-    if found != (backbone.name, backbone.weights_sha256, DECODER):
-        told = f"{header.backbone} ({header.weights}), {header.decoder}"
-        raise InputError(
-            f"{path} was made with {told}, this run wants {backbone.name} ({backbone.weights}), {DECODER}: name "
-            f"another folder with --features"
-        )
-    if not is_same_film(video, path, header):
-        raise InputError(f"{video} has changed since {path} was made of it: remove that file to have it made anew")
-    return header
