@@ -270,13 +270,16 @@ class KNNMemory(Mixer):
         """What `forward` says of x, without a store: each segment looks up what stands before it."""
         num_frames, size = x.shape[1], self.config.segment
         keys, values = self._keys_values(x)
-        with torch.no_grad():
-            place = torch.arange(num_frames, device=x.device)
-            is_stored = place < (place // size * size)[:, None]
-            similarity = inner_products(self._queries(x), keys).masked_fill(~is_stored, -torch.inf)  # (B, H, T, T)
-            near, ids = similarity.topk(min(self.config.k, num_frames - size), dim=3)
-        graph = (keys, values) if self._trains_memory else (keys.detach(), values.detach())
-        return self._read(x, size, (keys, values), Retrieved(keys, values, near > -torch.inf, ids), graph)
+        place = torch.arange(num_frames, device=x.device)
+        mask = (place < (place // size * size)[:, None]).expand(len(x), self.config.n_heads, -1, -1)  # (B, H, T, T)
+        if self.config.k < num_frames - size:  # else all that is stored is found
+            with torch.no_grad():
+                similarity = inner_products(self._queries(x), keys).masked_fill(~mask, -torch.inf)
+                near, ids = similarity.topk(self.config.k, dim=3)
+                mask = torch.zeros_like(mask).scatter(3, ids, near > -torch.inf)
+        stored = (keys, values) if self._trains_memory else (keys.detach(), values.detach())
+        # For so few it is cheaper to read all and give no weight to what was not found than to copy what was.
+        return self._block(x, size, (keys, values), _Entries(*stored, None), mask)
 
     @property
     def _trains_memory(self) -> bool:
@@ -349,7 +352,7 @@ class KNNMemory(Mixer):
         self, queries: Tensor, size: int, seen: KeysValues, stored: KeysValues, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What each head reads, (B, H, L N, D), and s (greatest similarity - 1), (B, H, L N). What is stored are the
-        entries found, (B, H, L N, K, D)."""
+        entries found, (B, H, L N, K, D), or all K that there are, (B, G, K, D), of which the mask shows those found."""
         (keys, values), (stored_keys, stored_values) = seen, stored
         temperature = self.log_temperature.exp()[:, None, None]  # (H, 1, 1)
         of_head = queries.shape[1] // keys.shape[1]
@@ -365,10 +368,16 @@ class KNNMemory(Mixer):
         if self.config.causal:
             is_later = torch.ones(size, num_seen, dtype=torch.bool, device=queries.device).triu(1 + num_seen - size)
             local = local.masked_fill(is_later, -torch.inf)
-        memory = torch.einsum("bhtd,bhtkd->bhtk", scaled, stored_keys)
+        is_all = stored_keys.ndim == 4
+        if is_all:
+            stored_keys, stored_values = (x.repeat_interleave(of_head, 1) for x in stored)
+            memory = scaled @ stored_keys.mT
+        else:
+            memory = torch.einsum("bhtd,bhtkd->bhtk", scaled, stored_keys)
         is_any = mask.any(3, keepdim=True)  # (B, H, L N, 1)
-        similarity = torch.where(is_any, memory[..., :1], 0)
         memory = memory.masked_fill(~mask, torch.finfo(memory.dtype).min)  # finite: a row may have nothing else
+        greatest = memory.max(3, keepdim=True).values if is_all else memory[..., :1]
+        similarity = torch.where(is_any, greatest, 0)
         if self.gate is None:
             num_found = memory.shape[3]
             weights = torch.cat([memory, local.flatten(2, 3)], 3).softmax(3)  # (B, H, L N, K + C)
@@ -377,12 +386,14 @@ class KNNMemory(Mixer):
         else:
             gate = torch.where(is_any, torch.sigmoid(self.gate)[:, None, None], 0)
             memory, local = gate * memory.softmax(3), (1 - gate).unflatten(2, segments) * local.softmax(4)
-        mixed = torch.einsum("bhtk,bhtkd->bhtd", memory, stored_values) + (local @ local_values).flatten(2, 3)
+        stored_mixed = memory @ stored_values if is_all else torch.einsum("bhtk,bhtkd->bhtd", memory, stored_values)
+        mixed = stored_mixed + (local @ local_values).flatten(2, 3)
         return mixed, (similarity - temperature).squeeze(3)
 
 
 class _Entries(NamedTuple):
-    """Keys and values that queries found, (B, H, L N, K, D), or tables that have them at `places`."""
+    """Keys and values that queries found, (B, H, L N, K, D), or tables (B, G, S, D) that have them at `places`; without
+    places, all of the tables."""
 
     keys: Tensor
     values: Tensor

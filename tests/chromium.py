@@ -35,6 +35,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     driver.quit()
 
 
+@pytest.fixture(scope="module", params=[PHONE, DESK])
+def opened(request: pytest.FixtureRequest, browser: Any, page: Path) -> Any:
+    """The browser with the test file's `page` opened at a width."""
+    open_page(browser, page, request.param)
+    return browser
+
+
 def open_page(browser: Any, page: Path | str, width: int) -> None:
     """Open a file or an address in a window of so many pixels' width; SCREENSHOTS names a folder for pictures."""
     size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width == PHONE}

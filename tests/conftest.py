@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import browser  # noqa: F401, a fixture for all
+from chromium import browser, opened  # noqa: F401, fixtures for all
 from forking import ROOT, Forked
 from hypothesis import HealthCheck, settings
 from live_run import live_run  # noqa: F401, so is this

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from chromium import DESK, PHONE, open_page, requested
+from chromium import requested
 
 import evaluate
 import generate_dataset
@@ -110,13 +110,6 @@ training: {{num_workers: 0, device: cpu}}
 def page(request: pytest.FixtureRequest, pages: Path) -> Path:
     runs = pages / "runs"
     return runs / ("knn/report.html" if request.param == "report" else "comparison.html")
-
-
-@pytest.fixture(scope="module", params=[PHONE, DESK])
-def opened(request: pytest.FixtureRequest, browser, page: Path):
-    """The browser with a page opened at a width."""
-    open_page(browser, page, request.param)
-    return browser
 
 
 def test_nothing_goes_wrong_and_nothing_is_loaded(opened):

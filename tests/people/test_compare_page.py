@@ -6,7 +6,7 @@ Needs Chromium and its driver from the system's packages and selenium from the e
 from pathlib import Path
 
 import pytest
-from chromium import DESK, PHONE, open_page, requested
+from chromium import requested
 from conftest import run_here
 from made_up_crowds import crowd_of, make_crowd, model_of, write_people, write_scored_run
 
@@ -32,13 +32,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = run_here("recognition.participants", "compare", *names, "--output", "out", cwd=folder)
     assert (result.returncode, result.stderr) == (0, "")
     return folder / "out/compare.html"
-
-
-@pytest.fixture(scope="module", params=[PHONE, DESK])
-def opened(request: pytest.FixtureRequest, browser, page: Path):
-    """The browser with the page opened at a width."""
-    open_page(browser, page, request.param)
-    return browser
 
 
 def test_the_page_has_no_error_and_loads_nothing(opened):

@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from chromium import DESK, PHONE, open_page, requested
+from chromium import requested
 
 from recognition.films.synthetic import write_frames
 from recognition.streaming.search.find_page import NUM_SHOWN, write_page
@@ -55,13 +55,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     write_page(folder / "find.html", answers, folder, ABOUT)
     return folder / "find.html"
-
-
-@pytest.fixture(scope="module", params=[PHONE, DESK])
-def opened(request: pytest.FixtureRequest, browser, page: Path):
-    """The browser with the page opened at a width."""
-    open_page(browser, page, request.param)
-    return browser
 
 
 def test_page_in_a_browser_shows_its_pictures_and_text_and_asks_for_nothing(opened):
