@@ -201,8 +201,8 @@ def _tokenizer_of(texts: Sequence[str]) -> Any:
 
 
 def _with_fused_gelu(model: nn.Module) -> nn.Module:
-    """Compute GPT-2's form of GELU in one operation, where transformers takes eight: the same formula, in a step of the
-    demo three tenths of the time."""
+    """Compute GPT-2's form of GELU in one operation, where transformers takes eight: the same formula, and a quarter
+    less time for a step of the demo."""
     from transformers.activations import NewGELUActivation
 
     for module in list(model.modules()):
