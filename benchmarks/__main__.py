@@ -36,7 +36,7 @@ def main() -> None:
         for row in case(args.device, args.videos) if name in ("preprocess", "clips") else case(args.device):
             rows.append(row)
             memory = [f"{share:.2f}" if share else "" for share in (row.memory_share, row.wanted_memory_share)]
-            print(layout.format(row.what, row.rival, f"{row.ratio:.2f}x", f"{row.wanted:g}x", *memory, row.note))
+            print(layout.format(row.what, row.rival, f"{row.ratio:.2f}x", f"{row.wanted:.3g}x", *memory, row.note))
     if args.cases or args.keep_memory:
         return
     machine = {
@@ -69,7 +69,7 @@ def describe(machine: dict, rows: list[dict]) -> str:
     ]
     for row in rows:
         memory = f"{row['memory_share']:.2f} ({row['wanted_memory_share']:.2f})" if row["memory_share"] else ""
-        faster = f"{row['ratio']:.2f} ({row['wanted']:g})"
+        faster = f"{row['ratio']:.2f} ({row['wanted']:.3g})"
         lines.append(f"| {row['what'].strip()} | {row['rival']} | {faster} | {memory} | {row['note']} |")
     return "\n".join(lines) + "\n"
 

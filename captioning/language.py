@@ -53,7 +53,7 @@ class Language:
     def logits(self, embedded: Tensor, is_there: Tensor, last: int) -> Tensor:
         """What the model says after each of the `last` positions: embedded (n, L, width), is_there (n, L) bool to
         (n, last, V)."""
-        # Those of a prefix are half of the work of GPT-2's 50,257 tokens, and no loss asks for them.
+        # A prefix is about as long as a caption, and no loss asks for its logits, of which GPT-2 has 50,257 each.
         can_keep = "logits_to_keep" in inspect.signature(self.model.forward).parameters
         keep = {"logits_to_keep": last} if can_keep else {}
         out = self.model(inputs_embeds=embedded, attention_mask=is_there.long(), use_cache=False, **keep)
